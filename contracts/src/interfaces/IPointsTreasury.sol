@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+pragma solidity ^0.8.28;
+
+/// @notice One account's part of a payout.
+struct PointsDebit {
+    /// keccak256 of the payout's id and the account: never settled twice.
+    bytes32 payoutId;
+    /// The points account: the per-record pseudonym.
+    bytes32 account;
+    /// Payment-token units.
+    uint128 amount;
+}
+
+/// @title Holds the tokens that back one provider's points, and lets them out only against published debits.
+/// So at every block: token.balanceOf(treasury) ≥ sum of all points accounts.
+interface IPointsTreasury {
+    event PointsRedeemed(bytes32 indexed payoutId, bytes32 indexed account, uint128 amount, address to);
+    event OperatorChanged(address operator);
+
+    error OnlyProvider(address caller);
+    error OnlyOperator(address caller);
+    error AddressZero();
+    error AmountZero(bytes32 payoutId);
+    error AlreadyRedeemed(bytes32 payoutId);
+    error DebitsEmpty();
+
+    /// @notice Sends the sum of the debits to `to`, the payout rail's settlement account, and publishes each debit.
+    function redeem(PointsDebit[] calldata debits, address to) external;
+
+    /// @notice Names the account that may redeem; only the provider.
+    function setOperator(address operator) external;
+
+    function provider() external view returns (address);
+    function operator() external view returns (address);
+    function token() external view returns (address);
+    function isRedeemed(bytes32 payoutId) external view returns (bool);
+}

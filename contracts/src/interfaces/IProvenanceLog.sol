@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+pragma solidity ^0.8.28;
+
+/// @notice One thing that happened to one piece of data: one Merkle leaf.
+/// leaf = keccak256(bytes.concat(keccak256(abi.encode(fields in this order)))), as in OpenZeppelin's StandardMerkleTree.
+struct ProvenanceEvent {
+    /// Position in its batch, from 0; the bit of the claim bitmap.
+    uint32 index;
+    /// UUIDv5 of the submission.
+    bytes16 dataId;
+    /// Per dataId, from 0, no gaps.
+    uint32 sequence;
+    /// 0 Registered, 1 Accepted, 2 Rejected, 3 MetadataUpdated, 4 ConsentWithdrawn, 5 Erased.
+    uint8 kind;
+    /// Per-record pseudonym: HMAC-SHA256(contributor secret, dataId).
+    bytes32 contributor;
+    /// SHA-256 of the submitted bytes.
+    bytes32 contentHash;
+    /// EIP-712 digest of the Consent it was given under; 0 where a provider registered metadata without one.
+    bytes32 consentId;
+    /// SHA-256(salt ‖ JCS(payload)).
+    bytes32 commitment;
+    /// Leaf of the event before it for this dataId; 0 at sequence 0.
+    bytes32 previous;
+    /// Unix seconds.
+    uint64 occurredAt;
+    /// 0 where none.
+    uint64 taskId;
+    /// Payment-token units; non-zero only on Accepted.
+    uint128 reward;
+    /// 0: paid in points by the provider; else claims in RewardPool.
+    address payee;
+}
+
+/// @notice What a batch takes out of one task's escrow.
+struct TaskDebit {
+    uint64 taskId;
+    uint128 amount;
+}
+
+/// @notice The header of a batch; its manifest holds the events.
+struct Batch {
+    address provider;
+    /// The provider's next one, from 0.
+    uint64 number;
+    bytes32 root;
+    uint32 eventCount;
+    /// Payment-token units that go to the provider's points treasury.
+    uint128 pointsTotal;
+    /// Payment-token units that back wallet claims of this batch only.
+    uint128 walletTotal;
+    /// Ascending by taskId, each once; their sum is pointsTotal + walletTotal.
+    TaskDebit[] debits;
+    /// Binary CIDv1 of the Parquet manifest.
+    bytes manifestCid;
+}
+
+/// @notice An app that collects data.
+struct Provider {
+    /// Signs verdicts, batches and dataset versions: an account, or a contract that answers ERC-1271.
+    address attestor;
+    /// The number that the provider's next batch must have.
+    uint64 nextBatch;
+    /// Receives the points share of rewards and sales; see PointsTreasury.
+    address pointsTreasury;
+    /// The one ERC-20 in which this provider's tasks, rewards and points are counted.
+    address token;
+}
+
+/// @title Append-only log of batches, one gapless sequence a provider.
+interface IProvenanceLog {
+    event ProviderRegistered(
+        address indexed provider, string name, address attestor, address pointsTreasury, address token
+    );
+    event AttestorChanged(address indexed provider, address attestor);
+    event BatchAnchored(
+        address indexed provider,
+        uint64 indexed number,
+        bytes32 indexed root,
+        uint32 eventCount,
+        uint128 pointsTotal,
+        uint128 walletTotal,
+        TaskDebit[] debits,
+        bytes manifestCid,
+        address attestor
+    );
+
+    error ProviderUnknown(address provider);
+    error ProviderExists(address provider);
+    error NameInvalid(string name);
+    error NameTaken(string name);
+    error AddressZero();
+    error BatchNumberUnexpected(address provider, uint64 expected, uint64 actual);
+    error BatchEmpty();
+    error RootZero();
+    error ManifestCidInvalid(uint256 length);
+    error AttestationInvalid(address attestor, bytes32 digest);
+
+    /// @notice Registers the caller as a provider. The name is 2–32 characters of a–z, 0–9 and "-", first come, first served.
+    /// The token and the treasury can't be changed later.
+    function registerProvider(string calldata name, address attestor, address pointsTreasury, address token) external;
+
+    /// @notice Rotates the caller's attestor. What the old one signed and had not anchored is refused from then on.
+    function setAttestor(address attestor) external;
+
+    /// @notice Anchors a batch signed by the provider's attestor; anyone may send it. Gas does not depend on eventCount.
+    /// @param signature EIP-712 over `batch`: 65-byte ECDSA, or whatever the attestor's ERC-1271 takes.
+    function anchor(Batch calldata batch, bytes calldata signature) external;
+
+    function providerOf(address provider) external view returns (Provider memory);
+
+    /// @notice The provider that holds a name, 0 where none.
+    function providerNamed(string calldata name) external view returns (address);
+
+    /// @notice Root of an anchored batch, 0 where there is none.
+    function rootOf(address provider, uint64 number) external view returns (bytes32);
+
+    /// @notice Leaf of an event.
+    function leafOf(ProvenanceEvent calldata e) external pure returns (bytes32);
+
+    /// @notice Whether the event is in that batch.
+    function contains(address provider, uint64 number, ProvenanceEvent calldata e, bytes32[] calldata proof)
+        external
+        view
+        returns (bool);
+
+    /// @notice EIP-712 digest that the attestor signs.
+    function digestOf(Batch calldata batch) external view returns (bytes32);
+
+    /// @notice The pool that this log settles with; deployed by the log itself.
+    function rewardPool() external view returns (address);
+}

@@ -1,0 +1,51 @@
+#!/usr/bin/env node
+// Writes sdk/abi/<Name>.json out of contracts/out (run `forge build` before); with --check only says which file is stale.
+"use strict";
+const fs = require("fs");
+const path = require("path");
+
+const ROOT = path.join(__dirname, "../..");
+const NAMES = [
+  "ProvenanceLog",
+  "RewardPool",
+  "PointsTreasury",
+  "ConsentRegistry",
+  "IPRegistry",
+  "LicenseRegistry",
+  "AttestorQuorum",
+  "DevToken",
+];
+
+/** The exported text of one contract: ABI entries sorted by kind, name and inputs; one entry a line. */
+function render(name) {
+  const built = JSON.parse(fs.readFileSync(path.join(ROOT, `contracts/out/${name}.sol/${name}.json`), "utf8"));
+  const entries = built.abi
+    .map((entry) => [[entry.type, entry.name ?? "", JSON.stringify(entry.inputs ?? [])].join(" "), JSON.stringify(sortKeys(entry))])
+    .sort(([a], [b]) => (a < b ? -1 : a > b ? 1 : 0))
+    .map(([, text]) => text);
+  const object = (code) => `{"object":${JSON.stringify(code.object)}}`;
+  return `{"abi":[\n${entries.join(",\n")}\n],\n"bytecode":${object(built.bytecode)},\n"deployedBytecode":${object(built.deployedBytecode)}}\n`;
+}
+
+function sortKeys(value) {
+  if (Array.isArray(value)) return value.map(sortKeys);
+  if (value === null || typeof value !== "object") return value;
+  return Object.fromEntries(Object.keys(value).sort().map((key) => [key, sortKeys(value[key])]));
+}
+
+const check = process.argv.includes("--check");
+let stale = 0;
+for (const name of NAMES) {
+  const file = path.join(ROOT, `sdk/abi/${name}.json`);
+  const text = render(name);
+  if (check) {
+    if (!fs.existsSync(file) || fs.readFileSync(file, "utf8") !== text) {
+      console.error(`stale: ${path.relative(ROOT, file)} (run forge build, then node contracts/tools/abi.js)`);
+      stale += 1;
+    }
+  } else {
+    fs.mkdirSync(path.dirname(file), { recursive: true });
+    fs.writeFileSync(file, text);
+  }
+}
+process.exit(stale === 0 ? 0 : 1);
