@@ -1,0 +1,1 @@
+//! What needs more than one room: the local stack, end to end, faults.
