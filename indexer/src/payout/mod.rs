@@ -1,0 +1,1 @@
+//! Points to cash: reserve, pay over the rail, redeem on chain, post at finality.
