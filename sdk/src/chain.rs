@@ -1,0 +1,136 @@
+//! The chain side: where the contracts are, and how to reach a node.
+
+use std::path::Path;
+
+use alloy::{
+    primitives::Address,
+    providers::{DynProvider, Provider, ProviderBuilder},
+    signers::local::PrivateKeySigner,
+    sol_types::Eip712Domain,
+};
+use serde::{Deserialize, Serialize};
+
+/// Where the contracts of one chain are: `deployments/<chain>.json`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Deployment {
+    /// EIP-155 chain id.
+    pub chain_id: u64,
+    /// First block that can hold an event of ours.
+    pub block: u64,
+    /// `ProvenanceLog`.
+    pub provenance_log: Address,
+    /// `RewardPool`.
+    pub reward_pool: Address,
+    /// `ConsentRegistry`.
+    pub consent_registry: Address,
+    /// `IPRegistry`.
+    pub ip_registry: Address,
+    /// `LicenseRegistry`.
+    pub license_registry: Address,
+}
+
+/// Why the chain can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ChainError {
+    /// The deployment file can't be read.
+    #[error("deployment file {path}: {reason}; write one with `tidemark deploy`")]
+    Deployment {
+        /// The file.
+        path: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The RPC URL is none.
+    #[error("RPC URL: expected http(s)://…, got {0:?}")]
+    Url(String),
+    /// The node can't be reached, or answered with an error.
+    #[error("RPC {url}: {doing}")]
+    Rpc {
+        /// The node, without credentials.
+        url: String,
+        /// What was asked.
+        doing: &'static str,
+        /// Why it failed.
+        #[source]
+        source: alloy::transports::TransportError,
+    },
+    /// Another chain.
+    #[error("RPC {url}: expected chain {expected}, got {actual}")]
+    ChainId {
+        /// The node.
+        url: String,
+        /// The deployment's.
+        expected: u64,
+        /// The node's.
+        actual: u64,
+    },
+}
+
+impl Deployment {
+    /// Reads a deployment file.
+    pub fn load(path: &Path) -> Result<Self, ChainError> {
+        let failed = |reason: String| ChainError::Deployment { path: path.display().to_string(), reason };
+        let text = std::fs::read_to_string(path).map_err(|e| failed(e.to_string()))?;
+        serde_json::from_str(&text).map_err(|e| failed(e.to_string()))
+    }
+
+    /// EIP-712 domain of batches and verdicts.
+    pub fn batch_domain(&self) -> Eip712Domain {
+        crate::batch::domain(self.chain_id, self.provenance_log)
+    }
+
+    /// EIP-712 domain of consents and withdrawals.
+    pub fn consent_domain(&self) -> Eip712Domain {
+        crate::consent::domain(self.chain_id, self.consent_registry)
+    }
+
+    /// EIP-712 domain of dataset versions.
+    pub fn dataset_domain(&self) -> Eip712Domain {
+        crate::dataset::domain(self.chain_id, self.ip_registry)
+    }
+
+    /// All contracts, for log filters.
+    pub fn addresses(&self) -> [Address; 5] {
+        [self.provenance_log, self.reward_pool, self.consent_registry, self.ip_registry, self.license_registry]
+    }
+}
+
+/// A URL without what may be secret in it.
+fn public_url(url: &reqwest::Url) -> String {
+    format!("{}://{}:{}", url.scheme(), url.host_str().unwrap_or(""), url.port_or_known_default().unwrap_or(0))
+}
+
+fn parse_url(url: &str) -> Result<reqwest::Url, ChainError> {
+    reqwest::Url::parse(url)
+        .ok()
+        .filter(|url| matches!(url.scheme(), "http" | "https"))
+        .ok_or_else(|| ChainError::Url(url.chars().take(20).collect()))
+}
+
+/// A provider that only reads.
+pub fn reader(url: &str) -> Result<DynProvider, ChainError> {
+    Ok(ProviderBuilder::new().connect_http(parse_url(url)?).erased())
+}
+
+/// A provider that reads and sends from one key. Not for many transactions at once: the relayer has its own sender.
+pub fn sender(url: &str, key: PrivateKeySigner) -> Result<DynProvider, ChainError> {
+    let provider = ProviderBuilder::new().with_simple_nonce_management().wallet(key).connect_http(parse_url(url)?);
+    provider.client().set_poll_interval(std::time::Duration::from_millis(200));
+    Ok(provider.erased())
+}
+
+/// A reader that has been asked for its chain id.
+pub async fn checked_reader(url: &str, deployment: &Deployment) -> Result<DynProvider, ChainError> {
+    let provider = reader(url)?;
+    let public = public_url(&parse_url(url)?);
+    let actual = provider.get_chain_id().await.map_err(|source| ChainError::Rpc {
+        url: public.clone(),
+        doing: "eth_chainId",
+        source,
+    })?;
+    match actual == deployment.chain_id {
+        true => Ok(provider),
+        false => Err(ChainError::ChainId { url: public, expected: deployment.chain_id, actual }),
+    }
+}

@@ -1,0 +1,108 @@
+//! OpenZeppelin's `StandardMerkleTree` (sorted leaves, sorted pairs), so that `@openzeppelin/merkle-tree` and
+//! `MerkleProof.sol` verify every proof made here.
+
+use alloy::primitives::{B256, keccak256};
+use rayon::prelude::*;
+
+/// A whole tree: 2n − 1 nodes, root first, leaves descending at the end, as OpenZeppelin lays it out.
+#[derive(Clone, Debug)]
+pub struct Tree {
+    nodes: Vec<B256>,
+    /// For each input leaf, its place in `nodes`.
+    places: Vec<u32>,
+}
+
+/// Hash of an inner node: keccak256 of the two children, the smaller first.
+pub fn parent(a: B256, b: B256) -> B256 {
+    let mut pair = [0u8; 64];
+    let (low, high) = if a <= b { (a, b) } else { (b, a) };
+    pair[..32].copy_from_slice(low.as_slice());
+    pair[32..].copy_from_slice(high.as_slice());
+    keccak256(pair)
+}
+
+impl Tree {
+    /// Builds the tree over leaves in any order; `None` for no leaves or more than 2^31.
+    pub fn new(leaves: &[B256]) -> Option<Self> {
+        let count = u32::try_from(leaves.len()).ok().filter(|count| (1..=1 << 31).contains(count))? as usize;
+        let mut order: Vec<u32> = (0..count as u32).collect();
+        order.par_sort_unstable_by_key(|&i| leaves[i as usize]);
+        let total = 2 * count - 1;
+        let mut nodes = vec![B256::ZERO; total];
+        let mut places = vec![0u32; count];
+        for (rank, &i) in order.iter().enumerate() {
+            let place = total - 1 - rank;
+            nodes[place] = leaves[i as usize];
+            places[i as usize] = place as u32;
+        }
+        // a level at a time, so that a level's hashes are independent
+        let mut end = count - 1;
+        while end > 0 {
+            // node i has its children at 2i + 1 and 2i + 2: all of start..end have both at or after end
+            let start = end / 2;
+            let (open, done) = nodes.split_at_mut(end);
+            open[start..].par_iter_mut().with_min_len(256).enumerate().for_each(|(offset, node)| {
+                let left = 2 * (start + offset) + 1 - end;
+                *node = parent(done[left], done[left + 1]);
+            });
+            end = start;
+        }
+        Some(Self { nodes, places })
+    }
+
+    /// The root.
+    pub fn root(&self) -> B256 {
+        self.nodes[0]
+    }
+
+    /// Sibling hashes from the leaf at `index` of the input up to the root; `None` past the end.
+    pub fn proof(&self, index: usize) -> Option<Vec<B256>> {
+        let mut place = *self.places.get(index)? as usize;
+        let mut proof = Vec::new();
+        while place > 0 {
+            let sibling = if place % 2 == 0 { place - 1 } else { place + 1 };
+            proof.push(self.nodes[sibling]);
+            place = (place - 1) / 2;
+        }
+        Some(proof)
+    }
+}
+
+/// The root that a leaf and its proof lead to.
+pub fn root_from_proof(leaf: B256, proof: &[B256]) -> B256 {
+    proof.iter().fold(leaf, |node, &sibling| parent(node, sibling))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The definition, node by node, as OpenZeppelin's `makeMerkleTree` has it.
+    fn reference_root(leaves: &[B256]) -> B256 {
+        let mut sorted = leaves.to_vec();
+        sorted.sort();
+        let total = 2 * sorted.len() - 1;
+        let mut nodes = vec![B256::ZERO; total];
+        for (i, leaf) in sorted.iter().enumerate() {
+            nodes[total - 1 - i] = *leaf;
+        }
+        for i in (0..total - sorted.len()).rev() {
+            nodes[i] = parent(nodes[2 * i + 1], nodes[2 * i + 2]);
+        }
+        nodes[0]
+    }
+
+    #[test]
+    fn levels_in_parallel_give_the_definition_s_root_and_every_proof_leads_to_it() {
+        for count in [1usize, 2, 3, 4, 5, 7, 8, 9, 31, 64, 100, 1000, 1025] {
+            let leaves: Vec<B256> = (0..count).map(|i| keccak256((i as u64).to_be_bytes())).collect();
+            let tree = Tree::new(&leaves).unwrap();
+            assert_eq!(tree.root(), reference_root(&leaves), "{count} leaves");
+            for (i, leaf) in leaves.iter().enumerate() {
+                assert_eq!(root_from_proof(*leaf, &tree.proof(i).unwrap()), tree.root());
+            }
+            assert!(tree.proof(count).is_none());
+        }
+        assert!(Tree::new(&[]).is_none());
+    }
+}

@@ -1,0 +1,69 @@
+//! Payloads: what an event's commitment hides, disclosed off chain as long as nobody erases it.
+
+use alloy::primitives::{B256, Bytes};
+use cid::Cid;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::{batch::cid_text, ids::ConsentId, verdict::Verdict};
+
+/// Where the encrypted bytes of a submission are, and how to open them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Delivery {
+    /// The ciphertext, see [`crate::sealing`].
+    #[serde(with = "cid_text")]
+    pub ciphertext_cid: Cid,
+    /// The [`crate::sealing::SealedKey`] as JSON, in an erasable block of its own.
+    #[serde(with = "cid_text")]
+    pub key_cid: Cid,
+    /// Bytes of the plaintext.
+    pub size_bytes: u64,
+}
+
+/// The payload of one event.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Payload {
+    /// First event of a record.
+    Registered {
+        /// The provider's own id.
+        source_record_id: String,
+        /// SHA-256(JCS(metadata)).
+        metadata_root: B256,
+        /// Public metadata, trace-v1.0.
+        metadata: Value,
+        /// Where the bytes are; none where the provider keeps them.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        delivery: Option<Delivery>,
+    },
+    /// The gate's yes.
+    Accepted {
+        /// Signed.
+        verdict: Verdict,
+    },
+    /// The gate's no.
+    Rejected {
+        /// Signed.
+        verdict: Verdict,
+    },
+    /// A full new state of the metadata.
+    MetadataUpdated {
+        /// The Trace API's own sequence, 1 to 100.
+        seq: u32,
+        /// Root of the state before.
+        prev_metadata_root: B256,
+        /// SHA-256(JCS(metadata)).
+        metadata_root: B256,
+        /// The state.
+        metadata: Value,
+    },
+    /// The consent is gone.
+    ConsentWithdrawn {
+        /// Which.
+        consent_id: ConsentId,
+        /// The contributor's signature over the withdrawal; empty where the provider withdrew.
+        signature: Bytes,
+    },
+    /// The record's secrets are gone.
+    Erased {},
+}

@@ -1,0 +1,368 @@
+//! The content store: bytes by CID, on a folder, a Kubo node or a trustless gateway, every block checked when read.
+//!
+//! CIDs are those of `ipfs add --cid-version=1 --raw-leaves --chunker=size-1048576`: UnixFS, balanced, 174 links a node.
+
+use std::{
+    io::Write,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use bytes::{Bytes, BytesMut};
+use cid::{Cid, Version};
+use futures::TryStreamExt;
+use ipfs_api_backend_hyper::{IpfsApi, IpfsClient, TryFromUri, request};
+use multihash_codetable::{Code, MultihashDigest};
+use rust_unixfs::file::adder::{BalancedCollector, Chunker, FileAdder, parse_file_branch};
+
+/// Bytes of one leaf.
+pub const CHUNK_BYTES: usize = 1 << 20;
+const LINKS_MAX: usize = 174;
+/// A leaf, or a node of links, is never larger.
+const BLOCK_BYTES_MAX: usize = 2 << 20;
+/// 174^4 leaves of 1 MiB are more than any bound here.
+const DEPTH_MAX: usize = 5;
+const RAW: u64 = 0x55;
+const DAG_PB: u64 = 0x70;
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Why bytes could not be stored or read.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The address names no store.
+    #[error("content store: expected folder:/path, kubo:http://host:port or http(s)://gateway, got {0:?}")]
+    Address(String),
+    /// Not there; it may come later, or have been erased.
+    #[error("{cid} is not in the content store")]
+    NotFound {
+        /// What was asked for.
+        cid: Cid,
+    },
+    /// The bytes do not hash to their CID, or a node is malformed.
+    #[error("{cid}: {reason}")]
+    Wrong {
+        /// The block.
+        cid: Cid,
+        /// What is wrong.
+        reason: &'static str,
+    },
+    /// Larger than the caller wants.
+    #[error("{cid}: expected at most {max} bytes")]
+    TooLarge {
+        /// What was asked for.
+        cid: Cid,
+        /// The bound.
+        max: u64,
+    },
+    /// A gateway can't be written to.
+    #[error("a gateway is read-only: use folder: or kubo: to write")]
+    ReadOnly,
+    /// The disk, the node or the gateway failed.
+    #[error("content store: {doing}")]
+    Io {
+        /// What was being done.
+        doing: String,
+        /// Why it failed.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+fn io(doing: impl Into<String>, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> StoreError {
+    StoreError::Io { doing: doing.into(), source: source.into() }
+}
+
+#[derive(Clone)]
+enum Backend {
+    Folder(PathBuf),
+    Kubo(IpfsClient),
+    Gateway { base: String, client: reqwest::Client },
+}
+
+/// A content store; clones share it.
+#[derive(Clone)]
+pub struct Store(Arc<Backend>);
+
+impl Store {
+    /// `folder:/path` (made if missing), `kubo:http://127.0.0.1:5001`, or a gateway's `http(s)://…`.
+    pub fn open(address: &str) -> Result<Self, StoreError> {
+        let backend = if let Some(path) = address.strip_prefix("folder:") {
+            let path = PathBuf::from(path);
+            std::fs::create_dir_all(&path).map_err(|e| io(format!("make folder {}", path.display()), e))?;
+            Backend::Folder(path)
+        } else if let Some(url) = address.strip_prefix("kubo:") {
+            Backend::Kubo(IpfsClient::from_str(url).map_err(|e| io(format!("read the Kubo address {url}"), e))?)
+        } else if address.starts_with("http://") || address.starts_with("https://") {
+            let client = reqwest::Client::builder().timeout(TIMEOUT).build().map_err(|e| io("make an HTTP client", e))?;
+            Backend::Gateway { base: address.trim_end_matches('/').to_owned(), client }
+        } else {
+            return Err(StoreError::Address(address.to_owned()));
+        };
+        Ok(Self(Arc::new(backend)))
+    }
+
+    /// Stores bytes durably and gives their CID; storing the same bytes again changes nothing.
+    pub async fn put(&self, bytes: &[u8]) -> Result<Cid, StoreError> {
+        match self.0.as_ref() {
+            Backend::Folder(path) => {
+                let (path, bytes) = (path.clone(), bytes.to_vec());
+                tokio::task::spawn_blocking(move || put_in_folder(&path, &bytes))
+                    .await
+                    .map_err(|e| io("write blocks", e))?
+            }
+            Backend::Kubo(client) => {
+                let options = request::Add {
+                    chunker: Some("size-1048576"),
+                    raw_leaves: Some(true),
+                    cid_version: Some(1),
+                    pin: Some(true),
+                    ..Default::default()
+                };
+                let adding = client.add_with_options(std::io::Cursor::new(bytes.to_vec()), options);
+                let added = within("add to Kubo", adding).await?;
+                let cid = cid_of(bytes);
+                if added.hash != cid.to_string() {
+                    return Err(StoreError::Wrong { cid, reason: "Kubo computed another CID" });
+                }
+                Ok(cid)
+            }
+            Backend::Gateway { .. } => Err(StoreError::ReadOnly),
+        }
+    }
+
+    /// Reads a whole file of at most `size_max` bytes.
+    pub async fn get(&self, cid: &Cid, size_max: u64) -> Result<Bytes, StoreError> {
+        let too_large = || StoreError::TooLarge { cid: *cid, max: size_max };
+        let mut out = BytesMut::new();
+        // depth first, next block last
+        let mut open = vec![(*cid, 0usize)];
+        while let Some((next, depth)) = open.pop() {
+            let block = self.get_block(&next).await?;
+            match next.codec() {
+                RAW => {
+                    if out.len() as u64 + block.len() as u64 > size_max {
+                        return Err(too_large());
+                    }
+                    if out.is_empty() && open.is_empty() {
+                        return Ok(block);
+                    }
+                    out.extend_from_slice(&block);
+                }
+                DAG_PB => {
+                    let branch = parse_file_branch(&block)
+                        .filter(|branch| branch.links.len() <= LINKS_MAX && depth < DEPTH_MAX)
+                        .ok_or(StoreError::Wrong { cid: next, reason: "not a UnixFS file of links" })?;
+                    if out.len() as u64 + branch.filesize > size_max {
+                        return Err(too_large());
+                    }
+                    open.extend(branch.links.iter().rev().map(|link| (link.cid, depth + 1)));
+                }
+                _ => return Err(StoreError::Wrong { cid: next, reason: "neither raw nor dag-pb" }),
+            }
+        }
+        Ok(out.freeze())
+    }
+
+    /// Reads one block and checks it against its CID.
+    pub async fn get_block(&self, cid: &Cid) -> Result<Bytes, StoreError> {
+        let block = match self.0.as_ref() {
+            Backend::Folder(path) => match tokio::fs::read(block_path(path, cid)).await {
+                Ok(block) => Bytes::from(block),
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Err(StoreError::NotFound { cid: *cid }),
+                Err(e) => return Err(io(format!("read block {cid}"), e)),
+            },
+            Backend::Kubo(client) => {
+                let read = client.block_get(&cid.to_string()).try_fold(BytesMut::new(), |mut all, part| async move {
+                    all.extend_from_slice(&part);
+                    Ok(all)
+                });
+                within("read a block from Kubo", read).await?.freeze()
+            }
+            Backend::Gateway { base, client } => read_from_gateway(base, client, cid).await?,
+        };
+        if block.len() > BLOCK_BYTES_MAX {
+            return Err(StoreError::TooLarge { cid: *cid, max: BLOCK_BYTES_MAX as u64 });
+        }
+        let digest = Code::try_from(cid.hash().code())
+            .map_err(|_| StoreError::Wrong { cid: *cid, reason: "an unknown hash function" })?
+            .digest(&block);
+        if digest != *cid.hash() {
+            return Err(StoreError::Wrong { cid: *cid, reason: "the bytes do not hash to it" });
+        }
+        Ok(block)
+    }
+
+    /// Deletes a file's blocks; what is not there is as good as deleted.
+    pub async fn delete(&self, cid: &Cid) -> Result<(), StoreError> {
+        let mut open = vec![(*cid, 0usize)];
+        if let Backend::Kubo(client) = self.0.as_ref() {
+            match within("unpin in Kubo", client.pin_rm(&cid.to_string(), true)).await {
+                Err(StoreError::Io { source, .. }) if !source.to_string().contains("not pinned") => {
+                    return Err(StoreError::Io { doing: format!("unpin {cid}"), source });
+                }
+                _ => {}
+            }
+        }
+        while let Some((next, depth)) = open.pop() {
+            let block = match self.get_block(&next).await {
+                Ok(block) => block,
+                Err(StoreError::NotFound { .. }) => continue,
+                Err(error) => return Err(error),
+            };
+            if next.codec() == DAG_PB && depth < DEPTH_MAX {
+                if let Some(branch) = parse_file_branch(&block) {
+                    open.extend(branch.links.iter().map(|link| (link.cid, depth + 1)));
+                }
+            }
+            match self.0.as_ref() {
+                Backend::Folder(path) => match tokio::fs::remove_file(block_path(path, &next)).await {
+                    Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                        return Err(io(format!("delete block {next}"), e));
+                    }
+                    _ => {}
+                },
+                Backend::Kubo(client) => {
+                    within("delete a block in Kubo", client.block_rm(&next.to_string())).await?;
+                }
+                Backend::Gateway { .. } => return Err(StoreError::ReadOnly),
+            }
+        }
+        Ok(())
+    }
+}
+
+async fn within<T>(
+    doing: &'static str,
+    work: impl Future<Output = Result<T, ipfs_api_backend_hyper::Error>>,
+) -> Result<T, StoreError> {
+    match tokio::time::timeout(TIMEOUT, work).await {
+        Ok(done) => done.map_err(|e| io(doing, e)),
+        Err(e) => Err(io(doing, e)),
+    }
+}
+
+async fn read_from_gateway(base: &str, client: &reqwest::Client, cid: &Cid) -> Result<Bytes, StoreError> {
+    let doing = || format!("read {cid} from {base}");
+    let answer = client
+        .get(format!("{base}/ipfs/{cid}?format=raw"))
+        .header("accept", "application/vnd.ipld.raw")
+        .send()
+        .await
+        .map_err(|e| io(doing(), e))?;
+    if matches!(answer.status().as_u16(), 404 | 410) {
+        return Err(StoreError::NotFound { cid: *cid });
+    }
+    let mut answer = answer.error_for_status().map_err(|e| io(doing(), e))?;
+    let mut block = BytesMut::new();
+    while let Some(part) = answer.chunk().await.map_err(|e| io(doing(), e))? {
+        block.extend_from_slice(&part);
+        if block.len() > BLOCK_BYTES_MAX {
+            return Err(StoreError::TooLarge { cid: *cid, max: BLOCK_BYTES_MAX as u64 });
+        }
+    }
+    Ok(block.freeze())
+}
+
+/// The blocks of a file, leaves before the nodes that link to them, root last.
+fn blocks(bytes: &[u8]) -> Vec<(Cid, Vec<u8>)> {
+    let mut adder = FileAdder::builder()
+        .with_cid_version(Version::V1)
+        .with_raw_leaves(true)
+        .with_chunker(Chunker::Size(CHUNK_BYTES))
+        .with_collector(BalancedCollector::with_branching_factor(LINKS_MAX))
+        .build();
+    let mut out = Vec::new();
+    let mut rest = bytes;
+    while !rest.is_empty() {
+        let (ready, consumed) = adder.push(rest);
+        out.extend(ready);
+        rest = &rest[consumed..];
+    }
+    out.extend(adder.finish());
+    out
+}
+
+/// The CID that Kubo gives these bytes, see the module's first lines.
+pub fn cid_of(bytes: &[u8]) -> Cid {
+    if bytes.len() <= CHUNK_BYTES {
+        return Cid::new_v1(RAW, Code::Sha2_256.digest(bytes));
+    }
+    match blocks(bytes).pop() {
+        Some((root, _)) => root,
+        None => unreachable!("a file of more than one chunk has blocks"),
+    }
+}
+
+fn block_path(folder: &Path, cid: &Cid) -> PathBuf {
+    let name = cid.to_string();
+    // the last characters of a CID are as good as random
+    let shard = name.get(name.len().saturating_sub(2)..).unwrap_or("00").to_owned();
+    folder.join(shard).join(name)
+}
+
+fn put_in_folder(folder: &Path, bytes: &[u8]) -> Result<Cid, StoreError> {
+    let blocks = if bytes.is_empty() { vec![(cid_of(bytes), Vec::new())] } else { blocks(bytes) };
+    let mut root = None;
+    for (cid, block) in blocks {
+        let path = block_path(folder, &cid);
+        if !path.exists() {
+            write_durably(&path, &block).map_err(|e| io(format!("write block {}", path.display()), e))?;
+        }
+        root = Some(cid);
+    }
+    match root {
+        Some(cid) => Ok(cid),
+        None => Ok(cid_of(bytes)),
+    }
+}
+
+/// A new file that is whole or not there at all, even after a power cut.
+fn write_durably(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let shard = path.parent().unwrap_or(Path::new("."));
+    std::fs::create_dir_all(shard)?;
+    let draft = path.with_extension(format!("draft-{}", uuid::Uuid::new_v4().simple()));
+    let written = (|| {
+        let mut file = std::fs::File::create_new(&draft)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        std::fs::rename(&draft, path)?;
+        std::fs::File::open(shard)?.sync_all()
+    })();
+    if written.is_err() {
+        // a draft that stays is garbage, never a block
+        drop(std::fs::remove_file(&draft));
+    }
+    written
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_folder_gives_back_what_was_put_and_refuses_tampered_blocks() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&format!("folder:{}", folder.path().display())).unwrap();
+        for size in [0, 1, CHUNK_BYTES, CHUNK_BYTES + 1, 3 * CHUNK_BYTES] {
+            let bytes: Vec<u8> = (0..size).map(|i| (i % 251) as u8).collect();
+            let cid = store.put(&bytes).await.unwrap();
+            assert_eq!(cid, cid_of(&bytes));
+            assert_eq!(store.put(&bytes).await.unwrap(), cid);
+            assert_eq!(store.get(&cid, size as u64).await.unwrap(), bytes);
+            if size > 0 {
+                assert!(matches!(store.get(&cid, size as u64 - 1).await, Err(StoreError::TooLarge { .. })));
+            }
+        }
+        let cid = store.put(b"tide").await.unwrap();
+        std::fs::write(block_path(folder.path(), &cid), b"ebb").unwrap();
+        assert!(matches!(store.get(&cid, 10).await, Err(StoreError::Wrong { .. })));
+        store.delete(&store.put(b"mark").await.unwrap()).await.unwrap();
+        assert!(matches!(store.get(&cid_of(b"mark"), 10).await, Err(StoreError::NotFound { .. })));
+    }
+
+    #[test]
+    fn the_empty_file_has_the_cid_that_ipfs_is_known_for() {
+        assert_eq!(cid_of(b"").to_string(), "bafkreihdwdcefgh4dqkjv67uzcmw7ojee6xedzdetojuzjevtenxquvyku");
+    }
+}

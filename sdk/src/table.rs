@@ -1,0 +1,278 @@
+//! Columns in, Parquet out, and back: the little that manifests need of the format.
+//!
+//! The bytes are a pure function of the columns: fixed row groups, no statistics, no dictionary, a fixed creator, so that
+//! a batch can be rebuilt bit for bit. Hostile files come back as errors, whatever they hold.
+
+use std::{panic::AssertUnwindSafe, sync::Arc};
+
+use bytes::Bytes;
+use parquet::{
+    basic::Compression,
+    column::{reader::ColumnReader, writer::ColumnWriter},
+    data_type::{ByteArray, FixedLenByteArray},
+    errors::ParquetError,
+    file::{
+        metadata::KeyValue,
+        properties::{EnabledStatistics, WriterProperties, WriterVersion},
+        reader::{FileReader, SerializedFileReader},
+        writer::SerializedFileWriter,
+    },
+    schema::{parser::parse_message_type, types::Type},
+};
+
+/// Rows of one row group.
+const ROW_GROUP_ROWS: usize = 65_536;
+
+/// Why bytes are no such table.
+#[derive(Debug, thiserror::Error)]
+pub enum TableError {
+    /// Not Parquet, damaged, or refused by the Parquet library.
+    #[error("Parquet")]
+    Parquet(#[source] ParquetError),
+    /// The library stopped on something that it did not expect.
+    #[error("damaged Parquet")]
+    Damaged,
+    /// Another schema.
+    #[error("schema: expected {expected}, got {actual}")]
+    Schema {
+        /// The schema that the protocol names.
+        expected: String,
+        /// The file's.
+        actual: String,
+    },
+    /// More rows than allowed, or columns of different lengths.
+    #[error("rows: expected at most {max}, got {actual}")]
+    Rows {
+        /// The bound.
+        max: usize,
+        /// The file's.
+        actual: i64,
+    },
+}
+
+impl From<ParquetError> for TableError {
+    fn from(error: ParquetError) -> Self {
+        Self::Parquet(error)
+    }
+}
+
+/// One column's values.
+pub(crate) enum Column {
+    /// `INT32 (INTEGER(32 | 8, false))`.
+    U32(Vec<u32>),
+    /// `INT64 (INTEGER(64, false))`.
+    U64(Vec<u64>),
+    /// `FIXED_LEN_BYTE_ARRAY`, all rows one after another.
+    Fixed(usize, Bytes),
+    /// `BYTE_ARRAY (STRING)`.
+    Text(Vec<String>),
+}
+
+impl Column {
+    /// A fixed-width column.
+    pub(crate) fn fixed<const N: usize>(rows: impl Iterator<Item = [u8; N]>) -> Self {
+        let mut bytes = Vec::with_capacity(rows.size_hint().0 * N);
+        for row in rows {
+            bytes.extend_from_slice(&row);
+        }
+        Self::Fixed(N, bytes.into())
+    }
+}
+
+/// Reads columns one after another, typed.
+pub(crate) struct Columns(std::vec::IntoIter<Column>);
+
+impl Columns {
+    /// The next column as `u32`.
+    pub(crate) fn u32(&mut self) -> Result<Vec<u32>, TableError> {
+        match self.0.next() {
+            Some(Column::U32(values)) => Ok(values),
+            _ => Err(TableError::Damaged),
+        }
+    }
+
+    /// The next column as `u64`.
+    pub(crate) fn u64(&mut self) -> Result<Vec<u64>, TableError> {
+        match self.0.next() {
+            Some(Column::U64(values)) => Ok(values),
+            _ => Err(TableError::Damaged),
+        }
+    }
+
+    /// The next column as arrays.
+    pub(crate) fn fixed<const N: usize>(&mut self) -> Result<Vec<[u8; N]>, TableError> {
+        match self.0.next() {
+            Some(Column::Fixed(width, bytes)) if width == N => {
+                bytes.chunks_exact(N).map(|row| row.try_into().map_err(|_| TableError::Damaged)).collect()
+            }
+            _ => Err(TableError::Damaged),
+        }
+    }
+
+    /// The next column as text.
+    pub(crate) fn text(&mut self) -> Result<Vec<String>, TableError> {
+        match self.0.next() {
+            Some(Column::Text(values)) => Ok(values),
+            _ => Err(TableError::Damaged),
+        }
+    }
+}
+
+fn schema_of(message: &str) -> Result<Arc<Type>, TableError> {
+    Ok(Arc::new(parse_message_type(message)?))
+}
+
+/// Writes columns under a message type, with key-value metadata.
+pub(crate) fn write(
+    message: &str,
+    rows: usize,
+    columns: &[Column],
+    metadata: Vec<(String, String)>,
+) -> Result<Vec<u8>, TableError> {
+    let properties = WriterProperties::builder()
+        .set_writer_version(WriterVersion::PARQUET_1_0)
+        .set_created_by("tidemark 1".into())
+        .set_compression(Compression::SNAPPY)
+        .set_dictionary_enabled(false)
+        .set_statistics_enabled(EnabledStatistics::None)
+        .set_key_value_metadata(Some(metadata.into_iter().map(|(k, v)| KeyValue::new(k, v)).collect()))
+        .build();
+    let mut file = SerializedFileWriter::new(Vec::new(), schema_of(message)?, Arc::new(properties))?;
+    let mut from = 0;
+    while from < rows {
+        let to = rows.min(from + ROW_GROUP_ROWS);
+        let mut group = file.next_row_group()?;
+        for column in columns {
+            let mut writer = group.next_column()?.ok_or(TableError::Damaged)?;
+            #[allow(clippy::cast_possible_wrap, reason = "Parquet stores unsigned integers in signed ones, bit for bit")]
+            match (writer.untyped(), column) {
+                (ColumnWriter::Int32ColumnWriter(w), Column::U32(values)) => {
+                    let values: Vec<i32> = values[from..to].iter().map(|v| *v as i32).collect();
+                    w.write_batch(&values, None, None)?
+                }
+                (ColumnWriter::Int64ColumnWriter(w), Column::U64(values)) => {
+                    let values: Vec<i64> = values[from..to].iter().map(|v| *v as i64).collect();
+                    w.write_batch(&values, None, None)?
+                }
+                (ColumnWriter::FixedLenByteArrayColumnWriter(w), Column::Fixed(width, bytes)) => {
+                    let values: Vec<FixedLenByteArray> = (from..to)
+                        .map(|row| ByteArray::from(bytes.slice(row * width..(row + 1) * width)).into())
+                        .collect();
+                    w.write_batch(&values, None, None)?
+                }
+                (ColumnWriter::ByteArrayColumnWriter(w), Column::Text(values)) => {
+                    let values: Vec<ByteArray> = values[from..to].iter().map(|v| v.as_str().into()).collect();
+                    w.write_batch(&values, None, None)?
+                }
+                _ => return Err(TableError::Damaged),
+            };
+            writer.close()?;
+        }
+        group.close()?;
+        from = to;
+    }
+    Ok(file.into_inner()?)
+}
+
+/// A table that was read.
+pub(crate) struct Table {
+    pub(crate) rows: usize,
+    pub(crate) columns: Columns,
+    pub(crate) metadata: Vec<(String, String)>,
+}
+
+/// Reads a table that must have exactly this message type and at most `rows_max` rows.
+pub(crate) fn read(message: &str, rows_max: usize, bytes: Bytes) -> Result<Table, TableError> {
+    // the library is known to panic on some damaged files; nothing of ours is left half done when it does
+    std::panic::catch_unwind(AssertUnwindSafe(|| read_trusting(message, rows_max, bytes)))
+        .unwrap_or(Err(TableError::Damaged))
+}
+
+fn read_trusting(message: &str, rows_max: usize, bytes: Bytes) -> Result<Table, TableError> {
+    let file = SerializedFileReader::new(bytes)?;
+    let expected = schema_of(message)?;
+    let header = file.metadata().file_metadata();
+    if header.schema() != expected.as_ref() {
+        let actual = format!("{:?}", header.schema()).chars().take(2_000).collect();
+        return Err(TableError::Schema { expected: message.into(), actual });
+    }
+    let rows_of = |actual: i64| {
+        usize::try_from(actual).ok().filter(|rows| *rows <= rows_max).ok_or(TableError::Rows { max: rows_max, actual })
+    };
+    let rows = rows_of(header.num_rows())?;
+    let metadata = header
+        .key_value_metadata()
+        .map(|pairs| pairs.iter().map(|kv| (kv.key.clone(), kv.value.clone().unwrap_or_default())).collect())
+        .unwrap_or_default();
+    let mut columns: Vec<Column> = Vec::new();
+    for field in expected.get_fields() {
+        columns.push(match field.get_physical_type() {
+            parquet::basic::Type::INT32 => Column::U32(Vec::with_capacity(rows)),
+            parquet::basic::Type::INT64 => Column::U64(Vec::with_capacity(rows)),
+            parquet::basic::Type::BYTE_ARRAY => Column::Text(Vec::with_capacity(rows)),
+            _ => Column::Fixed(0, Bytes::new()),
+        });
+    }
+    let mut fixed: Vec<Vec<u8>> = columns.iter().map(|_| Vec::new()).collect();
+    let mut seen = 0usize;
+    for group in 0..file.num_row_groups() {
+        let group = file.get_row_group(group)?;
+        let count = rows_of(group.metadata().num_rows())?;
+        seen += count;
+        rows_of(i64::try_from(seen).unwrap_or(i64::MAX))?;
+        for (at, column) in columns.iter_mut().enumerate() {
+            let read = match (group.get_column_reader(at)?, column) {
+                (ColumnReader::Int32ColumnReader(mut r), Column::U32(values)) => {
+                    let mut part = Vec::with_capacity(count);
+                    r.read_records(count, None, None, &mut part)?;
+                    values.extend(part.iter().map(|v| v.cast_unsigned()));
+                    part.len()
+                }
+                (ColumnReader::Int64ColumnReader(mut r), Column::U64(values)) => {
+                    let mut part = Vec::with_capacity(count);
+                    r.read_records(count, None, None, &mut part)?;
+                    values.extend(part.iter().map(|v| v.cast_unsigned()));
+                    part.len()
+                }
+                (ColumnReader::FixedLenByteArrayColumnReader(mut r), Column::Fixed(width, _)) => {
+                    let mut part = Vec::with_capacity(count);
+                    r.read_records(count, None, None, &mut part)?;
+                    for value in &part {
+                        *width = value.len();
+                        fixed[at].extend_from_slice(value.data());
+                    }
+                    part.len()
+                }
+                (ColumnReader::ByteArrayColumnReader(mut r), Column::Text(values)) => {
+                    let mut part = Vec::with_capacity(count);
+                    r.read_records(count, None, None, &mut part)?;
+                    for value in &part {
+                        values.push(value.as_utf8()?.to_owned());
+                    }
+                    part.len()
+                }
+                _ => return Err(TableError::Damaged),
+            };
+            if read != count {
+                return Err(TableError::Damaged);
+            }
+        }
+    }
+    if seen != rows {
+        return Err(TableError::Damaged);
+    }
+    for ((column, bytes), field) in columns.iter_mut().zip(fixed).zip(expected.get_fields()) {
+        if let Column::Fixed(width, held) = column {
+            let declared = match field.as_ref() {
+                Type::PrimitiveType { type_length, .. } => usize::try_from(*type_length).unwrap_or(0),
+                Type::GroupType { .. } => 0,
+            };
+            if bytes.len() != declared * rows {
+                return Err(TableError::Damaged);
+            }
+            *width = declared;
+            *held = bytes.into();
+        }
+    }
+    Ok(Table { rows, columns: Columns(columns.into_iter()), metadata })
+}

@@ -1,0 +1,1 @@
+//! What a stranger checks against chain and content store, and nothing else.
