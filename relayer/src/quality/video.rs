@@ -1,0 +1,161 @@
+//! Decodes every frame of an H.264 film in MP4 or QuickTime, and its AAC sound, and measures them.
+
+use openh264::{
+    OpenH264API,
+    decoder::{Decoder, DecoderConfig, Flush},
+    formats::YUVSource,
+};
+use re_mp4::{Mp4, StsdBoxContent, TrackKind};
+use tidemark::verdict::Outcome;
+
+use super::{Facts, Refusal, VIDEO_MS, audio};
+
+/// 60 s at 240 frames a second.
+const FRAMES_MAX: usize = 14_400;
+/// Of one track, sound included: 60 s at 16 kHz even where every sound sample stands alone.
+const SAMPLES_MAX: u32 = 1 << 20;
+const BOXES_MAX: usize = 4_096;
+const DEPTH_MAX: usize = 8;
+
+pub(super) fn decode(bytes: &[u8]) -> Result<Facts, Refusal> {
+    check_boxes(bytes)?;
+    let film = Mp4::read_bytes(bytes)
+        .map_err(|error| Refusal::undecodable(format!("expected a whole MP4 or QuickTime file, got: {error}")))?;
+    let mut pictures = film.tracks().values().filter(|track| track.kind == Some(TrackKind::Video));
+    let has_sound = film.tracks().values().any(|track| track.kind == Some(TrackKind::Audio));
+    let Some(track) = pictures.next() else {
+        let outcome = if has_sound { Outcome::TypeMismatch } else { Outcome::Undecodable };
+        return Err(Refusal { outcome, detail: "expected a picture track, got none".into() });
+    };
+    for sample in film.tracks().values().flat_map(|track| &track.samples) {
+        let end = sample.offset.checked_add(sample.size);
+        if end.is_none_or(|end| end > bytes.len() as u64) {
+            let detail = format!("expected a sample of {} bytes at {}, got a file of {}", sample.size, sample.offset, bytes.len());
+            return Err(Refusal::undecodable(detail));
+        }
+    }
+    let ticks = track.samples.iter().fold(0u64, |sum, sample| sum.saturating_add(sample.duration));
+    let duration_ms = ticks.saturating_mul(1000) / track.timescale.max(1);
+    if track.samples.len() > FRAMES_MAX {
+        let outcome = if duration_ms > VIDEO_MS.1 { Outcome::TooLong } else { Outcome::TooLarge };
+        let detail = format!("expected at most {FRAMES_MAX} frames, got {} in {duration_ms} ms", track.samples.len());
+        return Err(Refusal { outcome, detail });
+    }
+    let StsdBoxContent::Avc1(avc) = &track.trak(&film).mdia.minf.stbl.stsd.contents else {
+        return Err(Refusal::undecodable("expected H.264 pictures, got another codec"));
+    };
+
+    let failed = |error: openh264::Error| Refusal::undecodable(format!("expected every frame to decode, got: {error}"));
+    let config = DecoderConfig::new().flush_after_decode(Flush::NoFlush);
+    let mut decoder = Decoder::with_api_config(OpenH264API::from_source(), config).map_err(failed)?;
+    let mut measured = Measured::default();
+    let mut unit = Vec::new();
+    for set in avc.avcc.sequence_parameter_sets.iter().chain(&avc.avcc.picture_parameter_sets) {
+        unit.extend_from_slice(&START_CODE);
+        unit.extend_from_slice(&set.bytes);
+    }
+    let length_bytes = usize::from(avc.avcc.length_size_minus_one & 3) + 1;
+    for sample in &track.samples {
+        let range = usize::try_from(sample.offset).ok().zip(usize::try_from(sample.size).ok());
+        let sample = range
+            .and_then(|(offset, size)| bytes.get(offset..offset.checked_add(size)?))
+            .ok_or_else(|| Refusal::undecodable("expected a sample inside the file"))?;
+        append_annex_b(&mut unit, sample, length_bytes)?;
+        if let Some(picture) = decoder.decode(&unit).map_err(failed)? {
+            measured.see(picture.dimensions());
+        }
+        unit.clear();
+    }
+    for picture in decoder.flush_remaining().map_err(failed)? {
+        measured.see(picture.dimensions());
+    }
+    if (measured.frames as usize) < track.samples.len() {
+        return Err(Refusal::undecodable(format!("expected {} frames, got {}", track.samples.len(), measured.frames)));
+    }
+    if has_sound {
+        audio::decode_track(bytes, "mp4")?;
+    }
+    Ok(Facts {
+        duration_ms: Some(duration_ms),
+        width: Some(measured.width),
+        height: Some(measured.height),
+        frames: Some(measured.frames),
+        ..Facts::default()
+    })
+}
+
+const START_CODE: [u8; 4] = [0, 0, 0, 1];
+
+#[derive(Default)]
+struct Measured {
+    frames: u32,
+    width: u32,
+    height: u32,
+}
+
+impl Measured {
+    /// Counts a frame; keeps the least width and height seen.
+    fn see(&mut self, (width, height): (usize, usize)) {
+        let (width, height) = (u32::try_from(width).unwrap_or(u32::MAX), u32::try_from(height).unwrap_or(u32::MAX));
+        self.width = if self.frames == 0 { width } else { self.width.min(width) };
+        self.height = if self.frames == 0 { height } else { self.height.min(height) };
+        self.frames += 1;
+    }
+}
+
+/// Length-prefixed NAL units (ISO/IEC 14496-15) to start codes (H.264 Annex B).
+fn append_annex_b(unit: &mut Vec<u8>, mut sample: &[u8], length_bytes: usize) -> Result<(), Refusal> {
+    while !sample.is_empty() {
+        let cut = || Refusal::undecodable("expected whole NAL units, got a cut one");
+        let (length, rest) = sample.split_at_checked(length_bytes).ok_or_else(cut)?;
+        let length = length.iter().fold(0usize, |length, &byte| length << 8 | usize::from(byte));
+        let (nal, rest) = rest.split_at_checked(length).ok_or_else(cut)?;
+        unit.extend_from_slice(&START_CODE);
+        unit.extend_from_slice(nal);
+        sample = rest;
+    }
+    Ok(())
+}
+
+/// Walks the boxes before a demuxer does: all inside their parents, no fragments, and no table that declares more
+/// samples than a minute can hold, because demuxers allocate what a table declares.
+pub(super) fn check_boxes(bytes: &[u8]) -> Result<(), Refusal> {
+    let mut left = BOXES_MAX;
+    walk(bytes, 0, &mut left)
+}
+
+fn walk(mut rest: &[u8], depth: usize, left: &mut usize) -> Result<(), Refusal> {
+    while rest.len() >= 8 {
+        *left = left.checked_sub(1).ok_or_else(|| Refusal::undecodable(format!("expected at most {BOXES_MAX} boxes, got more")))?;
+        let short = u32::from_be_bytes([rest[0], rest[1], rest[2], rest[3]]);
+        let kind = [rest[4], rest[5], rest[6], rest[7]];
+        let (header, size) = match short {
+            0 if depth == 0 => (8, rest.len() as u64),
+            0 => return Ok(()),
+            1 => match rest.get(8..16).and_then(<[u8]>::first_chunk::<8>) {
+                Some(long) => (16, u64::from_be_bytes(*long)),
+                None => return Err(Refusal::undecodable("expected a whole box header, got a cut one")),
+            },
+            short => (8, u64::from(short)),
+        };
+        let size = usize::try_from(size).ok().filter(|&size| size >= header && size <= rest.len()).ok_or_else(|| {
+            let kind = String::from_utf8_lossy(&kind).into_owned();
+            Refusal::undecodable(format!("expected box {kind:?} to fit, got {size} bytes where {} are left", rest.len()))
+        })?;
+        let body = rest.get(header..size).unwrap_or_default();
+        match &kind {
+            b"moof" => return Err(Refusal::undecodable("expected a film in one piece, got a fragmented one")),
+            b"moov" | b"trak" | b"mdia" | b"minf" | b"stbl" if depth < DEPTH_MAX => walk(body, depth + 1, left)?,
+            b"stsz" => {
+                // version and flags, size of all samples or 0, count
+                let count = body.get(8..12).and_then(<[u8]>::first_chunk::<4>).map_or(0, |count| u32::from_be_bytes(*count));
+                if count > SAMPLES_MAX {
+                    return Err(Refusal::undecodable(format!("expected at most {SAMPLES_MAX} samples, got {count}")));
+                }
+            }
+            _ => {}
+        }
+        rest = rest.get(size..).unwrap_or_default();
+    }
+    Ok(())
+}
