@@ -1,0 +1,142 @@
+//! The local chain: npm's anvil, with the means to pause it, mine, and reorganise.
+
+use std::{path::PathBuf, process::Command, time::Duration};
+
+use alloy::{
+    primitives::{Address, U256},
+    providers::{DynProvider, Provider, ProviderBuilder},
+};
+use anyhow::{Context, Result, bail};
+use serde_json::{Value, json};
+
+use crate::{
+    folder::{RunFolder, node_module},
+    process::{Process, Stop},
+    services::{free_port, wait_until},
+};
+
+const START_TIME_MAX: Duration = Duration::from_secs(20);
+/// Receipts are polled this often; alloy's 250 ms would be most of a block.
+pub const POLL: Duration = Duration::from_millis(40);
+/// Ten times Ethereum's: a dev chain should never be what limits a benchmark.
+const BLOCK_GAS_LIMIT: u64 = 300_000_000;
+
+/// When blocks come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mining {
+    /// One block every so many seconds.
+    Seconds(u64),
+    /// One block a transaction, and none without.
+    Automatic,
+}
+
+/// A running anvil: one epoch a slot, so `safe` is the latest block less one and `finalized` less two.
+#[derive(Debug)]
+pub struct Anvil {
+    url: String,
+    provider: DynProvider,
+    process: Process,
+    mining: Mining,
+}
+
+impl Anvil {
+    /// Starts one on a free port and waits until it answers.
+    pub async fn start(folder: &RunFolder, mining: Mining) -> Result<Self> {
+        let port = free_port()?;
+        let mut command = Command::new(binary()?);
+        command.args(["--host", "127.0.0.1", "--port", &port.to_string(), "--slots-in-an-epoch", "1", "--accounts", "1"]);
+        command.args(["--gas-limit", &BLOCK_GAS_LIMIT.to_string(), "--quiet"]);
+        if let Mining::Seconds(seconds) = mining {
+            // a transaction waits at most this long, and empty blocks bring finality
+            command.args(["--block-time", &seconds.to_string()]);
+        }
+        let process = Process::spawn("anvil", command, &folder.log("anvil"), &folder.pid_file(), Stop::Terminate)?;
+        let url = format!("http://127.0.0.1:{port}");
+        let provider = ProviderBuilder::new().connect_http(url.parse().context("anvil's own URL")?).erased();
+        provider.client().set_poll_interval(POLL);
+        let mut anvil = Self { url, provider, process, mining };
+        let answers = async || anvil.provider.get_chain_id().await.is_ok();
+        wait_until(&mut anvil.process, START_TIME_MAX, answers).await?;
+        Ok(anvil)
+    }
+
+    /// Where it listens.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Reads the chain; sends only what is signed already.
+    pub fn provider(&self) -> &DynProvider {
+        &self.provider
+    }
+
+    /// Any JSON-RPC method, for what alloy has no name for.
+    pub async fn call(&self, method: &'static str, params: Value) -> Result<Value> {
+        let answer = self.provider.raw_request::<Value, Value>(method.into(), params).await;
+        answer.with_context(|| format!("{method} failed on {}", self.url))
+    }
+
+    /// Gives an account ether for gas.
+    pub async fn fund(&self, account: Address) -> Result<()> {
+        let ether = U256::from(1_000u64) * U256::from(10u64).pow(U256::from(18u64));
+        self.call("anvil_setBalance", json!([account, ether])).await?;
+        Ok(())
+    }
+
+    /// No more blocks until [`Anvil::resume_mining`] or [`Anvil::mine`].
+    pub async fn pause_mining(&self) -> Result<()> {
+        match self.mining {
+            Mining::Seconds(_) => self.call("evm_setIntervalMining", json!([0])).await?,
+            Mining::Automatic => self.call("evm_setAutomine", json!([false])).await?,
+        };
+        Ok(())
+    }
+
+    /// Blocks come again as they did at the start.
+    pub async fn resume_mining(&self) -> Result<()> {
+        match self.mining {
+            Mining::Seconds(seconds) => {
+                self.call("evm_setAutomine", json!([false])).await?;
+                self.call("evm_setIntervalMining", json!([seconds])).await?
+            }
+            Mining::Automatic => self.call("evm_setAutomine", json!([true])).await?,
+        };
+        Ok(())
+    }
+
+    /// One block a transaction, whatever was asked for at the start, until [`Anvil::resume_mining`].
+    pub async fn mine_at_once(&self) -> Result<()> {
+        self.call("evm_setIntervalMining", json!([0])).await?;
+        self.call("evm_setAutomine", json!([true])).await?;
+        Ok(())
+    }
+
+    /// Mines so many blocks at once.
+    pub async fn mine(&self, blocks: u64) -> Result<()> {
+        self.call("anvil_mine", json!([format!("{blocks:#x}")])).await?;
+        Ok(())
+    }
+
+    /// Replaces the last `depth` blocks by empty ones; their transactions are gone unless sent again.
+    pub async fn reorg(&self, depth: u64) -> Result<()> {
+        self.call("anvil_reorg", json!([depth, []])).await?;
+        Ok(())
+    }
+
+    /// The latest block's number.
+    pub async fn block_number(&self) -> Result<u64> {
+        self.provider.get_block_number().await.context("failed to read the latest block's number")
+    }
+}
+
+/// The program itself, not npm's launcher, whose child it would be.
+fn binary() -> Result<PathBuf> {
+    let package = match (std::env::consts::OS, std::env::consts::ARCH) {
+        ("linux", "x86_64") => "anvil-linux-amd64",
+        ("linux", "aarch64") => "anvil-linux-arm64",
+        ("macos", "x86_64") => "anvil-darwin-amd64",
+        ("macos", "aarch64") => "anvil-darwin-arm64",
+        (system, machine) => bail!("there is no anvil for {system} on {machine}"),
+    };
+    node_module(&format!("@foundry-rs/{package}/bin/anvil"))
+}
