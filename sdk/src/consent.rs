@@ -170,7 +170,13 @@ impl SignedConsent {
     }
 
     /// Checks signature (ECDSA), provider, period and data type; gives the id.
-    pub fn check(&self, domain: &Eip712Domain, provider: Address, data_type: u32, at: u64) -> Result<ConsentId, ConsentError> {
+    pub fn check(
+        &self,
+        domain: &Eip712Domain,
+        provider: Address,
+        data_type: u32,
+        at: u64,
+    ) -> Result<ConsentId, ConsentError> {
         if self.provider != provider {
             return Err(ConsentError::Provider { expected: provider, actual: self.provider });
         }

@@ -291,7 +291,7 @@ mod tests {
             seed
         };
         for _ in 0..200 {
-            let count = (next() % 50 + 1) as usize;
+            let count = next() % 50 + 1;
             let weights: Vec<u128> = (0..count).map(|_| u128::from(next() % 1_000)).collect();
             let amount = u128::from(next());
             let total: u128 = weights.iter().sum();

@@ -28,7 +28,9 @@ pub enum DeployError {
         source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// The chain lacks the proxy.
-    #[error("chain {0} has no CREATE2 proxy at {CREATE2_PROXY}: deploy it first (github.com/Arachnid/deterministic-deployment-proxy)")]
+    #[error(
+        "chain {0} has no CREATE2 proxy at {CREATE2_PROXY}: deploy it first (github.com/Arachnid/deterministic-deployment-proxy)"
+    )]
     NoProxy(u64),
     /// The transaction went through and the code is not there.
     #[error("{contract}: no code at {address} after deployment")]

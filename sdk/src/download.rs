@@ -167,10 +167,12 @@ pub async fn download(
 async fn licensed_members(history: &History, license_id: U256) -> Result<Vec<MemberRow>, DownloadError> {
     let registry = LicenseRegistry::new(history.deployment.license_registry, &history.provider);
     let view = registry.verify(license_id).call().await.map_err(rpc("verify the licence"))?;
-    let version =
-        history.versions(Some(view.ipId)).await?.into_iter().find(|v| v.version == view.version).ok_or_else(|| {
-            HistoryError::Unknown(format!("version {} of dataset {}", view.version, view.ipId))
-        })?;
+    let version = history
+        .versions(Some(view.ipId))
+        .await?
+        .into_iter()
+        .find(|v| v.version == view.version)
+        .ok_or_else(|| HistoryError::Unknown(format!("version {} of dataset {}", view.version, view.ipId)))?;
     let members = history.members(&version).await?;
     match summarise(&members)?.tree.root() == version.content.root {
         true => Ok(members),

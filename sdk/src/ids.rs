@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 /// UUIDv5 namespace of data ids: UUIDv5 of the DNS name `tidemark.protocol`.
-pub const DATA_ID_NAMESPACE: Uuid = Uuid::from_u128(0x5bb1_3d8f_63a5_5d2b_9d05_7b3f_6d5c_a201);
+pub const DATA_ID_NAMESPACE: Uuid = Uuid::from_u128(0x0684_bb20_4265_5fe5_9609_1b74_2630_4729);
 
 /// The longest `source_record_id`, in bytes.
 pub const SOURCE_RECORD_ID_BYTES_MAX: usize = 512;
@@ -158,10 +158,9 @@ impl ContentHash {
         let mut bytes = [0u8; 32];
         match hex::decode_to_slice(bare, &mut bytes) {
             Ok(()) => Ok(Self(B256::from(bytes))),
-            Err(_) => Err(IdError::Form {
-                expected: "sha256:<64 hex digits>",
-                actual: text.chars().take(80).collect(),
-            }),
+            Err(_) => {
+                Err(IdError::Form { expected: "sha256:<64 hex digits>", actual: text.chars().take(80).collect() })
+            }
         }
     }
 }

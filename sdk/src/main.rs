@@ -27,7 +27,10 @@ use tidemark::{
 
 /// Consented data with proofs: verify, publish and download, against chain and content store only.
 #[derive(Parser)]
-#[command(name = "tidemark", version, after_help = "\
+#[command(
+    name = "tidemark",
+    version,
+    after_help = "\
 Examples:
   tidemark verify data 2f1d6a0e-… --rpc-url http://127.0.0.1:8545 --deployment deployment.json --store folder:./store
   tidemark verify batch numo 0 --json
@@ -35,7 +38,8 @@ Examples:
   tidemark download 1 --key-file buyer.key --custodian http://127.0.0.1:7004 --out ./data
   tidemark deploy --rpc-url http://127.0.0.1:8545 --key-file deployer.key --out deployment.json
 
---rpc-url, --deployment and --store can also be given as TIDEMARK_RPC_URL, TIDEMARK_DEPLOYMENT and TIDEMARK_STORE.")]
+--rpc-url, --deployment and --store can also be given as TIDEMARK_RPC_URL, TIDEMARK_DEPLOYMENT and TIDEMARK_STORE."
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -200,8 +204,8 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Download { source, license, key_file, custodian, out } => {
             let history = source.open().await?;
             let progress = progress(source.json);
-            let files = download::download(&history, license, &read_key(&key_file)?, &custodian, &out, &progress)
-                .await?;
+            let files =
+                download::download(&history, license, &read_key(&key_file)?, &custodian, &out, &progress).await?;
             println!("{}", json!({ "license": license.to_string(), "files": files.len(), "folder": out }));
             Ok(ExitCode::SUCCESS)
         }

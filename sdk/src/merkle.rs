@@ -24,8 +24,9 @@ pub fn parent(a: B256, b: B256) -> B256 {
 impl Tree {
     /// Builds the tree over leaves in any order; `None` for no leaves or more than 2^31.
     pub fn new(leaves: &[B256]) -> Option<Self> {
-        let count = u32::try_from(leaves.len()).ok().filter(|count| (1..=1 << 31).contains(count))? as usize;
-        let mut order: Vec<u32> = (0..count as u32).collect();
+        let count_u32 = u32::try_from(leaves.len()).ok().filter(|count| (1..=1 << 31).contains(count))?;
+        let count = leaves.len();
+        let mut order: Vec<u32> = (0..count_u32).collect();
         order.par_sort_unstable_by_key(|&i| leaves[i as usize]);
         let total = 2 * count - 1;
         let mut nodes = vec![B256::ZERO; total];
@@ -33,7 +34,8 @@ impl Tree {
         for (rank, &i) in order.iter().enumerate() {
             let place = total - 1 - rank;
             nodes[place] = leaves[i as usize];
-            places[i as usize] = place as u32;
+            // 2n − 1 for n up to 2^31 fits
+            places[i as usize] = u32::try_from(place).ok()?;
         }
         // a level at a time, so that a level's hashes are independent
         let mut end = count - 1;
@@ -60,7 +62,7 @@ impl Tree {
         let mut place = *self.places.get(index)? as usize;
         let mut proof = Vec::new();
         while place > 0 {
-            let sibling = if place % 2 == 0 { place - 1 } else { place + 1 };
+            let sibling = if place.is_multiple_of(2) { place - 1 } else { place + 1 };
             proof.push(self.nodes[sibling]);
             place = (place - 1) / 2;
         }

@@ -100,8 +100,7 @@ impl AttestorClient {
     /// Asks for a signature over a version.
     pub async fn sign_version(&self, request: &VersionRequest) -> Result<Bytes, PublishError> {
         let failed = |reason: String| PublishError::Attestor { url: self.url.clone(), reason };
-        let client =
-            reqwest::Client::builder().timeout(TIMEOUT).build().map_err(|error| failed(error.to_string()))?;
+        let client = reqwest::Client::builder().timeout(TIMEOUT).build().map_err(|error| failed(error.to_string()))?;
         let mut answer = client
             .post(format!("{}/v1/dataset-versions", self.url.trim_end_matches('/')))
             .bearer_auth(&self.token)
@@ -181,8 +180,7 @@ pub async fn publish(
         0 => registry.registerDataset(name.to_owned(), (&content).into(), signature).send().await,
         _ => registry.registerVersion(ip_id, (&content).into(), signature).send().await,
     };
-    let receipt =
-        pending.map_err(rpc("send the version"))?.get_receipt().await.map_err(rpc("wait for the version"))?;
+    let receipt = pending.map_err(rpc("send the version"))?.get_receipt().await.map_err(rpc("wait for the version"))?;
     if !receipt.status() {
         return Err(HistoryError::Unknown(format!("a successful registration in {}", receipt.transaction_hash)).into());
     }

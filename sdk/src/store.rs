@@ -94,7 +94,8 @@ impl Store {
         } else if let Some(url) = address.strip_prefix("kubo:") {
             Backend::Kubo(IpfsClient::from_str(url).map_err(|e| io(format!("read the Kubo address {url}"), e))?)
         } else if address.starts_with("http://") || address.starts_with("https://") {
-            let client = reqwest::Client::builder().timeout(TIMEOUT).build().map_err(|e| io("make an HTTP client", e))?;
+            let client =
+                reqwest::Client::builder().timeout(TIMEOUT).build().map_err(|e| io("make an HTTP client", e))?;
             Backend::Gateway { base: address.trim_end_matches('/').to_owned(), client }
         } else {
             return Err(StoreError::Address(address.to_owned()));

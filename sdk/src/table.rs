@@ -144,7 +144,10 @@ pub(crate) fn write(
         let mut group = file.next_row_group()?;
         for column in columns {
             let mut writer = group.next_column()?.ok_or(TableError::Damaged)?;
-            #[allow(clippy::cast_possible_wrap, reason = "Parquet stores unsigned integers in signed ones, bit for bit")]
+            #[allow(
+                clippy::cast_possible_wrap,
+                reason = "Parquet stores unsigned integers in signed ones, bit for bit"
+            )]
             match (writer.untyped(), column) {
                 (ColumnWriter::Int32ColumnWriter(w), Column::U32(values)) => {
                     let values: Vec<i32> = values[from..to].iter().map(|v| *v as i32).collect();

@@ -4,9 +4,7 @@
 
 use std::collections::HashMap;
 
-use alloy::{
-    primitives::{Address, B256, U256},
-};
+use alloy::primitives::{Address, B256, U256};
 use serde::Serialize;
 
 use crate::{
@@ -315,11 +313,7 @@ async fn withdrawn_at(history: &History, consent_id: ConsentId) -> Result<u64, H
         .map_err(rpc("withdrawnAt"))
 }
 
-async fn check_consent(
-    report: &mut Report,
-    history: &History,
-    events: &[RecordEvent],
-) -> Result<(), HistoryError> {
+async fn check_consent(report: &mut Report, history: &History, events: &[RecordEvent]) -> Result<(), HistoryError> {
     let consent_id = events[0].event.consent_id;
     let same = events.iter().all(|found| found.event.consent_id == consent_id);
     report.check("one consent", same, format!("every event names {consent_id}"));
