@@ -20,5 +20,6 @@ pub mod progress;
 pub mod services;
 pub mod stack;
 pub mod story;
+pub mod wirings;
 
 pub use stack::{Options, Stack};

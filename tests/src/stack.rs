@@ -13,18 +13,18 @@ use alloy::{primitives::B256, providers::DynProvider, signers::local::PrivateKey
 use anyhow::{Context, Result};
 use tidemark::{
     chain::{self, Deployment},
-    sealing::SecretKey,
     store::Store,
 };
 
 use crate::{
     anvil::{Anvil, Mining},
     folder::RunFolder,
-    keys::{dev_address, dev_key, dev_secret, dev_signer, role},
+    keys::{dev_address, dev_signer, role},
     partner::Partner,
     postgres::Postgres,
     progress::Progress,
     services::{Service, Wiring, free_port},
+    wirings,
 };
 
 /// The one provider of the local stack.
@@ -262,7 +262,7 @@ async fn start_services(
         Ok::<_, anyhow::Error>(service)
     };
     let attestor = start(wirings::attestor(wires, postgres.url("attestor"), free_port()?)).await?;
-    let relayer = wirings::relayer(wires, postgres.url("relayer"), free_port()?, attestor.url(), options);
+    let relayer = wirings::relayer(wires, postgres.url("relayer"), free_port()?, attestor.url(), options)?;
     if which == Services::WriteSide {
         return Ok((Some(attestor), Some(start(relayer).await?), None, None));
     }
