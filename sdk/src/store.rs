@@ -76,7 +76,7 @@ fn io(doing: impl Into<String>, source: impl Into<Box<dyn std::error::Error + Se
 #[derive(Clone)]
 enum Backend {
     Folder(PathBuf),
-    Kubo(IpfsClient),
+    Kubo(Box<IpfsClient>),
     Gateway { base: String, client: reqwest::Client },
 }
 
@@ -92,7 +92,9 @@ impl Store {
             std::fs::create_dir_all(&path).map_err(|e| io(format!("make folder {}", path.display()), e))?;
             Backend::Folder(path)
         } else if let Some(url) = address.strip_prefix("kubo:") {
-            Backend::Kubo(IpfsClient::from_str(url).map_err(|e| io(format!("read the Kubo address {url}"), e))?)
+            Backend::Kubo(Box::new(
+                IpfsClient::from_str(url).map_err(|e| io(format!("read the Kubo address {url}"), e))?,
+            ))
         } else if address.starts_with("http://") || address.starts_with("https://") {
             let client =
                 reqwest::Client::builder().timeout(TIMEOUT).build().map_err(|e| io("make an HTTP client", e))?;
@@ -211,10 +213,11 @@ impl Store {
                 Err(StoreError::NotFound { .. }) => continue,
                 Err(error) => return Err(error),
             };
-            if next.codec() == DAG_PB && depth < DEPTH_MAX {
-                if let Some(branch) = parse_file_branch(&block) {
-                    open.extend(branch.links.iter().map(|link| (link.cid, depth + 1)));
-                }
+            if next.codec() == DAG_PB
+                && depth < DEPTH_MAX
+                && let Some(branch) = parse_file_branch(&block)
+            {
+                open.extend(branch.links.iter().map(|link| (link.cid, depth + 1)));
             }
             match self.0.as_ref() {
                 Backend::Folder(path) => match tokio::fs::remove_file(block_path(path, &next)).await {
