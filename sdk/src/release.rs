@@ -204,7 +204,7 @@ impl Partial {
         let d = custodian.scalar();
         let shared = sealed.ephemeral.times(&d)?;
         let k = SecretKey::random()?;
-        let nonces = (k.public_key(), sealed.ephemeral.times(&*k.scalar())?);
+        let nonces = (k.public_key(), sealed.ephemeral.times(&k.scalar())?);
         let challenge = challenge(&public_key, sealed, &shared, &nonces);
         let response = *k.scalar().as_ref() + challenge * *d.as_ref();
         Ok(Self { index, shared, challenge, response })
@@ -439,7 +439,7 @@ mod tests {
         let impostor = SecretKey::random().unwrap();
         let other_sealed = SealedKey { public_key: impostor.public_key(), ..w.sealed.clone() };
         assert!(Partial::of(&impostor, 1, &other_sealed).is_err());
-        let shared = w.sealed.ephemeral.times(&*impostor.scalar()).unwrap();
+        let shared = w.sealed.ephemeral.times(&impostor.scalar()).unwrap();
         let forged = [
             Partial { shared, ..good.clone() },
             Partial { challenge: good.challenge + Scalar::ONE, ..good.clone() },

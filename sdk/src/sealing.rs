@@ -452,7 +452,7 @@ pub struct SealedKey {
 pub fn seal_key(custodian: &PublicKey, data_id: DataId, key: &ContentKey) -> Result<SealedKey, SealingError> {
     let r = SecretKey::random()?;
     let ephemeral = r.public_key();
-    let shared = custodian.times(&*r.scalar())?;
+    let shared = custodian.times(&r.scalar())?;
     let kek = wrapping_key(CONTENT_KEY_LABEL, &shared, &ephemeral, custodian, &data_id.bytes())?;
     let ciphertext = wrap(&kek, &data_id.bytes(), key.expose())?;
     let ciphertext = FixedBytes::<48>::try_from(ciphertext.as_slice()).map_err(|_| SealingError::Encryption)?;
@@ -504,7 +504,7 @@ impl SealedKey {
             return Err(SealingError::OtherCustodian { expected: custodian.public_key(), actual: self.public_key });
         }
         self.verify()?;
-        self.open_with(&self.ephemeral.times(&*custodian.scalar())?)
+        self.open_with(&self.ephemeral.times(&custodian.scalar())?)
     }
 
     /// Opens it with `S = dR`.
@@ -544,7 +544,7 @@ pub fn encrypt_to(
 ) -> Result<Bytes, SealingError> {
     let r = SecretKey::random()?;
     let ephemeral = r.public_key();
-    let kek = wrapping_key(label, &recipient.times(&*r.scalar())?, &ephemeral, recipient, context)?;
+    let kek = wrapping_key(label, &recipient.times(&r.scalar())?, &ephemeral, recipient, context)?;
     Ok([&ephemeral.bytes()[..], &wrap(&kek, context, plaintext)?].concat().into())
 }
 
@@ -557,7 +557,7 @@ pub fn decrypt_from(
 ) -> Result<Zeroizing<Vec<u8>>, SealingError> {
     let (ephemeral, ciphertext) = message.split_at_checked(33).ok_or(SealingError::Unopened)?;
     let ephemeral = PublicKey::from_bytes(ephemeral)?;
-    let shared = ephemeral.times(&*recipient.scalar())?;
+    let shared = ephemeral.times(&recipient.scalar())?;
     let kek = wrapping_key(label, &shared, &ephemeral, &recipient.public_key(), context)?;
     unwrap(&kek, context, ciphertext)
 }
@@ -691,7 +691,7 @@ mod tests {
         sealed.verify().unwrap();
         assert_eq!(sealed.open(&custodian).unwrap(), key);
         assert!(matches!(sealed.open(&other), Err(SealingError::OtherCustodian { .. })));
-        let wrong = sealed.ephemeral.times(&*other.scalar()).unwrap();
+        let wrong = sealed.ephemeral.times(&other.scalar()).unwrap();
         assert!(matches!(sealed.open_with(&wrong), Err(SealingError::Unopened)));
         assert_eq!(SealedKey::decode(&sealed.encode().unwrap()).unwrap(), sealed);
     }
