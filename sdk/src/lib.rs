@@ -27,6 +27,8 @@ pub mod payload;
 pub mod publish;
 pub mod release;
 pub mod sealing;
+#[cfg(feature = "service")]
+pub mod service;
 pub mod store;
 mod table;
 pub mod verdict;
