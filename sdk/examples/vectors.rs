@@ -157,11 +157,8 @@ impl Story {
         told.erase("photo-0002")?;
 
         let erased = data_id("photo-0002")?;
-        let disclosures: Vec<Disclosure> = told
-            .disclosures
-            .into_iter()
-            .filter(|d| told.events[d.index as usize].data_id != erased)
-            .collect();
+        let disclosures: Vec<Disclosure> =
+            told.disclosures.into_iter().filter(|d| told.events[d.index as usize].data_id != erased).collect();
         let summary = batch::summarise(&told.events)?;
         let manifest = Manifest {
             provider: address("provider"),
@@ -169,14 +166,9 @@ impl Story {
             events: told.events,
             disclosures: Some(cid_of(&encode_disclosures(&disclosures)?)),
         };
-        let header = Header::new(
-            manifest.provider,
-            manifest.number,
-            &manifest.events,
-            &summary,
-            cid_of(&manifest.encode()?),
-        )
-        .context("a batch")?;
+        let header =
+            Header::new(manifest.provider, manifest.number, &manifest.events, &summary, cid_of(&manifest.encode()?))
+                .context("a batch")?;
         let mut members: Vec<MemberRow> = manifest
             .events
             .iter()
@@ -496,6 +488,7 @@ fn canonical_forms() -> Result<Value> {
         ("minus zero is zero", "[-0, 0, -0.0, 0e10]"),
         ("small ones", "[1e-6, 1e-7, 0.000001, 1.5e-9, 5e-324, -5e-324]"),
         ("large ones", "[1.7976931348623157e308, -1.7976931348623157e308, 9007199254740991, -9007199254740991]"),
+        ("integers are doubles, as in JavaScript", "[9007199254740993, 18446744073709551615, -9223372036854775808]"),
         ("whole numbers lose their point", "[1.0, 100.0, 1e2, 4.50, 1E1]"),
         ("nested objects sort at each level", r#"{"b": {"d": [ {"z": 1, "a": 2} ], "c": {}}, "a": {"y": 1, "x": 2}}"#),
         ("capitals before small letters", r#"{"b": 1, "a": 2, "B": 3, "A": 4, "_": 5, "10": 6, "9": 7, "": 8}"#),
@@ -681,7 +674,11 @@ fn some_consents() -> Result<Vec<(&'static str, &'static str, SignedConsent)>> {
                 signature: Bytes::new(),
             },
         ),
-        ("the same consent with the next nonce", "contributor", SignedConsent { nonce: usual.nonce + U256::ONE, ..usual }),
+        (
+            "the same consent with the next nonce",
+            "contributor",
+            SignedConsent { nonce: usual.nonce + U256::ONE, ..usual },
+        ),
     ])
 }
 
