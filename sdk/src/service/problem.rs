@@ -92,8 +92,8 @@ impl Problem {
 }
 
 /// An error with everything behind it, for logs.
-pub fn causes<'e>(error: &'e (dyn Error + 'static)) -> String {
-    let chain = std::iter::successors(Some(error), |error: &&'e (dyn Error + 'static)| error.source());
+pub fn causes(error: &(dyn Error + 'static)) -> String {
+    let chain = std::iter::successors(Some(error), |error| (*error).source());
     chain.take(CAUSES_MAX).map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
