@@ -71,6 +71,7 @@ library Metadata {
                 output[length++] = written[j];
             }
         }
+        // solhint-disable-next-line no-inline-assembly
         assembly ("memory-safe") {
             // Cuts the buffer to what was written; length ≤ its capacity.
             mstore(output, length)
