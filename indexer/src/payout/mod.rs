@@ -1,1 +1,90 @@
 //! Points to cash: reserve, pay over the rail, redeem on chain, post at finality.
+//!
+//! ```text
+//!  POST /v1/payouts ─► reserved ─► paying ─► paid ─► redeeming ─► redeemed ─► posted
+//!                                    │ │      ▲ ▲         │           │
+//!                         refused ───┘ └──┐   │ └─────────┴── reverted, or its nonce was taken
+//!                            ▼            ▼   │
+//!                         voided        stuck ┘ an operator decides (resolve)
+//! ```
+//!
+//! Each step is a row before it is taken, and asking twice does no harm: the rail pays one key once, the treasury settles
+//! one debit once. So a crash between any two steps only means that the next start takes up where the rows stand.
+//!
+//! | the rail says | then |
+//! |---|---|
+//! | paid, 4113 paid before | `paid` |
+//! | 4100, 4104, 4105 no such promotion, stopped, ended; 4114 over the cap | `voided`; `stuck` where an earlier attempt's outcome is unknown |
+//! | 4108, 4109 not approved, not running; 4112 money short; can't be reached | asked again later, at growing intervals; `stuck` after [`FAILURES_MAX`] |
+//! | 4110, no answer, an answer that can't be read | outcome unknown: the same key again, never another; `stuck` after [`FAILURES_MAX`] |
+
+mod config;
+mod pay;
+mod rail;
+mod redeem;
+mod request;
+mod reserve;
+mod resolve;
+mod routes;
+mod worker;
+
+use std::sync::Arc;
+
+use alloy::{
+    primitives::{B256, keccak256},
+    providers::DynProvider,
+};
+use sqlx::PgPool;
+use tokio::sync::Notify;
+use uuid::Uuid;
+
+pub use config::{Args, Config, ProviderToken};
+pub use rail::{Answer, HttpRail, Order, PayoutRail};
+pub use resolve::{Resolution, ResolveError, resolve};
+pub use routes::router;
+pub use worker::run;
+
+/// Failures in a row after which a payout waits for its operator.
+pub const FAILURES_MAX: i32 = 60;
+
+/// What requests and the worker share; clones are the same.
+#[derive(Clone)]
+pub struct Payouts {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    pool: PgPool,
+    chain: DynProvider,
+    chain_id: u64,
+    config: Config,
+    /// A payout was made: do not wait for the next look.
+    made: Notify,
+}
+
+impl Payouts {
+    /// Over the indexer's database, and the chain that it mirrors.
+    pub fn new(pool: PgPool, chain: DynProvider, chain_id: u64, config: Config) -> Self {
+        Self { inner: Arc::new(Inner { pool, chain, chain_id, config, made: Notify::new() }) }
+    }
+}
+
+/// The id under which the treasury settles one entry: keccak256(payout id ‖ account).
+pub fn debit_id(payout_id: Uuid, account: B256) -> B256 {
+    keccak256([payout_id.as_bytes().as_slice(), account.as_slice()].concat())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_debit_id_is_of_sixteen_bytes_and_thirty_two() {
+        let (payout, account) = (Uuid::from_u128(1), B256::repeat_byte(2));
+        let mut bytes = [2u8; 48];
+        bytes[..15].fill(0);
+        bytes[15] = 1;
+        assert_eq!(debit_id(payout, account), keccak256(bytes));
+        assert_ne!(debit_id(payout, account), debit_id(Uuid::from_u128(2), account));
+    }
+}
