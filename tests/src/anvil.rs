@@ -44,7 +44,16 @@ impl Anvil {
     pub async fn start(folder: &RunFolder, mining: Mining) -> Result<Self> {
         let port = free_port()?;
         let mut command = Command::new(binary()?);
-        command.args(["--host", "127.0.0.1", "--port", &port.to_string(), "--slots-in-an-epoch", "1", "--accounts", "1"]);
+        command.args([
+            "--host",
+            "127.0.0.1",
+            "--port",
+            &port.to_string(),
+            "--slots-in-an-epoch",
+            "1",
+            "--accounts",
+            "1",
+        ]);
         command.args(["--gas-limit", &BLOCK_GAS_LIMIT.to_string(), "--quiet"]);
         if let Mining::Seconds(seconds) = mining {
             // a transaction waits at most this long, and empty blocks bring finality

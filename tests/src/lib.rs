@@ -18,6 +18,7 @@ pub mod postgres;
 pub mod process;
 pub mod progress;
 pub mod services;
+pub mod signal;
 pub mod stack;
 pub mod story;
 pub mod wirings;

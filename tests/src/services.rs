@@ -96,6 +96,22 @@ impl Service {
         &self.url
     }
 
+    /// How it is started.
+    pub fn wiring(&self) -> &Wiring {
+        &self.wiring
+    }
+
+    /// Runs another command of its program to the end; gives what it printed, without the newline.
+    pub fn run_once(&self, wiring: &Wiring) -> Result<String> {
+        let output = command(wiring)?.output().with_context(|| format!("failed to run {}", wiring.program))?;
+        let what = || format!("{} {}", wiring.program, wiring.arguments.join(" "));
+        if !output.status.success() {
+            bail!("{} failed: {}", what(), String::from_utf8_lossy(&output.stderr).trim());
+        }
+        let printed = String::from_utf8(output.stdout).with_context(|| format!("{} printed no text", what()))?;
+        Ok(printed.trim().to_owned())
+    }
+
     /// What it is called.
     pub fn name(&self) -> &str {
         &self.wiring.name
@@ -104,12 +120,8 @@ impl Service {
     /// Starts it again with the same wiring, on the same port and database; ends a running one first.
     pub async fn restart(&mut self) -> Result<()> {
         self.stop();
-        let mut command = Command::new(program(self.wiring.program)?);
-        command.args(&self.wiring.arguments).env_clear();
-        command.env("PATH", "/usr/local/bin:/usr/bin:/bin").env("RUST_BACKTRACE", "1");
-        command.envs(self.wiring.environment.iter().map(|(name, value)| (name, value)));
-        let mut process =
-            Process::spawn(&self.wiring.name, command, &self.log, &self.pid_file, Stop::Terminate)?;
+        let command = command(&self.wiring)?;
+        let mut process = Process::spawn(&self.wiring.name, command, &self.log, &self.pid_file, Stop::Terminate)?;
         let ready_url = format!("{}/ready", self.url);
         let client = reqwest::Client::builder().timeout(Duration::from_secs(2)).build().context("no HTTP client")?;
         let ready = async || client.get(&ready_url).send().await.is_ok_and(|answer| answer.status().is_success());
@@ -154,4 +166,13 @@ impl Service {
     pub fn log_tail(&self) -> String {
         self.process.as_ref().map(|process| process.log_tail(TAIL_LINES)).unwrap_or_default()
     }
+}
+
+/// The program with an environment that holds what the wiring says and nothing of ours.
+fn command(wiring: &Wiring) -> Result<Command> {
+    let mut command = Command::new(program(wiring.program)?);
+    command.args(&wiring.arguments).env_clear();
+    command.env("PATH", "/usr/local/bin:/usr/bin:/bin").env("RUST_BACKTRACE", "1");
+    command.envs(wiring.environment.iter().map(|(name, value)| (name, value)));
+    Ok(command)
 }

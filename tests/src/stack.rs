@@ -43,6 +43,8 @@ pub struct Options {
     pub batch_events_max: u32,
     /// … or is so old.
     pub batch_age_ms_max: u64,
+    /// How often the services look for work and at the chain.
+    pub poll_ms: u64,
     /// Keeps logs after a clean end, too.
     pub keep_logs: bool,
 }
@@ -66,7 +68,8 @@ impl Default for Options {
             services: Services::All,
             progress: Progress::quiet(),
             batch_events_max: 1_000,
-            batch_age_ms_max: 1_500,
+            batch_age_ms_max: 1_000,
+            poll_ms: 100,
             keep_logs: false,
         }
     }
@@ -93,6 +96,8 @@ pub struct Stack {
     pub postgres: Postgres,
     /// Where the contracts are.
     pub deployment: Deployment,
+    /// What it was started with.
+    pub options: Options,
     /// Logs, content store, deployment file.
     pub folder: RunFolder,
 }
@@ -102,7 +107,7 @@ impl Stack {
     pub async fn start(options: Options) -> Result<Self> {
         let folder = RunFolder::create()?;
         match start_in(&folder, &options).await {
-            Ok(base) => base.with_services(folder, &options).await,
+            Ok(base) => base.with_services(folder, options).await,
             Err(error) => Err(keep_logs(&folder, error)),
         }
     }
@@ -140,7 +145,7 @@ impl Stack {
     /// A second indexer on an empty database, ready when it answers.
     pub async fn start_second_indexer(&self, database: &str) -> Result<Service> {
         let url = self.postgres.create_database(database).await?;
-        let wiring = wirings::indexer(&self.wires(), database, url, free_port()?);
+        let wiring = wirings::indexer(&self.wires(), database, url, free_port()?, &self.options)?;
         Service::start(&self.folder, wiring).await
     }
 
@@ -148,6 +153,17 @@ impl Stack {
     pub fn check_running(&mut self) -> Result<()> {
         let services = [&mut self.attestor, &mut self.relayer, &mut self.indexer, &mut self.custodian];
         services.into_iter().flatten().try_for_each(Service::check_running)
+    }
+
+    /// File with a development key.
+    pub fn key_file(&self, role: &str) -> PathBuf {
+        wirings::key_file(&keys_folder(&self.folder), role)
+    }
+
+    /// Lets the provider, registered on chain before, into the relayer; gives its API key.
+    pub fn add_provider(&self) -> Result<String> {
+        let relayer = self.relayer.as_ref().context("the stack was started without a relayer")?;
+        relayer.run_once(&wirings::relayer_add_provider(relayer.wiring())?)
     }
 
     /// Leaves the logs in place at the end.
@@ -192,6 +208,7 @@ struct Base {
 }
 
 async fn start_in(folder: &RunFolder, options: &Options) -> Result<Base> {
+    wirings::write_keys(&keys_folder(folder))?;
     let (chain, postgres) = tokio::join!(start_chain(folder, options), start_postgres(folder, options));
     let (anvil, deployment) = chain?;
     Store::open(&store_address(folder)).context("failed to make the content store")?;
@@ -227,7 +244,7 @@ async fn start_postgres(folder: &RunFolder, options: &Options) -> Result<Postgre
 }
 
 impl Base {
-    async fn with_services(self, folder: RunFolder, options: &Options) -> Result<Stack> {
+    async fn with_services(self, folder: RunFolder, options: Options) -> Result<Stack> {
         if options.keep_logs {
             folder.keep();
         }
@@ -236,13 +253,13 @@ impl Base {
         let none = (None, None, None, None);
         let started = match options.services {
             Services::None => Ok(none),
-            which => start_services(&folder, &postgres, &wires, options, which).await,
+            which => start_services(&folder, &postgres, &wires, &options, which).await,
         };
         let (attestor, relayer, indexer, custodian) = match started {
             Ok(services) => services,
             Err(error) => return Err(keep_logs(&folder, error)),
         };
-        Ok(Stack { attestor, relayer, indexer, custodian, partner, anvil, postgres, deployment, folder })
+        Ok(Stack { attestor, relayer, indexer, custodian, partner, anvil, postgres, deployment, options, folder })
     }
 }
 
@@ -266,7 +283,8 @@ async fn start_services(
     if which == Services::WriteSide {
         return Ok((Some(attestor), Some(start(relayer).await?), None, None));
     }
-    let indexer = wirings::indexer(wires, "indexer", postgres.url("indexer"), free_port()?);
+    let mut indexer = wirings::indexer(wires, "indexer", postgres.url("indexer"), free_port()?, options)?;
+    indexer.environment.extend(wirings::payouts(wires, options)?);
     let custodian = wirings::custodian(wires, postgres.url("custodian"), free_port()?);
     let (relayer, indexer, custodian) = tokio::join!(start(relayer), start(indexer), start(custodian));
     Ok((Some(attestor), Some(relayer?), Some(indexer?), Some(custodian?)))
@@ -288,6 +306,10 @@ fn store_address(folder: &RunFolder) -> String {
     format!("folder:{}", folder.path().join("store").display())
 }
 
+fn keys_folder(folder: &RunFolder) -> PathBuf {
+    folder.path().join("keys")
+}
+
 fn deployment_path(folder: &RunFolder) -> PathBuf {
     folder.path().join("deployment.json")
 }
@@ -298,6 +320,6 @@ fn wires(folder: &RunFolder, anvil: &Anvil, partner: &Partner) -> wirings::Wires
         deployment: deployment_path(folder).display().to_string(),
         store: store_address(folder),
         partner_url: partner.url().into(),
-        folder: folder.path().to_path_buf(),
+        keys: keys_folder(folder),
     }
 }

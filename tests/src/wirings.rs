@@ -1,15 +1,24 @@
 //! What each service is told; the only place of the launcher that knows their flags.
 
-use std::path::PathBuf;
+use std::{
+    fs,
+    io::Write as _,
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context, Result};
+use sha2::{Digest, Sha256};
 use tidemark::sealing::SecretKey;
 
 use crate::{
-    keys::{dev_key, dev_secret, role},
+    keys::{dev_address, dev_secret, role},
     services::Wiring,
     stack::{Options, PROVIDER_NAME},
 };
+
+/// The development promotion that pays points out.
+pub const PROMOTION_CODE: &str = "TIDEMARK-DEV";
 
 /// What all services share.
 #[derive(Clone, Debug)]
@@ -22,12 +31,14 @@ pub struct Wires {
     pub store: String,
     /// Payout partner.
     pub partner_url: String,
-    /// The run's folder.
-    pub folder: PathBuf,
+    /// Folder of the key files.
+    pub keys: PathBuf,
 }
 
+type Environment = Vec<(&'static str, String)>;
+
 impl Wires {
-    fn shared(&self) -> Vec<(&'static str, String)> {
+    fn shared(&self) -> Environment {
         vec![
             ("TIDEMARK_RPC_URL", self.rpc_url.clone()),
             ("TIDEMARK_DEPLOYMENT", self.deployment.clone()),
@@ -35,54 +46,117 @@ impl Wires {
         ]
     }
 
-    fn wiring(&self, name: &str, program: &'static str, port: u16, own: Vec<(&'static str, String)>) -> Wiring {
-        let environment = [self.shared(), own].concat();
-        Wiring { name: name.into(), program, port, arguments: vec!["serve".into()], environment }
+    fn wiring(&self, name: &str, program: &'static str, arguments: &[&str], port: u16, own: Environment) -> Wiring {
+        let arguments = arguments.iter().map(|argument| (*argument).to_owned()).collect();
+        Wiring { name: name.into(), program, port, arguments, environment: [self.shared(), own].concat() }
+    }
+
+    fn key_file(&self, role: &str) -> String {
+        key_file(&self.keys, role).display().to_string()
     }
 }
 
-/// The provider's key for the write API.
-pub fn api_key() -> String {
-    dev_secret("relayer API key of numo")
+/// Where [`write_keys`] puts a development key.
+pub fn key_file(keys: &Path, role: &str) -> PathBuf {
+    keys.join(format!("{}.key", role.replace(' ', "-")))
+}
+
+const STORAGE_KEY: &str = "relayer storage";
+const ATTESTOR_TOKEN: &str = "attestor token";
+
+/// Writes the key files of all roles, readable by their owner only.
+pub fn write_keys(keys: &Path) -> Result<()> {
+    fs::create_dir_all(keys).with_context(|| format!("failed to create {}", keys.display()))?;
+    let roles = [
+        role::DEPLOYER,
+        role::PROVIDER,
+        role::ATTESTOR,
+        role::RELAYER,
+        role::TREASURY_OPERATOR,
+        role::CUSTODIAN,
+        role::BUYER,
+        STORAGE_KEY,
+        ATTESTOR_TOKEN,
+    ];
+    for role in roles {
+        let path = key_file(keys, role);
+        let mut options = fs::OpenOptions::new();
+        let file = options.write(true).create_new(true).mode(0o600).open(&path);
+        let mut file = file.with_context(|| format!("failed to create {}", path.display()))?;
+        writeln!(file, "{}", dev_secret(role)).with_context(|| format!("failed to write {}", path.display()))?;
+    }
+    Ok(())
+}
+
+/// What the attestor wants to be told by its callers.
+pub fn attestor_token() -> String {
+    dev_secret(ATTESTOR_TOKEN)
+}
+
+/// What the indexer wants to be told by the provider that asks for payouts.
+pub fn payout_token() -> String {
+    dev_secret("payout token of numo")
 }
 
 /// The attestor.
 pub fn attestor(wires: &Wires, database: String, port: u16) -> Wiring {
     let own = vec![
-        ("TIDEMARK_ATTESTOR_DATABASE_URL", database),
+        ("DATABASE_URL", database),
         ("TIDEMARK_ATTESTOR_LISTEN", listen(port)),
-        ("TIDEMARK_ATTESTOR_KEY", dev_key(role::ATTESTOR).to_string()),
+        ("TIDEMARK_ATTESTOR_KEY_FILE", wires.key_file(role::ATTESTOR)),
         ("TIDEMARK_ATTESTOR_TOKEN", attestor_token()),
     ];
-    wires.wiring("attestor", "tidemark-attestor", port, own)
+    wires.wiring("attestor", "tidemark-attestor", &[], port, own)
 }
 
 /// The relayer.
 pub fn relayer(wires: &Wires, database: String, port: u16, attestor_url: &str, options: &Options) -> Result<Wiring> {
-    let custodian = custodian_key()?.public_key().to_string();
+    let custodian = SecretKey::from_hex(&dev_secret(role::CUSTODIAN)).context("the custodian's development key")?;
     let own = vec![
-        ("TIDEMARK_RELAYER_DATABASE_URL", database),
+        ("DATABASE_URL", database),
         ("TIDEMARK_RELAYER_LISTEN", listen(port)),
-        ("TIDEMARK_RELAYER_KEY", dev_key(role::RELAYER).to_string()),
-        ("TIDEMARK_RELAYER_STORAGE_KEY", dev_secret("storage key of the relayer")),
-        ("TIDEMARK_RELAYER_PROVIDERS", format!("{PROVIDER_NAME}={}", api_key())),
+        ("TIDEMARK_SENDER_KEY_FILE", wires.key_file(role::RELAYER)),
+        ("TIDEMARK_STORAGE_KEY_FILE", wires.key_file(STORAGE_KEY)),
         ("TIDEMARK_ATTESTOR_URL", attestor_url.into()),
         ("TIDEMARK_ATTESTOR_TOKEN", attestor_token()),
-        ("TIDEMARK_CUSTODIAN_PUBLIC_KEY", custodian),
-        ("TIDEMARK_RELAYER_BATCH_EVENTS_MAX", options.batch_events_max.to_string()),
-        ("TIDEMARK_RELAYER_BATCH_AGE_MS_MAX", options.batch_age_ms_max.to_string()),
+        ("TIDEMARK_CUSTODIAN_KEY", custodian.public_key().to_string()),
+        ("TIDEMARK_BATCH_EVENTS_MAX", options.batch_events_max.to_string()),
+        ("TIDEMARK_BATCH_AGE_MS_MAX", options.batch_age_ms_max.to_string()),
+        ("TIDEMARK_POLL_MS", options.poll_ms.to_string()),
     ];
-    Ok(wires.wiring("relayer", "tidemark-relayer", port, own))
+    Ok(wires.wiring("relayer", "tidemark-relayer", &["serve"], port, own))
+}
+
+/// The command that lets the provider in and prints its API key.
+pub fn relayer_add_provider(relayer: &Wiring) -> Result<Wiring> {
+    let account = dev_address(role::PROVIDER)?.to_string();
+    let arguments = ["provider", "add", "--name", PROVIDER_NAME, "--account", &account];
+    let arguments = arguments.iter().map(|argument| (*argument).to_owned()).collect();
+    Ok(Wiring { name: "relayer-provider-add".into(), arguments, ..relayer.clone() })
 }
 
 /// An indexer; `name` also names its log.
-pub fn indexer(wires: &Wires, name: &str, database: String, port: u16) -> Wiring {
+pub fn indexer(wires: &Wires, name: &str, database: String, port: u16, options: &Options) -> Result<Wiring> {
     let own = vec![
         ("TIDEMARK_INDEXER_DATABASE_URL", database),
         ("TIDEMARK_INDEXER_LISTEN", listen(port)),
-        ("TIDEMARK_INDEXER_POLL_INTERVAL_MS", "200".into()),
+        ("TIDEMARK_INDEXER_POLL_INTERVAL_MS", options.poll_ms.to_string()),
     ];
-    wires.wiring(name, "tidemark-indexer", port, own)
+    Ok(wires.wiring(name, "tidemark-indexer", &["serve"], port, own))
+}
+
+/// What makes an indexer the one that pays points out; a stranger's indexer has none of it.
+pub fn payouts(wires: &Wires, options: &Options) -> Result<Environment> {
+    let token = hex::encode(Sha256::digest(payout_token().as_bytes()));
+    Ok(vec![
+        ("TIDEMARK_PAYOUT_RAIL_URL", wires.partner_url.clone()),
+        ("TIDEMARK_PAYOUT_PROMOTION_CODE", PROMOTION_CODE.into()),
+        ("TIDEMARK_PAYOUT_OPERATOR_KEY_FILE", wires.key_file(role::TREASURY_OPERATOR)),
+        ("TIDEMARK_PAYOUT_SETTLEMENT", dev_address(role::PARTNER)?.to_string()),
+        ("TIDEMARK_PAYOUT_PROVIDERS", format!("{PROVIDER_NAME}={token}")),
+        ("TIDEMARK_PAYOUT_POLL_INTERVAL_MS", options.poll_ms.to_string()),
+        ("TIDEMARK_PAYOUT_RAIL_TIMEOUT_MS", "2000".into()),
+    ])
 }
 
 /// The custodian.
@@ -90,19 +164,11 @@ pub fn custodian(wires: &Wires, database: String, port: u16) -> Wiring {
     let own = vec![
         ("TIDEMARK_CUSTODIAN_DATABASE_URL", database),
         ("TIDEMARK_CUSTODIAN_LISTEN", listen(port)),
-        ("TIDEMARK_CUSTODIAN_KEY", dev_secret(role::CUSTODIAN)),
+        ("TIDEMARK_CUSTODIAN_KEY", wires.key_file(role::CUSTODIAN)),
     ];
-    wires.wiring("custodian", "tidemark-custodian", port, own)
+    wires.wiring("custodian", "tidemark-custodian", &["serve"], port, own)
 }
 
 fn listen(port: u16) -> String {
     format!("127.0.0.1:{port}")
-}
-
-fn attestor_token() -> String {
-    dev_secret("attestor token")
-}
-
-fn custodian_key() -> Result<SecretKey> {
-    SecretKey::from_hex(&dev_secret(role::CUSTODIAN)).context("the custodian's development key is no key")
 }
