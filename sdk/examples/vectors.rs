@@ -323,7 +323,7 @@ fn event_json(event: &Event) -> Value {
         "occurredAt": event.occurred_at.to_string(),
         "taskId": event.task_id.to_string(),
         "reward": event.reward.to_string(),
-        "payee": event.payee,
+        "payee": event.payee.to_string(),
     })
 }
 
@@ -451,7 +451,7 @@ fn trees(story: &Story) -> Result<Value> {
             .collect();
         let leaves: Vec<B256> = values.iter().map(|value| keccak256(keccak256(value.abi_encode()))).collect();
         let mut tree = tree_json(&leaves)?;
-        tree["values"] = values.iter().map(|(who, amount)| json!([who, amount.to_string()])).collect();
+        tree["values"] = values.iter().map(|(who, amount)| json!([who.to_string(), amount.to_string()])).collect();
         trees.push(tree);
     }
     let leaves: Vec<B256> = all_events(story).iter().map(|(_, event)| event.leaf()).collect();
@@ -593,7 +593,7 @@ fn typed(about: &str, domain: &Eip712Domain, primary_type: &str, types: Value, v
             "name": domain.name,
             "version": domain.version,
             "chainId": CHAIN_ID,
-            "verifyingContract": domain.verifying_contract,
+            "verifyingContract": domain.verifying_contract.map(|a| a.to_string()),
         },
         "primaryType": primary_type,
         "types": types,
@@ -613,7 +613,7 @@ fn signed(name: &str, message: Value, digest: B256, signer: &str) -> Result<Valu
         "message": message,
         "digest": digest,
         "key": secret,
-        "signer": wallet.address(),
+        "signer": wallet.address().to_string(),
         "signature": Bytes::from(wallet.sign_hash_sync(&digest)?.as_bytes()),
     }))
 }
@@ -687,8 +687,8 @@ fn consents() -> Result<Value> {
     let mut vectors = Vec::new();
     for (name, signer, consent) in some_consents()? {
         let message = json!({
-            "contributor": consent.contributor,
-            "provider": consent.provider,
+            "contributor": consent.contributor.to_string(),
+            "provider": consent.provider.to_string(),
             "policyHash": consent.policy_hash,
             "purposes": consent.purposes,
             "dataTypes": consent.data_types,
@@ -807,7 +807,7 @@ fn batches(story: &Story) -> Result<Value> {
             .map(|d| json!({"taskId": d.task_id.to_string(), "amount": d.amount.to_string()}))
             .collect();
         let message = json!({
-            "provider": header.provider,
+            "provider": header.provider.to_string(),
             "number": header.number.to_string(),
             "root": header.root,
             "eventCount": header.event_count,
@@ -876,7 +876,7 @@ fn dataset_versions(story: &Story) -> Result<Value> {
         .iter()
         .map(|name| {
             json!({
-                "provider": provider,
+                "provider": provider.to_string(),
                 "name": name,
                 "ip_id": dataset::dataset_id(provider, name).to_string(),
             })
@@ -910,7 +910,7 @@ fn members(story: &Story) -> Result<Value> {
                     "dataId": member.data_id.sol(),
                     "contributor": member.contributor,
                     "consentId": member.consent_id,
-                    "payee": member.payee,
+                    "payee": member.payee.to_string(),
                     "weight": member.weight.to_string(),
                 },
                 "leaf": member.leaf(),

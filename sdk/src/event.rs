@@ -52,13 +52,14 @@ impl EventKind {
         }
     }
 
-    /// Whether a record may go from `self` to `next`. `None` before the first event.
+    /// Whether a record may go from `previous` to `next`; `None` before the first event. A verdict comes right after
+    /// the registration or never, so that no record is judged, and paid, twice.
     pub fn may_follow(previous: Option<Self>, next: Self) -> bool {
         use EventKind::*;
         match (previous, next) {
             (None, Registered) => true,
             (None, _) | (Some(_), Registered) | (Some(Erased), _) => false,
-            (Some(Registered | MetadataUpdated), Accepted | Rejected) => true,
+            (Some(Registered), Accepted | Rejected) => true,
             (Some(_), Accepted | Rejected) => false,
             (Some(_), MetadataUpdated | ConsentWithdrawn | Erased) => true,
         }
@@ -158,5 +159,24 @@ pub mod decimal {
             return Err(D::Error::custom(format!("expected decimal digits, got {text:?}")));
         }
         text.parse().map_err(D::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_is_judged_once_and_right_after_its_registration() {
+        use EventKind::*;
+        let all = [Registered, Accepted, Rejected, MetadataUpdated, ConsentWithdrawn, Erased];
+        for verdict in [Accepted, Rejected] {
+            for previous in all {
+                assert_eq!(EventKind::may_follow(Some(previous), verdict), previous == Registered);
+            }
+            assert!(!EventKind::may_follow(None, verdict));
+        }
+        assert!(all.iter().all(|next| !EventKind::may_follow(Some(Erased), *next)));
+        assert!(all.iter().all(|next| EventKind::may_follow(None, *next) == (*next == Registered)));
     }
 }
