@@ -12,7 +12,7 @@ use axum::{
     body::Body,
     extract::{Query, State, rejection::QueryRejection},
     http::{StatusCode, header},
-    response::{Html, IntoResponse},
+    response::IntoResponse,
 };
 use futures::StreamExt;
 use metrics::{counter, describe_counter, describe_histogram, histogram};
@@ -22,6 +22,7 @@ use tidemark::{
     ids::DataId,
     release::{self, Partial, PublicKeyAnswer, REQUEST_BYTES_MAX, ReleaseAnswer, ReleaseRequest},
     sealing::CustodianKey,
+    service::{Problem, docs},
 };
 use tokio::sync::Semaphore;
 use utoipa::{OpenApi, ToSchema};
@@ -32,7 +33,7 @@ use crate::{
     audit::{self, Audit, NewRelease, PAGE_ROWS_DEFAULT, PAGE_ROWS_MAX},
     chain::{Block, Chain},
     check,
-    problem::Problem,
+    problem::{body_invalid, busy},
 };
 
 /// How long a caller may take to send its body.
@@ -110,10 +111,11 @@ fn now() -> u64 {
 #[openapi(
     info(
         title = "Tidemark custodian",
-        description = "Releases content keys to licence holders. For each request the custodian reads the chain itself: \
-                       the licence is active, its holder signed, the record is in the licensed version, the consent \
-                       stands. It answers with a partial decryption that only the recipient key can read, and a proof \
-                       that it is right; it never sees a content key."
+        description = "Releases content keys to licence holders. For each request the custodian reads the chain: \
+                       licence active, signed by its holder, record in the licensed version, consent not withdrawn. \
+                       It answers with a partial decryption that only the recipient key can read, and a proof that it \
+                       is right; it never sees a content key. Errors are RFC 9457 problems of the type \
+                       `urn:tidemark:problem:<slug>`; the slugs stand below."
     ),
     tags(
         (name = "releases", description = "Keys out, and the list of who got which"),
@@ -143,9 +145,7 @@ pub fn router(custodian: Arc<Custodian>) -> Router {
     router
         .route("/openapi.json", axum::routing::get(async move || Json(document)))
         .route("/docs", axum::routing::get(docs))
-        .fallback(async || {
-            Problem::new(StatusCode::NOT_FOUND, "not-found", "There is nothing here", "see /docs for what there is")
-        })
+        .fallback(async || Problem::not_found("see /docs for what there is"))
         .method_not_allowed_fallback(async || {
             let detail = "see /docs for the methods of this path";
             Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "Another method is needed", detail)
@@ -160,14 +160,15 @@ pub fn router(custodian: Arc<Custodian>) -> Router {
     post, path = "/v1/releases", tag = "releases",
     request_body(content = schema::ReleaseRequestBody, content_type = "application/json"),
     responses(
-        (status = 200, description = "The partial decryption, encrypted to the recipient key", body = schema::ReleaseAnswerBody),
+        (status = 200, description = "The partial decryption, encrypted", body = schema::ReleaseAnswerBody),
         (status = 400, description = "`body-invalid`", body = Problem, content_type = "application/problem+json"),
         (status = 403, body = Problem, content_type = "application/problem+json",
-         description = "Refused: `deadline-out-of-range`, `sealed-key-of-other-record`, `sealed-key-of-other-custodian`, \
-                        `sealed-key-invalid`, `license-unknown`, `license-inactive`, `not-holder`, `purpose-not-allowed`, \
-                        `not-a-member`, `consent-missing`, `consent-withdrawn`"),
+         description = "Refused: `deadline-out-of-range`, `sealed-key-of-other-record`, \
+                        `sealed-key-of-other-custodian`, `sealed-key-invalid`, `license-unknown`, `license-inactive`, \
+                        `not-holder`, `purpose-not-allowed`, `not-a-member`, `consent-missing`, `consent-withdrawn`"),
         (status = 408, description = "`body-timeout`", body = Problem, content_type = "application/problem+json"),
-        (status = 413, description = "`body-too-large`: more than 64 KiB", body = Problem, content_type = "application/problem+json"),
+        (status = 413, description = "`body-too-large`: more than 64 KiB", body = Problem,
+         content_type = "application/problem+json"),
         (status = 503, description = "`chain-unreachable`, `chain-stale`, `database-unreachable` or `busy`; ask again",
          body = Problem, content_type = "application/problem+json")
     )
@@ -177,8 +178,8 @@ async fn post_release(State(custodian): State<Arc<Custodian>>, body: Body) -> Re
     match &answer {
         Ok(_) => counter!("custodian_releases_total").increment(1),
         Err(problem) => {
-            tracing::info!(kind = problem.kind, status = problem.status, "no key released");
-            counter!("custodian_problems_total", "type" => problem.kind).increment(1);
+            tracing::info!(slug = problem.slug(), status = problem.status, "no key released");
+            counter!("custodian_problems_total", "type" => problem.slug().to_owned()).increment(1);
         }
     }
     answer.map(Json)
@@ -189,8 +190,8 @@ async fn answer_release(custodian: &Custodian, body: Body) -> Result<ReleaseAnsw
         let detail = format!("the body did not come within {} seconds", BODY_TIME_MAX.as_secs());
         Problem::new(StatusCode::REQUEST_TIMEOUT, "body-timeout", "The body took too long", detail)
     })??;
-    let request: ReleaseRequest = serde_json::from_slice(&body).map_err(|error| Problem::body(error.to_string()))?;
-    let _slot = custodian.slots.try_acquire().map_err(|_| Problem::busy())?;
+    let request: ReleaseRequest = serde_json::from_slice(&body).map_err(|error| body_invalid(error.to_string()))?;
+    let _slot = custodian.slots.try_acquire().map_err(|_| busy())?;
     let started = std::time::Instant::now();
     let answer = custodian.release(&request, now()).await;
     histogram!("custodian_release_duration_seconds").record(started.elapsed());
@@ -201,7 +202,7 @@ async fn read_body(body: Body) -> Result<Vec<u8>, Problem> {
     let mut stream = body.into_data_stream();
     let mut bytes = Vec::new();
     while let Some(chunk) = stream.next().await {
-        let chunk = chunk.map_err(|_| Problem::body("the connection broke before the body's end"))?;
+        let chunk = chunk.map_err(|_| body_invalid("the connection broke before the body's end"))?;
         if bytes.len() + chunk.len() > REQUEST_BYTES_MAX {
             let detail = format!("expected at most {REQUEST_BYTES_MAX} bytes");
             return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "body-too-large", "The body is too large", detail));
@@ -283,18 +284,18 @@ impl ListQuery {
         let data_id = self
             .data_id
             .as_deref()
-            .map(|text| text.parse::<DataId>().map_err(|_| Problem::parameter("data_id", "a UUID", text)));
+            .map(|text| text.parse::<DataId>().map_err(|_| Problem::invalid("data_id", "a UUID", text)));
         let older_than = self.cursor.as_deref().map(|text| {
             text.parse::<i64>()
                 .ok()
                 .filter(|number| *number > 0)
-                .ok_or_else(|| Problem::parameter("cursor", "next_cursor of a page before", text))
+                .ok_or_else(|| Problem::invalid("cursor", "next_cursor of a page before", text))
         });
         let limit = self.limit.as_deref().map(|text| {
             text.parse::<u32>()
                 .ok()
                 .filter(|rows| (1..=PAGE_ROWS_MAX).contains(rows))
-                .ok_or_else(|| Problem::parameter("limit", "1 to 200", text))
+                .ok_or_else(|| Problem::invalid("limit", "1 to 200", text))
         });
         Ok(ListPage {
             data_id: data_id.transpose()?,
@@ -306,14 +307,15 @@ impl ListQuery {
 
 /// List releases
 ///
-/// The audit list that contributors and auditors read: who got the key of which record, under which licence, and at which
-/// block the chain allowed it.
+/// The audit list that contributors and auditors read: who got the key of which record, under which licence, and at
+/// which block the chain allowed it.
 #[utoipa::path(
     get, path = "/v1/releases", tag = "releases", params(ListQuery),
     responses(
         (status = 200, description = "A page, newest first", body = ReleasePage),
-        (status = 400, description = "`parameter-invalid`", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "`database-unreachable`", body = Problem, content_type = "application/problem+json")
+        (status = 400, description = "`field-invalid`", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "`database-unreachable`", body = Problem,
+         content_type = "application/problem+json")
     )
 )]
 async fn list_releases(
@@ -321,7 +323,7 @@ async fn list_releases(
     query: Result<Query<ListQuery>, QueryRejection>,
 ) -> Result<Json<ReleasePage>, Problem> {
     let Query(query) =
-        query.map_err(|rejection| Problem::parameter("query", "the documented parameters", &rejection.body_text()))?;
+        query.map_err(|rejection| Problem::invalid("query", "the documented parameters", rejection.body_text()))?;
     let page = query.read()?;
     // one more than asked for tells whether there is a page after this one
     let mut releases = custodian.audit.list(page.data_id, page.older_than, page.limit + 1).await?;
@@ -349,7 +351,10 @@ struct Health {
 }
 
 /// Is the process alive
-#[utoipa::path(get, path = "/health", tag = "operation", responses((status = 200, description = "It is", body = Health)))]
+#[utoipa::path(
+    get, path = "/health", tag = "operation",
+    responses((status = 200, description = "It is", body = Health))
+)]
 async fn health() -> Json<Health> {
     Json(Health { status: "ok" })
 }
@@ -438,12 +443,6 @@ async fn prometheus(State(custodian): State<Arc<Custodian>>) -> impl IntoRespons
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], custodian.metrics.render())
 }
 
-/// A page of our own: it reads `/openapi.json` and loads nothing from elsewhere.
-async fn docs() -> impl IntoResponse {
-    let policy = "default-src 'self'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; base-uri 'none'";
-    ([(header::CONTENT_SECURITY_POLICY, policy)], Html(include_str!("docs.html")))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -470,7 +469,7 @@ mod tests {
     async fn a_body_is_read_up_to_its_bound() {
         assert_eq!(read_body(Body::from(vec![0; REQUEST_BYTES_MAX])).await.unwrap().len(), REQUEST_BYTES_MAX);
         let problem = read_body(Body::from(vec![0; REQUEST_BYTES_MAX + 1])).await.unwrap_err();
-        assert_eq!((problem.status, problem.kind), (413, "body-too-large"));
+        assert_eq!((problem.status, problem.slug()), (413, "body-too-large"));
     }
 
     #[test]
@@ -480,16 +479,5 @@ mod tests {
         for path in ["/v1/releases", "/v1/public-key", "/health", "/ready", "/status", "/metrics"] {
             assert!(document["paths"][path].is_object(), "{path}");
         }
-    }
-
-    #[test]
-    fn a_problem_is_as_rfc_9457_says() {
-        let response = Problem::busy().into_response();
-        assert_eq!(response.status(), 503);
-        assert_eq!(response.headers()[header::CONTENT_TYPE], "application/problem+json");
-        assert!(response.headers().contains_key(header::RETRY_AFTER));
-        let json = serde_json::to_value(Problem::parameter("limit", "1 to 200", &"9".repeat(1000))).unwrap();
-        assert_eq!(json["type"], "parameter-invalid");
-        assert_eq!(json["actual"].as_str().map(str::len), Some(80));
     }
 }

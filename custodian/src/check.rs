@@ -11,7 +11,7 @@ use tidemark::{
 
 use crate::chain::{Facts, License};
 
-/// Why a key is not released. Each has a stable [`Refusal::kind`].
+/// Why a key is not released. Each has a stable [`Refusal::slug`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// In the past, or too far ahead.
@@ -107,8 +107,8 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    /// The problem's `type`; stable.
-    pub fn kind(&self) -> &'static str {
+    /// The end of the problem's type, `urn:tidemark:problem:<slug>`; stable.
+    pub fn slug(&self) -> &'static str {
         match self {
             Self::DeadlineOutOfRange { .. } => "deadline-out-of-range",
             Self::SealedKeyOfOtherRecord { .. } => "sealed-key-of-other-record",
@@ -260,38 +260,38 @@ mod tests {
     #[test]
     fn a_sealed_key_of_another_record_custodian_or_without_its_proof_is_refused() {
         let (custodian, right) = sample();
-        let kind = |asked: &ReleaseRequest| request(asked, &custodian.public_key(), NOW).unwrap_err().kind();
+        let slug = |asked: &ReleaseRequest| request(asked, &custodian.public_key(), NOW).unwrap_err().slug();
         let victim = seal_key(&custodian.public_key(), id("victim"), &ContentKey::random().unwrap()).unwrap();
         let with = |sealed_key: SealedKey| ReleaseRequest { sealed_key, ..right.clone() };
-        assert_eq!(kind(&with(victim.clone())), "sealed-key-of-other-record");
+        assert_eq!(slug(&with(victim.clone())), "sealed-key-of-other-record");
         // the victim's R under the record that was licensed
-        assert_eq!(kind(&with(SealedKey { data_id: id("a"), ..victim.clone() })), "sealed-key-invalid");
+        assert_eq!(slug(&with(SealedKey { data_id: id("a"), ..victim.clone() })), "sealed-key-invalid");
         let grafted = SealedKey { ephemeral: victim.ephemeral, ..right.sealed_key.clone() };
-        assert_eq!(kind(&with(grafted)), "sealed-key-invalid");
+        assert_eq!(slug(&with(grafted)), "sealed-key-invalid");
         let stranger = SecretKey::random().unwrap();
         let other = seal_key(&stranger.public_key(), id("a"), &ContentKey::random().unwrap()).unwrap();
-        assert_eq!(kind(&with(other)), "sealed-key-of-other-custodian");
+        assert_eq!(slug(&with(other)), "sealed-key-of-other-custodian");
     }
 
     #[test]
     fn each_fact_that_fails_has_its_own_refusal() {
         let (custodian, right) = sample();
-        let kind = |facts_now: Facts| facts(&right, &facts_now).unwrap_err().kind();
+        let slug = |facts_now: Facts| facts(&right, &facts_now).unwrap_err().slug();
         let with = |change: &dyn Fn(&mut License)| {
             let mut now = allowed();
             now.license.iter_mut().for_each(change);
             now
         };
-        assert_eq!(kind(Facts { license: None, ..allowed() }), "license-unknown");
-        assert_eq!(kind(with(&|license| license.active = false)), "license-inactive");
-        assert_eq!(kind(Facts { signed_by_holder: false, ..allowed() }), "not-holder");
-        assert_eq!(kind(with(&|license| license.purposes = 0)), "purpose-not-allowed");
-        assert_eq!(kind(with(&|license| license.purposes = 1 << 31)), "purpose-not-allowed");
-        assert_eq!(kind(Facts { is_member: false, ..allowed() }), "not-a-member");
-        assert_eq!(kind(Facts { consent_withdrawn_at: 1, ..allowed() }), "consent-withdrawn");
+        assert_eq!(slug(Facts { license: None, ..allowed() }), "license-unknown");
+        assert_eq!(slug(with(&|license| license.active = false)), "license-inactive");
+        assert_eq!(slug(Facts { signed_by_holder: false, ..allowed() }), "not-holder");
+        assert_eq!(slug(with(&|license| license.purposes = 0)), "purpose-not-allowed");
+        assert_eq!(slug(with(&|license| license.purposes = 1 << 31)), "purpose-not-allowed");
+        assert_eq!(slug(Facts { is_member: false, ..allowed() }), "not-a-member");
+        assert_eq!(slug(Facts { consent_withdrawn_at: 1, ..allowed() }), "consent-withdrawn");
         let mut without = right.clone();
         without.member.consent_id = ConsentId::ZERO;
-        assert_eq!(request(&without, &custodian.public_key(), NOW).unwrap_err().kind(), "consent-missing");
+        assert_eq!(request(&without, &custodian.public_key(), NOW).unwrap_err().slug(), "consent-missing");
     }
 
     #[test]

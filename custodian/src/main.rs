@@ -1,11 +1,10 @@
 //! `tidemark-custodian`: reads flags, wires the parts, serves, and shuts down in order.
 
 use std::{
-    io::{IsTerminal, Write},
+    io::Write,
     net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
 };
 
 use anyhow::{Context, Result};
@@ -14,14 +13,11 @@ use metrics_exporter_prometheus::PrometheusBuilder;
 use tidemark::{
     chain::{Deployment, checked_reader},
     sealing::CustodianKey,
+    service::{serve_until_stopped, start_log},
 };
 use tidemark_custodian::{Custodian, audit::Audit, chain::Chain, openapi, router};
-use tokio::{net::TcpListener, signal::unix::SignalKind};
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use tracing_subscriber::EnvFilter;
-
-/// How long running requests have to end after a signal.
-const SHUTDOWN_TIME_MAX: Duration = Duration::from_secs(15);
 
 /// Releases content keys to licence holders, after a look at the chain.
 #[derive(Parser)]
@@ -34,7 +30,7 @@ Examples:
   tidemark-custodian keygen --out custodian.key
 
   # serve on a port, with a database of its own
-  tidemark-custodian serve --key custodian.key --deployment deployments/31337.json \\
+  tidemark-custodian serve --key-file custodian.key --deployment deployments/31337.json \\
       --rpc-url http://127.0.0.1:8545 --database-url postgres://postgres@127.0.0.1:5432/custodian
 
   # look
@@ -55,10 +51,10 @@ enum Command {
     /// Answer release requests until SIGTERM or Ctrl-C.
     #[command(after_help = "\
 Example:
-  tidemark-custodian serve --key custodian.key --deployment deployments/31337.json \\
+  tidemark-custodian serve --key-file custodian.key --deployment deployments/31337.json \\
       --rpc-url http://127.0.0.1:8545 --database-url postgres://postgres@127.0.0.1:5432/custodian
 
-Every flag can stand in the environment instead. The database must be the custodian's alone; its tables are made at start.")]
+Every flag can stand in the environment instead. The database must be the custodian's alone.")]
     Serve(Box<Serve>),
     /// Make a secret key and print its public key.
     #[command(after_help = "\
@@ -79,8 +75,8 @@ Keep a copy of the file in a safe place: without it nothing that is sealed to it
 #[derive(Args)]
 struct Serve {
     /// Secret key file, as `keygen` writes it.
-    #[arg(long, env = "TIDEMARK_CUSTODIAN_KEY", value_name = "FILE")]
-    key: PathBuf,
+    #[arg(long, env = "TIDEMARK_CUSTODIAN_KEY_FILE", value_name = "FILE")]
+    key_file: PathBuf,
     /// Postgres database of this custodian alone; its tables are made on first start.
     #[arg(long, env = "TIDEMARK_CUSTODIAN_DATABASE_URL", hide_env_values = true, value_name = "URL")]
     database_url: String,
@@ -109,7 +105,7 @@ struct Serve {
 fn main() -> Result<()> {
     tidemark::install_tls();
     let cli = Cli::parse();
-    start_log(&cli.log)?;
+    start_log(&cli.log).with_context(|| format!("--log: {:?} is no filter; try info", cli.log))?;
     match cli.command {
         Command::Keygen { out } => keygen(&out),
         Command::Openapi => print(&openapi().to_pretty_json().context("failed to write the OpenAPI document")?),
@@ -119,16 +115,6 @@ fn main() -> Result<()> {
             .context("failed to start the async runtime")?
             .block_on(serve(*flags)),
     }
-}
-
-fn start_log(filter: &str) -> Result<()> {
-    let filter = EnvFilter::try_new(filter).with_context(|| format!("--log: {filter:?} is no filter; try info"))?;
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    match std::io::stdout().is_terminal() {
-        true => log.init(),
-        false => log.json().flatten_event(true).init(),
-    }
-    Ok(())
 }
 
 fn print(line: &str) -> Result<()> {
@@ -142,8 +128,9 @@ fn keygen(out: &Path) -> Result<()> {
 }
 
 async fn serve(flags: Serve) -> Result<()> {
-    let key = CustodianKey::load(&flags.key)
-        .context("no secret key; make one with `tidemark-custodian keygen --out FILE` and name it with --key FILE")?;
+    let key = CustodianKey::load(&flags.key_file).context(
+        "no secret key; make one with `tidemark-custodian keygen --out FILE` and name it with --key-file FILE",
+    )?;
     let deployment = Deployment::load(&flags.deployment)?;
     let provider = checked_reader(&flags.rpc_url, &deployment)
         .await
@@ -162,29 +149,9 @@ async fn serve(flags: Serve) -> Result<()> {
     let address = listener.local_addr().context("failed to read the address listened on")?;
     tracing::info!(url = format!("http://{address}"), %public_key, "custodian ready");
 
-    let stop = CancellationToken::new();
-    let server = axum::serve(listener, router(Arc::new(custodian)));
-    let served = server.with_graceful_shutdown(stop.clone().cancelled_owned()).into_future();
-    tokio::pin!(served);
-    tokio::select! {
-        result = &mut served => result.context("the server failed")?,
-        signal = stop_signal() => {
-            tracing::info!(signal = signal?, "stopping: no new requests");
-            stop.cancel();
-            match tokio::time::timeout(SHUTDOWN_TIME_MAX, served).await {
-                Ok(result) => result.context("the server failed")?,
-                Err(_) => tracing::warn!("some requests did not end in time and were cut off"),
-            }
-        }
-    }
+    serve_until_stopped(listener, router(Arc::new(custodian)), CancellationToken::new())
+        .await
+        .context("the server failed")?;
     audit.close().await;
     Ok(())
-}
-
-async fn stop_signal() -> Result<&'static str> {
-    let mut terminate = tokio::signal::unix::signal(SignalKind::terminate()).context("failed to wait for SIGTERM")?;
-    tokio::select! {
-        result = tokio::signal::ctrl_c() => result.context("failed to wait for Ctrl-C").map(|()| "SIGINT"),
-        _ = terminate.recv() => Ok("SIGTERM"),
-    }
 }

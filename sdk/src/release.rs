@@ -6,9 +6,9 @@
 //!  open: decrypt → check the Chaum–Pedersen proof → combine → ContentKey
 //! ```
 //!
-//! The custodian never sees the content key. The proof shows that `S` was made with the secret of the public key that the
-//! content key is sealed to, so that a bad partial is named as such. There is one custodian now; a committee of them
-//! changes only [`combine`] and which public key a partial is proved against.
+//! The custodian never sees the content key. The proof shows that `S` was made with the secret of the public key that
+//! the content key is sealed to, so that a bad partial is named as such. There is one custodian now; a committee of
+//! them changes only [`combine`] and which public key a partial is proved against.
 
 use std::time::Duration;
 
@@ -99,7 +99,7 @@ pub enum ReleaseError {
     Refused {
         /// HTTP status.
         status: u16,
-        /// The problem's type.
+        /// The end of the problem's type, such as `license-inactive`.
         kind: String,
         /// What is wrong and what to do.
         detail: String,

@@ -5,8 +5,8 @@
 //!  ContentKey ── custodian's PublicKey ──► SealedKey { R, wrapped key, proof that the sealer knew r }
 //! ```
 //!
-//! A sealed key is an ElGamal KEM on secp256k1: `R = rG`, `S = rP`, and the key that wraps comes from `S` by HKDF. Whoever
-//! can compute `S = dR` can open it, which is how [`crate::release`] hands a key on without the custodian's secret `d`.
+//! A sealed key is an ElGamal KEM on secp256k1: `R = rG`, `S = rP`, and the key that wraps comes from `S` by HKDF.
+//! Whoever gets `S = dR` can open it, which is how [`crate::release`] hands a key on without the custodian's `d`.
 //! The Schnorr proof of `r` is bound to the data id and to the ciphertext, as in TDH2 (Shoup and Gennaro, 1998): nobody
 //! can lift `R` out of another record's sealed key, present it under a record that they did license, and so turn the
 //! custodian into an oracle for the first.
@@ -52,7 +52,7 @@ pub enum SealingError {
     Encryption,
     /// Bytes of a length that no ciphertext has.
     #[error(
-        "ciphertext: expected chunks of {SEALED_CHUNK_BYTES} bytes and a last one of at least {TAG_BYTES}, got {0} bytes"
+        "ciphertext: expected chunks of {SEALED_CHUNK_BYTES} bytes, the last of at least {TAG_BYTES}, got {0} bytes"
     )]
     Length(usize),
     /// A chunk that does not open under this key, data id and place.
@@ -152,8 +152,8 @@ impl fmt::Debug for ContentKey {
 
 /// 15 zero bytes ‖ 1 on the last chunk, else 0 ‖ index as u64, big endian (the STREAM construction's shape).
 ///
-/// A counter is safe here because a content key encrypts one file once: no two chunks ever share key and nonce. The last
-/// flag makes a file cut at a chunk's edge fail, the index a reordered one.
+/// A counter is safe here because a content key encrypts one file once: no two chunks ever share key and nonce. The
+/// last flag makes a file cut at a chunk's edge fail, the index a reordered one.
 fn chunk_nonce(index: u64, last: bool) -> XNonce {
     let mut nonce = [0u8; 24];
     nonce[15] = u8::from(last);
@@ -195,7 +195,7 @@ pub fn encrypt(key: &ContentKey, data_id: DataId, plaintext: &[u8]) -> Result<Ve
     }
 }
 
-/// Decrypts a whole file; a missing, reordered, changed or foreign chunk is an error, and nothing of the file comes out.
+/// Decrypts a whole file; a missing, reordered, changed or foreign chunk is an error, and nothing comes out.
 pub fn decrypt(key: &ContentKey, data_id: DataId, ciphertext: &[u8]) -> Result<Vec<u8>, SealingError> {
     let chunks = chunk_count(ciphertext.len())?;
     let mut plaintext = Vec::with_capacity(ciphertext.len());
@@ -258,8 +258,8 @@ fn append_chunk(
     Ok(())
 }
 
-/// A point of secp256k1 that is not the identity: a public key, or one half of an exchange. 33 bytes, compressed (SEC 1),
-/// as 0x hex in JSON.
+/// A point of secp256k1 that is not the identity: a public key, or one half of an exchange. 33 bytes, compressed
+/// (SEC 1), as 0x hex in JSON.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct PublicKey(k256::PublicKey);
 

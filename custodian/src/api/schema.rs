@@ -21,9 +21,10 @@ pub struct ReleaseRequestBody {
     recipient_key: String,
     /// Unix seconds, at most 600 ahead.
     deadline: u64,
-    /// The holder's, as 0x hex, over EIP-712 `ReleaseRequest(uint256 licenseId,bytes16 dataId,bytes recipientKey,uint64 deadline)`
-    /// in the domain {name "Tidemark Custodian", version "1", chainId, verifyingContract = LicenseRegistry}: 65 bytes, or
-    /// what the holder's ERC-1271 contract takes.
+    /// The holder's, as 0x hex, over EIP-712
+    /// `ReleaseRequest(uint256 licenseId,bytes16 dataId,bytes recipientKey,uint64 deadline)` in the domain
+    /// {name "Tidemark Custodian", version "1", chainId, verifyingContract = LicenseRegistry}: 65 bytes, or what the
+    /// holder's ERC-1271 contract takes.
     signature: String,
 }
 
