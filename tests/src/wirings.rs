@@ -164,7 +164,7 @@ pub fn custodian(wires: &Wires, database: String, port: u16) -> Wiring {
     let own = vec![
         ("TIDEMARK_CUSTODIAN_DATABASE_URL", database),
         ("TIDEMARK_CUSTODIAN_LISTEN", listen(port)),
-        ("TIDEMARK_CUSTODIAN_KEY", wires.key_file(role::CUSTODIAN)),
+        ("TIDEMARK_CUSTODIAN_KEY_FILE", wires.key_file(role::CUSTODIAN)),
     ];
     wires.wiring("custodian", "tidemark-custodian", &["serve"], port, own)
 }

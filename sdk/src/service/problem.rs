@@ -91,10 +91,26 @@ impl Problem {
     }
 }
 
-/// An error with everything behind it, for logs.
+/// An error with everything behind it, for logs: addresses are cut to scheme and host, as the rest may hold a key.
 pub fn causes(error: &(dyn Error + 'static)) -> String {
     let chain = std::iter::successors(Some(error), |error| (*error).source());
-    chain.take(CAUSES_MAX).map(ToString::to_string).collect::<Vec<_>>().join(": ")
+    without_secrets(&chain.take(CAUSES_MAX).map(ToString::to_string).collect::<Vec<_>>().join(": "))
+}
+
+/// `https://user:password@host:1/path?key=1` becomes `https://host:1/…`.
+fn without_secrets(text: &str) -> String {
+    let mut cut = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once("://") {
+        let end = after.find(|c: char| c.is_whitespace() || "()\"'`<>,".contains(c)).unwrap_or(after.len());
+        let (url, behind) = after.split_at(end);
+        let (authority, path) = url.split_at(url.find(['/', '?', '#']).unwrap_or(url.len()));
+        let host = authority.rsplit('@').next().unwrap_or_default();
+        cut.extend([before, "://", host, if path.len() > 1 { "/…" } else { path }]);
+        rest = behind;
+    }
+    cut.push_str(rest);
+    cut
 }
 
 fn shorten(text: String) -> String {
@@ -124,6 +140,15 @@ impl IntoResponse for Problem {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn logged_causes_hold_no_keys_of_addresses() {
+        let logged = |text: &str| causes(&std::io::Error::other(text.to_owned()));
+        assert_eq!(logged("for url (https://rpc.example/v3/k3y): refused"), "for url (https://rpc.example/…): refused");
+        assert_eq!(logged("postgres://me:pass@db:5432/x?y=z, http://a/"), "postgres://db:5432/…, http://a/");
+        assert_eq!(logged("connect :// \u{20ac}://"), "connect :// \u{20ac}://");
+        assert_eq!(logged("no address"), "no address");
+    }
 
     #[test]
     fn a_problem_says_field_expectation_and_what_came_and_no_more_than_fits() {
