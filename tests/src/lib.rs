@@ -13,6 +13,7 @@
 pub mod anvil;
 pub mod folder;
 pub mod keys;
+pub mod onchain;
 pub mod partner;
 pub mod postgres;
 pub mod process;

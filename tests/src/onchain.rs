@@ -1,0 +1,272 @@
+//! What sponsor, provider, attestor and buyer do on chain, for the story and for tests.
+
+use alloy::{
+    eips::BlockNumberOrTag,
+    primitives::{Address, B256, Bytes, U256},
+    providers::{DynProvider, Provider},
+    rpc::types::TransactionReceipt,
+    signers::{SignerSync, local::PrivateKeySigner},
+    sol,
+    sol_types::{SolStruct, eip712_domain},
+};
+use anyhow::{Context, Result};
+use tidemark::{
+    batch::{Header, summarise},
+    chain::Deployment,
+    contracts::{ConsentRegistry, DevToken, LicenseRegistry, PointsTreasury, ProvenanceLog, RewardPool},
+    event::Event,
+    manifest::Manifest,
+    store::Store,
+};
+
+/// Payment-token units of one dKRW, and of one point.
+pub const UNIT: u128 = 1_000_000;
+/// How long a task stays open.
+const TASK_SECONDS: u64 = 30 * 24 * 3600;
+
+sol! {
+    /// EIP-2612.
+    struct Permit {
+        address owner;
+        address spender;
+        uint256 value;
+        uint256 nonce;
+        uint256 deadline;
+    }
+}
+
+/// Sends a contract call and waits for a receipt that says it succeeded.
+#[macro_export]
+macro_rules! mined {
+    ($what:expr, $call:expr) => {{
+        let what = $what;
+        let pending = $call.send().await.map_err(|e| anyhow::anyhow!("{what}: {}", $crate::onchain::why(&e)))?;
+        let receipt = pending.get_receipt().await.map_err(|e| anyhow::anyhow!("{what}: no receipt: {e}"))?;
+        anyhow::ensure!(receipt.status(), "{what}: reverted in {}", receipt.transaction_hash);
+        receipt
+    }};
+}
+
+/// What a contract said no with, by the name of its error, else the node's words.
+pub fn why(error: &alloy::contract::Error) -> String {
+    use tidemark::contracts::{IPRegistry, LicenseRegistry, PointsTreasury, ProvenanceLog, RewardPool};
+    macro_rules! decoded {
+        ($($errors:ty),*) => {$(
+            if let Some(known) = error.as_decoded_interface_error::<$errors>() {
+                return format!("{known:?}");
+            }
+        )*};
+    }
+    decoded!(
+        ProvenanceLog::ProvenanceLogErrors,
+        RewardPool::RewardPoolErrors,
+        IPRegistry::IPRegistryErrors,
+        LicenseRegistry::LicenseRegistryErrors,
+        PointsTreasury::PointsTreasuryErrors
+    );
+    error.to_string()
+}
+
+/// Seconds of the newest block.
+pub async fn chain_time(provider: &DynProvider) -> Result<u64> {
+    let block = provider.get_block_by_number(BlockNumberOrTag::Latest).await.context("failed to ask for a block")?;
+    Ok(block.context("the chain has no newest block")?.header.timestamp)
+}
+
+/// A development token, worthless.
+pub async fn deploy_token(sender: &DynProvider) -> Result<Address> {
+    Ok(*DevToken::deploy(sender).await.context("failed to deploy DevToken")?.address())
+}
+
+/// Anybody can mint a development token.
+pub async fn mint(sender: &DynProvider, token: Address, to: Address, amount: u128) -> Result<()> {
+    mined!("mint", DevToken::new(token, sender).mint(to, U256::from(amount)));
+    Ok(())
+}
+
+/// A provider as it stands on chain.
+#[derive(Clone, Debug)]
+pub struct OnchainProvider {
+    /// Its account.
+    pub account: Address,
+    /// Holds the tokens behind its points.
+    pub treasury: Address,
+    /// What its rewards are counted in.
+    pub token: Address,
+}
+
+/// Deploys the treasury and registers the sender as a provider.
+pub async fn register_provider(
+    deployment: &Deployment,
+    sender: &DynProvider,
+    account: Address,
+    name: &str,
+    attestor: Address,
+    token: Address,
+    treasury_operator: Address,
+) -> Result<OnchainProvider> {
+    let treasury = PointsTreasury::deploy(sender, account, token, treasury_operator).await;
+    let treasury = *treasury.context("failed to deploy PointsTreasury")?.address();
+    let log = ProvenanceLog::new(deployment.provenance_log, sender);
+    mined!("register the provider", log.registerProvider(name.into(), attestor, treasury, token));
+    Ok(OnchainProvider { account, treasury, token })
+}
+
+/// Publishes a policy of the sender; gives its hash.
+pub async fn publish_policy(deployment: &Deployment, sender: &DynProvider, text: &str, version: &str) -> Result<B256> {
+    let hash = tidemark::ids::sha256(&[text.as_bytes()]);
+    let registry = ConsentRegistry::new(deployment.consent_registry, sender);
+    let uri = format!("https://numo.example/policies/{version}");
+    mined!("publish the policy", registry.publishPolicy(hash, version.into(), uri));
+    Ok(hash)
+}
+
+/// A signed EIP-2612 permit.
+pub struct SignedPermit {
+    deadline: U256,
+    v: u8,
+    r: B256,
+    s: B256,
+}
+
+/// Permits `spender` to take `amount` of the owner's tokens for an hour.
+pub async fn permit(
+    provider: &DynProvider,
+    token: Address,
+    owner: &PrivateKeySigner,
+    spender: Address,
+    amount: u128,
+) -> Result<SignedPermit> {
+    let contract = DevToken::new(token, provider);
+    let nonce = contract.nonces(owner.address()).call().await.context("nonces")?;
+    let name = contract.name().call().await.context("name")?;
+    let chain_id = provider.get_chain_id().await.context("failed to ask for the chain id")?;
+    let deadline = U256::from(chain_time(provider).await? + 3_600);
+    let domain = eip712_domain! {
+        name: name,
+        version: "1",
+        chain_id: chain_id,
+        verifying_contract: token,
+    };
+    let value = U256::from(amount);
+    let digest =
+        Permit { owner: owner.address(), spender, value, nonce, deadline }.eip712_signing_hash(&domain);
+    let signature = owner.sign_hash_sync(&digest).context("failed to sign the permit")?;
+    let (r, s) = (B256::from(signature.r()), B256::from(signature.s()));
+    Ok(SignedPermit { deadline, v: 27 + u8::from(signature.v()), r, s })
+}
+
+/// A sponsor's task: published price, escrowed budget, with a permit; gives its id and what it cost.
+pub async fn create_task(
+    deployment: &Deployment,
+    sender: &DynProvider,
+    sponsor: &PrivateKeySigner,
+    provider: &OnchainProvider,
+    uri: &str,
+    price: u128,
+    budget: u128,
+) -> Result<(u64, TransactionReceipt)> {
+    let pool = RewardPool::new(deployment.reward_pool, sender);
+    let signed = permit(sender, provider.token, sponsor, deployment.reward_pool, budget).await?;
+    let permit =
+        RewardPool::Permit { deadline: signed.deadline, v: signed.v, r: signed.r, s: signed.s };
+    let closes_at = chain_time(sender).await? + TASK_SECONDS;
+    let terms = tidemark::ids::sha256(&[uri.as_bytes()]);
+    let call = pool.createTaskWithPermit(provider.account, price, closes_at, terms, uri.into(), budget, permit);
+    let receipt = mined!("create a task", call);
+    let created = receipt.decoded_log::<RewardPool::TaskCreated>().context("no TaskCreated in the receipt")?;
+    Ok((created.taskId, receipt))
+}
+
+/// What a licence of the story allows.
+pub fn terms(price: u128, contributor_bps: u16) -> LicenseRegistry::Terms {
+    use tidemark::consent::purpose;
+    let legal = "https://numo.example/licences/training-1";
+    LicenseRegistry::Terms {
+        price,
+        duration: 365 * 24 * 3600,
+        purposes: purpose::TRAIN | purpose::EVALUATE | purpose::FINE_TUNE | purpose::COMMERCIAL,
+        seats: 5,
+        contributorBps: contributor_bps,
+        transferable: false,
+        aiTraining: true,
+        legalHash: tidemark::ids::sha256(&[legal.as_bytes()]),
+        legalUri: legal.into(),
+    }
+}
+
+/// Offers a dataset; gives the offer's id.
+pub async fn publish_offer(
+    deployment: &Deployment,
+    sender: &DynProvider,
+    ip_id: U256,
+    terms: LicenseRegistry::Terms,
+) -> Result<u64> {
+    let registry = LicenseRegistry::new(deployment.license_registry, sender);
+    let receipt = mined!("publish an offer", registry.publishOffer(ip_id, terms));
+    let published = receipt.decoded_log::<LicenseRegistry::OfferPublished>().context("no OfferPublished")?;
+    Ok(published.offerId)
+}
+
+/// Buys a licence with a permit; gives the sale as the chain tells it.
+pub async fn buy(
+    deployment: &Deployment,
+    sender: &DynProvider,
+    buyer: &PrivateKeySigner,
+    token: Address,
+    offer: u64,
+    version: u32,
+    payment: u128,
+) -> Result<(LicenseRegistry::LicenseSold, TransactionReceipt)> {
+    let signed = permit(sender, token, buyer, deployment.license_registry, payment).await?;
+    let permit =
+        LicenseRegistry::Permit { deadline: signed.deadline, v: signed.v, r: signed.r, s: signed.s };
+    let registry = LicenseRegistry::new(deployment.license_registry, sender);
+    let call = registry.buyWithPermit(offer, version, payment, buyer.address(), permit);
+    let receipt = mined!("buy a licence", call);
+    let sold = receipt.decoded_log::<LicenseRegistry::LicenseSold>().context("no LicenseSold in the receipt")?;
+    Ok((sold.data, receipt))
+}
+
+/// A batch that its maker attests itself: header, manifest in the store, signature.
+pub struct OwnBatch {
+    /// To be anchored.
+    pub header: Header,
+    /// The attestor's, over the header.
+    pub signature: Bytes,
+    /// Behind the header.
+    pub events: Vec<Event>,
+}
+
+impl OwnBatch {
+    /// Stores the manifest and signs the header that follows from the events.
+    pub async fn new(
+        deployment: &Deployment,
+        store: &Store,
+        attestor: &PrivateKeySigner,
+        provider: Address,
+        number: u64,
+        events: Vec<Event>,
+    ) -> Result<Self> {
+        let summary = summarise(&events).context("the events make no batch")?;
+        let manifest = Manifest { provider, number, events, disclosures: None };
+        let cid = store.put(&manifest.encode()?).await?;
+        let header = Header::new(provider, number, &manifest.events, &summary, cid).context("too many events")?;
+        let mut batch = Self { header, signature: Bytes::new(), events: manifest.events };
+        batch.sign(deployment, attestor)?;
+        Ok(batch)
+    }
+
+    /// Signs the header as it now is.
+    pub fn sign(&mut self, deployment: &Deployment, attestor: &PrivateKeySigner) -> Result<()> {
+        let digest = self.header.digest(&deployment.batch_domain());
+        self.signature = attestor.sign_hash_sync(&digest).context("failed to sign")?.as_bytes().into();
+        Ok(())
+    }
+
+    /// Anchors it.
+    pub async fn anchor(&self, deployment: &Deployment, sender: &DynProvider) -> Result<TransactionReceipt> {
+        let log = ProvenanceLog::new(deployment.provenance_log, sender);
+        Ok(mined!("anchor", log.anchor((&self.header).into(), self.signature.clone())))
+    }
+}
