@@ -149,8 +149,7 @@ pub async fn permit(
         verifying_contract: token,
     };
     let value = U256::from(amount);
-    let digest =
-        Permit { owner: owner.address(), spender, value, nonce, deadline }.eip712_signing_hash(&domain);
+    let digest = Permit { owner: owner.address(), spender, value, nonce, deadline }.eip712_signing_hash(&domain);
     let signature = owner.sign_hash_sync(&digest).context("failed to sign the permit")?;
     let (r, s) = (B256::from(signature.r()), B256::from(signature.s()));
     Ok(SignedPermit { deadline, v: 27 + u8::from(signature.v()), r, s })
@@ -168,8 +167,7 @@ pub async fn create_task(
 ) -> Result<(u64, TransactionReceipt)> {
     let pool = RewardPool::new(deployment.reward_pool, sender);
     let signed = permit(sender, provider.token, sponsor, deployment.reward_pool, budget).await?;
-    let permit =
-        RewardPool::Permit { deadline: signed.deadline, v: signed.v, r: signed.r, s: signed.s };
+    let permit = RewardPool::Permit { deadline: signed.deadline, v: signed.v, r: signed.r, s: signed.s };
     let closes_at = chain_time(sender).await? + TASK_SECONDS;
     let terms = tidemark::ids::sha256(&[uri.as_bytes()]);
     let call = pool.createTaskWithPermit(provider.account, price, closes_at, terms, uri.into(), budget, permit);
@@ -219,8 +217,7 @@ pub async fn buy(
     payment: u128,
 ) -> Result<(LicenseRegistry::LicenseSold, TransactionReceipt)> {
     let signed = permit(sender, token, buyer, deployment.license_registry, payment).await?;
-    let permit =
-        LicenseRegistry::Permit { deadline: signed.deadline, v: signed.v, r: signed.r, s: signed.s };
+    let permit = LicenseRegistry::Permit { deadline: signed.deadline, v: signed.v, r: signed.r, s: signed.s };
     let registry = LicenseRegistry::new(deployment.license_registry, sender);
     let call = registry.buyWithPermit(offer, version, payment, buyer.address(), permit);
     let receipt = mined!("buy a licence", call);

@@ -1,1 +1,14 @@
 //! The demo's story, step by step, through public interfaces only; tests share its helpers.
+//!
+//! ```text
+//!  world: token, provider, policy, tasks ─► samples ─► doors: uploads and Trace records ─► finality
+//!      ─► market: dataset, offer, licence, claims ─► payout ─► strangers: verify, download, second indexer
+//!      ─► table: what is printed at the end, each claim checked
+//! ```
+
+pub mod doors;
+pub mod money;
+pub mod people;
+pub mod samples;
+pub mod transactions;
+pub mod world;

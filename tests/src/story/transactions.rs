@@ -1,0 +1,51 @@
+//! Transactions of the story: sent, mined, succeeded, and remembered for the closing table.
+
+use std::sync::{Mutex, PoisonError};
+
+use alloy::{
+    contract::Error as ContractError, network::Ethereum, primitives::B256, providers::PendingTransactionBuilder,
+    rpc::types::TransactionReceipt,
+};
+use anyhow::{Context, Result, ensure};
+
+/// One transaction that went through.
+#[derive(Clone, Debug)]
+pub struct Sent {
+    /// What it was for.
+    pub what: String,
+    /// Its hash.
+    pub hash: B256,
+    /// What it cost.
+    pub gas: u64,
+    /// Its block.
+    pub block: u64,
+}
+
+/// All of a story's, in order.
+#[derive(Debug, Default)]
+pub struct Transactions(Mutex<Vec<Sent>>);
+
+impl Transactions {
+    /// Waits until a transaction is mined, and fails where it reverted.
+    pub async fn mined(
+        &self,
+        what: &str,
+        sent: Result<PendingTransactionBuilder<Ethereum>, ContractError>,
+    ) -> Result<TransactionReceipt> {
+        let pending = sent.with_context(|| format!("failed to send the transaction: {what}"))?;
+        let receipt = pending.get_receipt().await.with_context(|| format!("failed to wait for: {what}"))?;
+        ensure!(receipt.status(), "reverted: {what} (transaction {})", receipt.transaction_hash);
+        self.note(what, receipt.transaction_hash, receipt.gas_used, receipt.block_number.unwrap_or_default());
+        Ok(receipt)
+    }
+
+    /// Remembers one that somebody else waited for.
+    pub fn note(&self, what: &str, hash: B256, gas: u64, block: u64) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(Sent { what: what.into(), hash, gas, block });
+    }
+
+    /// All so far.
+    pub fn all(&self) -> Vec<Sent> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}

@@ -1,0 +1,175 @@
+//! The world before the first submission: token, provider with its points treasury, policy, and three funded tasks.
+
+use alloy::{
+    primitives::{Address, B256, U256},
+    providers::DynProvider,
+};
+use anyhow::{Context, Result};
+use tidemark::{
+    chain::Deployment,
+    contracts::{ConsentRegistry, DevToken, PointsTreasury, ProvenanceLog, RewardPool},
+    ids::sha256,
+};
+
+use super::{
+    money::{UNITS, permit, unix_seconds},
+    samples::Kind,
+    transactions::Transactions,
+};
+use crate::{
+    keys::{dev_address, dev_signer, role},
+    stack::{PROVIDER_NAME, Stack},
+};
+
+/// The text that contributors consent to.
+pub const POLICY: &str = "Tidemark development policy, version 1: your recordings may be licensed for training, \
+    evaluation and fine-tuning, also commercially; you are paid for each accepted one and for each licence; you may \
+    withdraw at any time.";
+const TASK_OPEN_SECONDS: u64 = 30 * 86_400;
+const BUYER_FUNDS: u128 = 1_000_000 * UNITS;
+
+/// A funded task.
+#[derive(Clone, Debug)]
+pub struct Task {
+    /// Of which kind.
+    pub kind: Kind,
+    /// On chain.
+    pub id: u64,
+    /// Units for each accepted submission.
+    pub price: u128,
+    /// Units in escrow at the start.
+    pub budget: u128,
+}
+
+/// What every later step refers to.
+#[derive(Debug)]
+pub struct World {
+    /// Where the contracts are.
+    pub deployment: Deployment,
+    /// The development ERC-20.
+    pub token: Address,
+    /// Backs the provider's points.
+    pub treasury: Address,
+    /// The provider's account.
+    pub provider: Address,
+    /// SHA-256 of [`POLICY`].
+    pub policy_hash: B256,
+    /// One task a kind.
+    pub tasks: Vec<Task>,
+    /// For the relayer's write API; empty in a stack without a relayer.
+    pub api_key: String,
+    /// Everything sent so far.
+    pub transactions: Transactions,
+}
+
+/// Units for one accepted submission.
+pub fn price(kind: Kind) -> u128 {
+    match kind {
+        Kind::Voice => 300 * UNITS,
+        Kind::Photo => 200 * UNITS,
+        Kind::Video => 500 * UNITS,
+    }
+}
+
+impl World {
+    /// Builds it on a fresh stack, with budgets for `submissions` of each kind.
+    pub async fn build(stack: &Stack, submissions: [u128; 3]) -> Result<Self> {
+        let transactions = Transactions::default();
+        let provider = dev_address(role::PROVIDER)?;
+        let (provider_sender, sponsor) = (stack.sender(role::PROVIDER).await?, stack.sender(role::SPONSOR).await?);
+        let token = deploy_token(stack, &provider_sender).await?;
+        let (treasury, funded) =
+            tokio::join!(deploy_treasury(&provider_sender, provider, token), fund(&sponsor, token, submissions));
+        let treasury = treasury?;
+        funded?;
+        let mut world = Self {
+            deployment: stack.deployment.clone(),
+            token,
+            treasury,
+            provider,
+            policy_hash: sha256(&[POLICY.as_bytes()]),
+            tasks: Vec::new(),
+            api_key: String::new(),
+            transactions,
+        };
+        world.register(&provider_sender).await?;
+        world.tasks = world.create_tasks(stack, &sponsor, submissions).await?;
+        if stack.relayer.is_some() {
+            world.api_key = stack.add_provider()?;
+        }
+        Ok(world)
+    }
+
+    /// The task of a kind.
+    pub fn task(&self, kind: Kind) -> Result<&Task> {
+        self.tasks.iter().find(|task| task.kind == kind).with_context(|| format!("there is no {} task", kind.name()))
+    }
+
+    async fn register(&self, sender: &DynProvider) -> Result<()> {
+        let log = ProvenanceLog::new(self.deployment.provenance_log, sender);
+        let consents = ConsentRegistry::new(self.deployment.consent_registry, sender);
+        let attestor = dev_address(role::ATTESTOR)?;
+        let registered = log.registerProvider(PROVIDER_NAME.into(), attestor, self.treasury, self.token).send().await;
+        let uri = "https://example.invalid/policy-1.txt".to_owned();
+        let published = consents.publishPolicy(self.policy_hash, "1".into(), uri).send().await;
+        self.transactions.mined("register the provider", registered).await?;
+        self.transactions.mined("publish the policy", published).await?;
+        Ok(())
+    }
+
+    /// All three are sent before the first is mined.
+    async fn create_tasks(&self, stack: &Stack, sponsor: &DynProvider, submissions: [u128; 3]) -> Result<Vec<Task>> {
+        let pool = RewardPool::new(self.deployment.reward_pool, sponsor);
+        let (reader, key) = (stack.provider(), dev_signer(role::SPONSOR)?);
+        let closes_at = unix_seconds() + TASK_OPEN_SECONDS;
+        let first = pool.taskCount().call().await.context("failed to count the tasks")? + 1;
+        let mut sent = Vec::new();
+        for (ahead, (kind, count)) in (0u64..).zip(Kind::ALL.into_iter().zip(submissions)) {
+            let task = Task { kind, id: first + ahead, price: price(kind), budget: price(kind) * count };
+            let chain_id = self.deployment.chain_id;
+            let spender = self.deployment.reward_pool;
+            let permit = permit(reader, chain_id, self.token, &key, spender, task.budget, ahead).await?;
+            let terms = sha256(&[kind.name().as_bytes()]);
+            let uri = format!("https://example.invalid/tasks/{}", kind.name());
+            let create =
+                pool.createTaskWithPermit(self.provider, task.price, closes_at, terms, uri, task.budget, permit.into());
+            // estimated alone, the second and third permit would be one too far ahead
+            sent.push((task, create.gas(TASK_GAS_MAX).send().await));
+        }
+        let mut tasks = Vec::new();
+        for (task, sent) in sent {
+            let receipt = self.transactions.mined(&format!("create the {} task", task.kind.name()), sent).await?;
+            let created = receipt.decoded_log::<RewardPool::TaskCreated>().context("the task was not created")?;
+            tasks.push(Task { id: created.taskId, ..task });
+        }
+        Ok(tasks)
+    }
+}
+
+const TASK_GAS_MAX: u64 = 500_000;
+
+async fn deploy_token(stack: &Stack, sender: &DynProvider) -> Result<Address> {
+    let token = DevToken::deploy(sender).await.context("failed to deploy the development token")?;
+    let buyer = dev_address(role::BUYER)?;
+    stack.anvil.fund(buyer).await?;
+    Ok(*token.address())
+}
+
+async fn deploy_treasury(sender: &DynProvider, provider: Address, token: Address) -> Result<Address> {
+    let operator = dev_address(role::TREASURY_OPERATOR)?;
+    let treasury = PointsTreasury::deploy(sender, provider, token, operator).await;
+    Ok(*treasury.context("failed to deploy the points treasury")?.address())
+}
+
+/// Mints what the sponsor and the buyer will spend.
+async fn fund(sender: &DynProvider, token: Address, submissions: [u128; 3]) -> Result<()> {
+    let token = DevToken::new(token, sender);
+    let budget: u128 = Kind::ALL.into_iter().zip(submissions).map(|(kind, count)| price(kind) * count).sum();
+    let to_sponsor = token.mint(dev_address(role::SPONSOR)?, U256::from(budget)).send().await;
+    let to_buyer = token.mint(dev_address(role::BUYER)?, U256::from(BUYER_FUNDS)).send().await;
+    for sent in [to_sponsor, to_buyer] {
+        let pending = sent.context("failed to mint development tokens")?;
+        pending.get_receipt().await.context("failed to wait for development tokens")?;
+    }
+    Ok(())
+}
