@@ -81,8 +81,7 @@ impl HttpRail {
     }
 
     async fn ask(&self, order: &Order) -> Result<(StatusCode, Vec<u8>), reqwest::Error> {
-        let grant =
-            Grant { promotion_code: &self.promotion_code, amount: order.points, key: order.key.to_string() };
+        let grant = Grant { promotion_code: &self.promotion_code, amount: order.points, key: order.key.to_string() };
         let mut request = self.client.post(self.grant_url.clone()).json(&grant);
         // the recipient goes where apps in Toss expect it: in a header, not in the body
         request = request.header("x-toss-user-key", &order.destination);

@@ -286,7 +286,7 @@ async fn is_posted(payouts: &Payouts, id: Uuid) -> anyhow::Result<bool> {
              LEFT JOIN points_redeemed AS mirrored
                  ON mirrored.treasury = payout.treasury AND mirrored.payout_id = entry.debit_id
                  AND mirrored.state = 'posted'
-             WHERE payout_id = $1 AND mirrored.payout_id IS NULL
+             WHERE payout.payout_id = $1 AND mirrored.payout_id IS NULL
          )",
     )
     .bind(id)

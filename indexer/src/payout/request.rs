@@ -77,14 +77,19 @@ impl PayoutRequest {
         let mut entries = Vec::with_capacity(self.entries.len());
         let mut amount = 0u128;
         for (at, entry) in self.entries.iter().enumerate() {
-            let account: B256 = entry.account.parse().map_err(|_| {
-                Problem::invalid(&format!("entries[{at}].account"), "32 bytes as hex", &entry.account)
-            })?;
+            let account: B256 = entry
+                .account
+                .parse()
+                .map_err(|_| Problem::invalid(&format!("entries[{at}].account"), "32 bytes as hex", &entry.account))?;
             if !seen.insert(account) {
                 return Err(Problem::invalid(&format!("entries[{at}].account"), "each account once", &entry.account));
             }
             let units = read_units(&entry.amount).ok_or_else(|| {
-                Problem::invalid(&format!("entries[{at}].amount"), "payment-token units, decimal, above 0", &entry.amount)
+                Problem::invalid(
+                    &format!("entries[{at}].amount"),
+                    "payment-token units, decimal, above 0",
+                    &entry.amount,
+                )
             })?;
             amount = amount.checked_add(units).ok_or_else(|| too_much(amount))?;
             entries.push((account, units));
@@ -133,7 +138,8 @@ mod tests {
     use super::*;
 
     fn wanted(entries: &[(&str, &str)]) -> Result<Wanted, Problem> {
-        let entries = entries.iter().map(|(a, b)| EntryRequest { account: a.repeat(32), amount: (*b).into() }).collect();
+        let entries =
+            entries.iter().map(|(a, b)| EntryRequest { account: a.repeat(32), amount: (*b).into() }).collect();
         PayoutRequest { destination: "user".into(), entries }.check(1_000_000)
     }
 
@@ -169,7 +175,10 @@ mod tests {
         };
         assert_eq!(read(&["\"a-1\""]).as_deref(), Some("a-1"));
         assert_eq!(read(&["a-1"]).as_deref(), Some("a-1"));
-        assert_eq!((read(&[]), read(&[""]), read(&["\"\""]), read(&["a", "a"]), read(&["a b"])), (None, None, None, None, None));
+        assert_eq!(
+            (read(&[]), read(&[""]), read(&["\"\""]), read(&["a", "a"]), read(&["a b"])),
+            (None, None, None, None, None)
+        );
         assert_eq!(read(&[&"x".repeat(256)]), None);
     }
 }

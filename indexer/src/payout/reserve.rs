@@ -77,7 +77,9 @@ async fn provider(transaction: &mut Transaction<'_, Postgres>, name: &str) -> Re
         .bind(name)
         .fetch_optional(&mut **transaction)
         .await?
-        .ok_or_else(|| Problem::unavailable(format!("provider {name} is not on chain yet at the block applied here")))?;
+        .ok_or_else(|| {
+            Problem::unavailable(format!("provider {name} is not on chain yet at the block applied here"))
+        })?;
     Ok((routes::address(&row, 0)?, routes::address(&row, 1)?))
 }
 

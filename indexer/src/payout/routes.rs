@@ -103,9 +103,12 @@ async fn create(
     let provider = authenticate(&payouts, &headers)?.to_owned();
     let key = idempotency_key(&headers)?;
     let body = body.map_err(|rejection| match rejection.status() {
-        StatusCode::PAYLOAD_TOO_LARGE => {
-            Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "body-too-large", "The body is too large", "send at most 64 KiB")
-        }
+        StatusCode::PAYLOAD_TOO_LARGE => Problem::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "body-too-large",
+            "The body is too large",
+            "send at most 64 KiB",
+        ),
         _ => Problem::invalid("body", "a request body", "one that broke off"),
     })?;
     let FirstAnswer { status, body, replayed } =

@@ -61,12 +61,8 @@ impl Step {
 /// Works off payouts until `stop`; the step at hand is ended first.
 pub async fn run(payouts: Payouts, stop: CancellationToken) -> anyhow::Result<()> {
     let config = &payouts.inner.config;
-    let rail = HttpRail::new(
-        &config.rail_url,
-        config.rail_token.clone(),
-        config.promotion_code.clone(),
-        config.rail_timeout,
-    )?;
+    let rail =
+        HttpRail::new(&config.rail_url, config.rail_token.clone(), config.promotion_code.clone(), config.rail_timeout)?;
     let mut busy_elsewhere = false;
     while !stop.is_cancelled() {
         match work(&payouts, &rail, &stop).await {
@@ -76,7 +72,7 @@ pub async fn run(payouts: Payouts, stop: CancellationToken) -> anyhow::Result<()
                 tracing::info!("another process works off this database's payouts; waiting for it to end");
                 busy_elsewhere = true;
             }
-            Err(error) => tracing::warn!(cause = format!("{error:#}"), "payouts pause: the database can't be used"),
+            Err(error) => tracing::warn!(cause = %error, "payouts pause: the database can't be used"),
         }
         pause(&payouts, &stop).await;
     }
@@ -160,8 +156,12 @@ async fn finish(payouts: &Payouts, due: &Due, step: anyhow::Result<Option<Step>>
         Ok(None) => return Ok(true),
         Ok(Some(step)) => step,
         Err(error) => {
-            tracing::warn!(payout_id = %due.id, state = due.state, cause = format!("{error:#}"), "a payout's step failed");
-            Step::fail(state_name(&due.state), format!("{error:#}"))
+            tracing::warn!(payout_id = %due.id, state = due.state, cause = %error, "a payout's step failed");
+            let note = match error.downcast_ref::<sqlx::Error>() {
+                Some(_) => "the indexer's database failed; its log has the cause".to_owned(),
+                None => error.to_string(),
+            };
+            Step::fail(state_name(&due.state), note)
         }
     };
     let mut connection = payouts.inner.pool.acquire().await?;
@@ -200,7 +200,9 @@ pub(super) async fn advance(
         metrics::counter!("tidemark_payout_steps_total", "to" => to).increment(1);
         let note = note.as_deref().unwrap_or("");
         match to {
-            "stuck" => tracing::error!(payout_id = %due.id, from = due.state, note, "payout stuck: an operator must decide"),
+            "stuck" => {
+                tracing::error!(payout_id = %due.id, from = due.state, note, "payout stuck: an operator must decide")
+            }
             _ => tracing::info!(payout_id = %due.id, from = due.state, to, note, "payout step"),
         }
     }
