@@ -479,5 +479,9 @@ mod tests {
         for path in ["/v1/releases", "/v1/public-key", "/health", "/ready", "/status", "/metrics"] {
             assert!(document["paths"][path].is_object(), "{path}");
         }
+        let refused = &document["paths"]["/v1/releases"]["post"]["responses"]["403"]["description"];
+        for slug in check::SLUGS {
+            assert!(refused.as_str().unwrap().contains(&format!("`{slug}`")), "{slug}");
+        }
     }
 }

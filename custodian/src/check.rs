@@ -106,6 +106,21 @@ pub enum Refusal {
     },
 }
 
+/// All that [`Refusal::slug`] can say.
+pub const SLUGS: [&str; 11] = [
+    "deadline-out-of-range",
+    "sealed-key-of-other-record",
+    "sealed-key-of-other-custodian",
+    "sealed-key-invalid",
+    "license-unknown",
+    "license-inactive",
+    "not-holder",
+    "purpose-not-allowed",
+    "not-a-member",
+    "consent-missing",
+    "consent-withdrawn",
+];
+
 impl Refusal {
     /// The end of the problem's type, `urn:tidemark:problem:<slug>`; stable.
     pub fn slug(&self) -> &'static str {
@@ -237,6 +252,12 @@ mod tests {
         }
     }
 
+    /// A slug that is in the list of all.
+    fn known(slug: &'static str) -> &'static str {
+        assert!(SLUGS.contains(&slug), "{slug}");
+        slug
+    }
+
     #[test]
     fn a_right_request_passes() {
         let (custodian, right) = sample();
@@ -260,7 +281,7 @@ mod tests {
     #[test]
     fn a_sealed_key_of_another_record_custodian_or_without_its_proof_is_refused() {
         let (custodian, right) = sample();
-        let slug = |asked: &ReleaseRequest| request(asked, &custodian.public_key(), NOW).unwrap_err().slug();
+        let slug = |asked: &ReleaseRequest| known(request(asked, &custodian.public_key(), NOW).unwrap_err().slug());
         let victim = seal_key(&custodian.public_key(), id("victim"), &ContentKey::random().unwrap()).unwrap();
         let with = |sealed_key: SealedKey| ReleaseRequest { sealed_key, ..right.clone() };
         assert_eq!(slug(&with(victim.clone())), "sealed-key-of-other-record");
@@ -276,7 +297,7 @@ mod tests {
     #[test]
     fn each_fact_that_fails_has_its_own_refusal() {
         let (custodian, right) = sample();
-        let slug = |facts_now: Facts| facts(&right, &facts_now).unwrap_err().slug();
+        let slug = |facts_now: Facts| known(facts(&right, &facts_now).unwrap_err().slug());
         let with = |change: &dyn Fn(&mut License)| {
             let mut now = allowed();
             now.license.iter_mut().for_each(change);

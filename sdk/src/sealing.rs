@@ -9,7 +9,8 @@
 //! Whoever gets `S = dR` can open it, which is how [`crate::release`] hands a key on without the custodian's `d`.
 //! The Schnorr proof of `r` is bound to the data id and to the ciphertext, as in TDH2 (Shoup and Gennaro, 1998): nobody
 //! can lift `R` out of another record's sealed key, present it under a record that they did license, and so turn the
-//! custodian into an oracle for the first.
+//! custodian into an oracle for the first. (TDH2 proves `r` under a second base as well, which its reduction needs; this
+//! is the shorter signed ElGamal, whose security is argued in the random-oracle and generic-group models.)
 
 use std::{fmt, io, path::Path, str::FromStr};
 
