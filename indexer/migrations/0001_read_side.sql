@@ -61,9 +61,10 @@ CREATE TABLE task (
     closes_at    u64 NOT NULL,
     terms_hash   hash NOT NULL,
     uri          TEXT NOT NULL,
-    funded       u128 NOT NULL DEFAULT 0,
-    debited      u128 NOT NULL DEFAULT 0,
-    refunded     u128 NOT NULL DEFAULT 0,
+    -- sums over the task's life, which may pass what fits into 128 bits
+    funded       u256 NOT NULL DEFAULT 0,
+    debited      u256 NOT NULL DEFAULT 0,
+    refunded     u256 NOT NULL DEFAULT 0,
     block_number BIGINT NOT NULL,
     block_time   BIGINT NOT NULL,
     tx_hash      hash NOT NULL,
@@ -413,7 +414,7 @@ CREATE TABLE ledger_account (
     kind     TEXT NOT NULL CHECK (kind IN ('issuer', 'contributor', 'redeemed')),
     -- the per-record pseudonym; zero for issuer and redeemed
     key      hash NOT NULL,
-    balance  NUMERIC(39, 0) NOT NULL DEFAULT 0,
+    balance  NUMERIC(78, 0) NOT NULL DEFAULT 0,
     PRIMARY KEY (provider, kind, key),
     CONSTRAINT balance_is_not_negative CHECK (kind = 'issuer' OR balance >= 0),
     CONSTRAINT issuer_never_owes_less_than_nothing CHECK (kind <> 'issuer' OR balance <= 0),

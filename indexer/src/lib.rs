@@ -11,12 +11,18 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 pub mod api;
+pub mod checksum;
 pub mod config;
 pub mod explorer;
+pub mod follow;
 pub mod ledger;
 pub mod manifest;
 pub mod payout;
 pub mod problem;
 pub mod project;
 pub mod read;
+pub mod serve;
+pub mod status;
 pub mod sync;
+
+pub use api::openapi;

@@ -1,0 +1,112 @@
+//! The HTTP API: who may ask what, bounded and typed; each answer names the block that it is true at.
+
+mod accounts;
+mod answer;
+mod chain;
+mod datasets;
+mod docs;
+mod health;
+mod records;
+mod trace;
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    Router,
+    extract::DefaultBodyLimit,
+    http::{Method, StatusCode, header},
+};
+use metrics_exporter_prometheus::PrometheusHandle;
+use sqlx::PgPool;
+use tidemark::store::Store;
+use tower_http::{cors::CorsLayer, timeout::TimeoutLayer, trace::TraceLayer};
+use utoipa::OpenApi;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use crate::{
+    explorer,
+    payout::{self, Payouts},
+    problem::Problem,
+    status::Status,
+    sync::node::Node,
+};
+
+/// 1000 pseudonyms of 66 characters, with room to spare.
+const BODY_BYTES_MAX: usize = 256 << 10;
+const ANSWER_TIME_MAX: Duration = Duration::from_secs(30);
+
+/// What every request may use; clones share it.
+#[derive(Clone)]
+pub struct App {
+    /// The tables.
+    pub pool: PgPool,
+    /// The chain, for balances of tokens.
+    pub node: Node,
+    /// The content store.
+    pub store: Store,
+    /// How far the indexer is.
+    pub status: Arc<Status>,
+    /// Renders `/metrics`.
+    pub metrics: PrometheusHandle,
+}
+
+#[derive(OpenApi)]
+#[openapi(info(
+    title = "Tidemark indexer",
+    description = "Provenance, licences and points, mirrored from chain and content store. Amounts and ids above 2^53 are \
+                   decimal strings; hashes and addresses are 0x-hex. Errors are application/problem+json (RFC 9457)."
+))]
+struct Document;
+
+fn routes(payouts: Option<Payouts>) -> OpenApiRouter<App> {
+    OpenApiRouter::with_openapi(Document::openapi())
+        .routes(routes!(health::health))
+        .routes(routes!(health::ready))
+        .routes(routes!(health::status))
+        .routes(routes!(health::metrics))
+        .routes(routes!(records::record))
+        .routes(routes!(records::proofs))
+        .routes(routes!(chain::batches))
+        .routes(routes!(chain::batch))
+        .routes(routes!(chain::batch_events))
+        .routes(routes!(chain::providers))
+        .routes(routes!(chain::provider))
+        .routes(routes!(chain::settlement))
+        .routes(routes!(datasets::datasets))
+        .routes(routes!(datasets::dataset))
+        .routes(routes!(datasets::member))
+        .routes(routes!(datasets::license))
+        .routes(routes!(accounts::account))
+        .routes(routes!(accounts::query))
+        .routes(routes!(trace::profile))
+        .routes(routes!(trace::metadatas))
+        .merge(payout::router(payouts))
+}
+
+/// The OpenAPI 3.1 document of all endpoints.
+pub fn openapi() -> utoipa::openapi::OpenApi {
+    routes(None).into_openapi()
+}
+
+/// The whole service: API, documents, pages.
+pub fn router(app: App, payouts: Option<Payouts>) -> Router {
+    let (api, document) = routes(payouts).split_for_parts();
+    api.merge(docs::router(document))
+        .merge(explorer::router())
+        .fallback(|| async { Problem::unknown("path", "no such path; /docs lists them all") })
+        .method_not_allowed_fallback(|| async {
+            let status = StatusCode::METHOD_NOT_ALLOWED;
+            Problem::new(status, "method-not-allowed", "The path takes another method", "/docs lists the methods")
+        })
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .layer(TimeoutLayer::with_status_code(StatusCode::SERVICE_UNAVAILABLE, ANSWER_TIME_MAX))
+        .layer(
+            CorsLayer::new()
+                .allow_origin(tower_http::cors::Any)
+                .allow_methods([Method::GET, Method::POST])
+                .allow_headers([header::CONTENT_TYPE, header::IF_NONE_MATCH])
+                .expose_headers([header::ETAG]),
+        )
+        .layer(TraceLayer::new_for_http())
+        .with_state(app)
+}

@@ -1,0 +1,51 @@
+//! What `tidemark-indexer serve` can be told, each flag with an environment variable behind it.
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use clap::Args;
+
+use crate::payout;
+
+/// Flags of `serve`.
+#[derive(Args, Clone, Debug)]
+pub struct ServeArgs {
+    /// Postgres database of this indexer alone; its tables are made on first start.
+    #[arg(long, env = "TIDEMARK_INDEXER_DATABASE_URL", hide_env_values = true, value_name = "URL")]
+    pub database_url: String,
+    /// HTTP JSON-RPC of the chain.
+    #[arg(long, env = "TIDEMARK_RPC_URL", hide_env_values = true, value_name = "URL")]
+    pub rpc_url: String,
+    /// Deployment file, as `tidemark deploy` writes it.
+    #[arg(long, env = "TIDEMARK_DEPLOYMENT", value_name = "FILE")]
+    pub deployment: PathBuf,
+    /// Content store: folder:/path, kubo:http://127.0.0.1:5001 or a gateway's http(s)://….
+    #[arg(long, env = "TIDEMARK_STORE", value_name = "ADDRESS")]
+    pub store: String,
+    /// Address to listen on; port 0 takes a free one.
+    #[arg(long, env = "TIDEMARK_INDEXER_LISTEN", default_value = "127.0.0.1:8082", value_name = "HOST:PORT")]
+    pub listen: SocketAddr,
+    /// Milliseconds between two looks at the chain's head.
+    #[arg(long, env = "TIDEMARK_INDEXER_POLL_INTERVAL_MS", default_value_t = 2_000, value_name = "MS",
+          value_parser = clap::value_parser!(u64).range(10..=600_000))]
+    pub poll_interval_ms: u64,
+    /// Blocks below the head that count as final where the chain knows no `finalized` tag.
+    #[arg(long, env = "TIDEMARK_FINALITY_BLOCKS", default_value_t = 64, value_name = "BLOCKS")]
+    pub finality_blocks: u64,
+    /// Seconds without having been level with the chain after which /ready says no.
+    #[arg(long, env = "TIDEMARK_INDEXER_BEHIND_SECONDS_MAX", default_value_t = 60, value_name = "SECONDS")]
+    pub behind_seconds_max: u64,
+    /// Connections to Postgres.
+    #[arg(long, env = "TIDEMARK_INDEXER_DATABASE_CONNECTIONS", default_value_t = 8, value_name = "COUNT",
+          value_parser = clap::value_parser!(u32).range(2..=200))]
+    pub database_connections: u32,
+    /// Points to cash; left out, the indexer only reads.
+    #[command(flatten)]
+    pub payout: payout::Args,
+}
+
+impl ServeArgs {
+    /// See [`ServeArgs::poll_interval_ms`].
+    pub fn poll_interval(&self) -> Duration {
+        Duration::from_millis(self.poll_interval_ms)
+    }
+}

@@ -1,0 +1,101 @@
+//! `tidemark-indexer`: mirrors chain and content store into Postgres and answers who asks.
+
+use std::io::{IsTerminal, Write};
+
+use anyhow::Context;
+use clap::{Args, Parser, Subcommand};
+use tidemark_indexer::{api, checksum, config::ServeArgs, serve};
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::EnvFilter;
+
+/// The read side of Tidemark: anyone may run one, and gets the same rows.
+#[derive(Parser, Debug)]
+#[command(version, about)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    /// What is logged, for example `info` or `tidemark_indexer=debug,info`.
+    #[arg(long, global = true, env = "TIDEMARK_LOG", default_value = "info", value_name = "FILTER")]
+    log: String,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// Follow the chain and serve API and explorer until SIGTERM or Ctrl-C.
+    #[command(after_help = "Example:\n  tidemark-indexer serve --database-url postgres://postgres@127.0.0.1:5432/indexer \\\n    \
+        --rpc-url http://127.0.0.1:8545 --deployment deployments/31337.json --store folder:.tidemark/blocks \\\n    \
+        --listen 127.0.0.1:8082 --poll-interval-ms 200")]
+    Serve(Box<ServeArgs>),
+    /// Print name, rows and checksum of each public table, whatever its physical order: to compare two indexers.
+    #[command(after_help = "Example:\n  tidemark-indexer checksum --database-url postgres://postgres@127.0.0.1:5432/indexer")]
+    Checksum(DatabaseArgs),
+    /// Print the OpenAPI 3.1 document of the API.
+    Openapi,
+}
+
+#[derive(Args, Debug)]
+struct DatabaseArgs {
+    /// Postgres database of an indexer.
+    #[arg(long, env = "TIDEMARK_INDEXER_DATABASE_URL", hide_env_values = true, value_name = "URL")]
+    database_url: String,
+}
+
+fn main() -> anyhow::Result<()> {
+    tidemark::install_tls();
+    let cli = Cli::parse();
+    init_log(&cli.log)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("start the runtime")?;
+    runtime.block_on(run(cli.command))
+}
+
+async fn run(command: Command) -> anyhow::Result<()> {
+    let mut out = std::io::stdout();
+    match command {
+        Command::Serve(args) => {
+            let stop = CancellationToken::new();
+            let asked = stop.clone();
+            let signals = tokio::spawn(async move {
+                if let Err(error) = stop_signal().await {
+                    tracing::error!(%error, "signals can't be waited for");
+                }
+                asked.cancel();
+            });
+            let served = Box::pin(serve::serve(*args, stop)).await;
+            signals.abort();
+            served
+        }
+        Command::Checksum(args) => {
+            let pool = serve::open_database(&args.database_url, 2).await?;
+            for table in checksum::checksums(&pool).await.context("sum the tables")? {
+                writeln!(out, "{} {} {}", table.table, table.rows, table.checksum)?;
+            }
+            Ok(())
+        }
+        Command::Openapi => {
+            let json = api::openapi().to_pretty_json().context("write the document")?;
+            writeln!(out, "{json}")?;
+            Ok(())
+        }
+    }
+}
+
+async fn stop_signal() -> std::io::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
+}
+
+/// Lines for people on a terminal, JSON lines elsewhere; both to stderr, stdout is for answers.
+fn init_log(filter: &str) -> anyhow::Result<()> {
+    let filter = EnvFilter::try_new(filter).with_context(|| format!("--log {filter:?}: expected a filter like info"))?;
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match std::io::stdout().is_terminal() {
+        true => log.init(),
+        false => log.json().flatten_event(true).init(),
+    }
+    Ok(())
+}

@@ -1,0 +1,377 @@
+//! Batches: from a final header to events, disclosures, records and points, in one transaction.
+
+use std::collections::HashMap;
+
+use alloy::primitives::Address;
+use cid::Cid;
+use futures::{StreamExt, TryStreamExt};
+use sqlx::{PgConnection, PgPool, Row};
+use tidemark::{
+    batch::Debit,
+    event::{Event, EventKind},
+    ids::DataId,
+    manifest::{DISCLOSURES_BYTES_MAX, Disclosure, MANIFEST_BYTES_MAX, Manifest, decode_disclosures},
+};
+
+use super::{
+    Files, SettleError,
+    disclosed::{Checked, Judge},
+    fetch::{Fetched, fetch, forget},
+    record,
+    stored::{self, corrupt, count, digits},
+    verify::{Promised, Tail, TaskTerms, check_chains, check_header},
+};
+use crate::ledger::{self, AccountKey, Cause, Kind};
+
+/// Providers worked on at once.
+const PROVIDERS_AT_ONCE: usize = 4;
+const BATCHES_PER_STEP: i64 = 64;
+/// After this many tries disclosures count as erased.
+const LATE_ATTEMPTS_MAX: i64 = 40;
+
+/// The next batch of a provider that waits.
+struct Next {
+    promised: Promised,
+    number: i64,
+    manifest_cid: Vec<u8>,
+    cause: Cause,
+    log_index: i64,
+}
+
+impl Next {
+    fn what(&self) -> String {
+        format!("batch/{:#x}/{}", self.promised.provider, self.number)
+    }
+}
+
+fn disclosures_of(provider: Address, number: i64) -> String {
+    format!("disclosures/{provider:#x}/{number}")
+}
+
+/// Settles each provider's next waiting batch whose manifest is due.
+pub async fn settle(files: &Files) -> Result<usize, SettleError> {
+    let rows = sqlx::query(
+        "SELECT b.provider, b.number, b.root, b.event_count, b.points_total::text, b.wallet_total::text, b.debits,
+             b.manifest_cid, b.block_number, b.block_time, b.tx_hash, b.log_index
+         FROM (SELECT DISTINCT ON (provider) * FROM batch WHERE state = 'waiting' ORDER BY provider, number) AS b
+         LEFT JOIN local.fetch AS f ON f.what = 'batch/0x' || encode(b.provider, 'hex') || '/' || b.number
+         WHERE f.next_attempt_at IS NULL OR f.next_attempt_at <= now()
+         ORDER BY b.block_number, b.log_index LIMIT $1",
+    )
+    .bind(BATCHES_PER_STEP)
+    .fetch_all(&files.pool)
+    .await?;
+    let next = rows
+        .iter()
+        .map(|row| {
+            let debits: serde_json::Value = row.try_get(6)?;
+            Ok(Next {
+                promised: Promised {
+                    provider: stored::address(row, 0)?,
+                    number: count(row, 1)?,
+                    root: stored::hash(row, 2)?,
+                    event_count: count(row, 3)?,
+                    points_total: digits(row, 4)?,
+                    wallet_total: digits(row, 5)?,
+                    debits: serde_json::from_value::<Vec<Debit>>(debits).map_err(|_| corrupt("batch.debits"))?,
+                },
+                number: row.try_get(1)?,
+                manifest_cid: row.try_get(7)?,
+                cause: Cause { block_number: row.try_get(8)?, block_time: row.try_get(9)?, tx_hash: row.try_get(10)? },
+                log_index: row.try_get(11)?,
+            })
+        })
+        .collect::<Result<Vec<Next>, sqlx::Error>>()?;
+    let settled: Vec<bool> = futures::stream::iter(next.into_iter().map(|next| settle_one(files, next)))
+        .buffer_unordered(PROVIDERS_AT_ONCE)
+        .try_collect()
+        .await?;
+    Ok(settled.into_iter().filter(|moved| *moved).count())
+}
+
+/// True where the batch waits no more.
+async fn settle_one(files: &Files, next: Next) -> Result<bool, SettleError> {
+    let what = next.what();
+    let bytes = match fetch(&files.pool, &files.store, &what, &next.manifest_cid, MANIFEST_BYTES_MAX).await? {
+        Fetched::File(bytes) => bytes,
+        Fetched::Later => return Ok(false),
+        Fetched::Never(reason) => return mark_invalid(files, &next, &reason).await,
+    };
+    let promised = next.promised.clone();
+    let decoded = tokio::task::spawn_blocking(move || {
+        let manifest = Manifest::decode(bytes).map_err(|error| chain_of(&error))?;
+        let leaves = check_header(&promised, &manifest).map_err(|wrong| wrong.to_string())?;
+        Ok::<_, String>((manifest, leaves))
+    })
+    .await?;
+    let (manifest, leaves) = match decoded {
+        Ok(decoded) => decoded,
+        Err(reason) => return mark_invalid(files, &next, &reason).await,
+    };
+    let events = &manifest.events;
+    let provider = next.promised.provider;
+    // only this loop writes events, so what is read here still holds in the transaction below
+    let tails = tails(&files.pool, provider, events).await?;
+    let tasks = tasks(&files.pool, events).await?;
+    if let Err(wrong) = check_chains(&next.promised, events, &leaves, tails, &tasks) {
+        return mark_invalid(files, &next, &wrong.to_string()).await;
+    }
+    let disclosures = match &manifest.disclosures {
+        Some(cid) => disclosures(files, provider, next.number, cid, events).await?,
+        None => Vec::new(),
+    };
+
+    let mut transaction = files.pool.begin().await?;
+    let connection = &mut *transaction;
+    let cid_text = manifest.disclosures.map(|cid| cid.to_string());
+    if !set_state(connection, &next, "valid", None, cid_text.as_deref()).await? {
+        return Ok(false);
+    }
+    stored::insert_events(connection, provider, next.number, events, &leaves).await?;
+    stored::insert_disclosures(connection, provider, next.number, &disclosures).await?;
+    let erased: Vec<uuid::Uuid> =
+        events.iter().filter(|event| event.kind == EventKind::Erased).map(|event| event.data_id.0).collect();
+    if !erased.is_empty() {
+        stored::erase(connection, provider, &erased).await?;
+    }
+    record::refresh(connection, provider, &data_ids(events)).await?;
+    let postings = ledger::rewards(provider, next.promised.number, events);
+    ledger::post(connection, provider, Kind::Reward, &next.cause, &postings).await?;
+    let credited: Vec<AccountKey> =
+        postings.iter().map(|posting| AccountKey { provider, key: posting.account }).collect();
+    ledger::settle_redemptions(connection, &credited).await?;
+    clear(connection, &next, &what).await?;
+    transaction.commit().await?;
+    tracing::info!(%provider, number = next.number, events = events.len(), credits = postings.len(), "batch is valid");
+    metrics::counter!("tidemark_indexer_batches_total", "state" => "valid").increment(1);
+    metrics::counter!("tidemark_indexer_events_total").increment(events.len() as u64);
+    Ok(true)
+}
+
+fn chain_of(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text = format!("{text}: {cause}");
+        next = cause.source();
+    }
+    text
+}
+
+fn data_ids(events: &[Event]) -> Vec<uuid::Uuid> {
+    let mut ids: Vec<uuid::Uuid> = events.iter().map(|event| event.data_id.0).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    ids
+}
+
+async fn mark_invalid(files: &Files, next: &Next, reason: &str) -> Result<bool, SettleError> {
+    let reason: String = reason.replace('\0', "\u{fffd}").chars().take(1_000).collect();
+    let mut transaction = files.pool.begin().await?;
+    if !set_state(&mut transaction, next, "invalid", Some(&reason), None).await? {
+        return Ok(false);
+    }
+    clear(&mut transaction, next, &next.what()).await?;
+    transaction.commit().await?;
+    tracing::error!(
+        provider = %next.promised.provider, number = next.number, reason,
+        "batch is invalid and credits nobody"
+    );
+    metrics::counter!("tidemark_indexer_batches_total", "state" => "invalid").increment(1);
+    Ok(true)
+}
+
+/// False where somebody else settled it in the meantime.
+async fn set_state(
+    connection: &mut PgConnection,
+    next: &Next,
+    state: &str,
+    reason: Option<&str>,
+    disclosures_cid: Option<&str>,
+) -> Result<bool, sqlx::Error> {
+    let done = sqlx::query(
+        "UPDATE batch SET state = $3, reason = $4, disclosures_cid = $5
+         WHERE provider = $1 AND number = $2 AND state = 'waiting'",
+    )
+    .bind(next.promised.provider.as_slice())
+    .bind(next.number)
+    .bind(state)
+    .bind(reason)
+    .bind(disclosures_cid)
+    .execute(connection)
+    .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// What was kept only until the batch is settled.
+async fn clear(connection: &mut PgConnection, next: &Next, what: &str) -> Result<(), sqlx::Error> {
+    forget(&mut *connection, what).await?;
+    sqlx::query(
+        "DELETE FROM local.mined_event AS m USING chain_log AS l
+         WHERE (m.block_hash, m.log_index) = (l.block_hash, l.log_index) AND l.block_number = $1 AND l.log_index = $2",
+    )
+    .bind(next.cause.block_number)
+    .bind(next.log_index)
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+async fn tails(pool: &PgPool, provider: Address, events: &[Event]) -> Result<HashMap<DataId, Tail>, sqlx::Error> {
+    let mut tails = HashMap::new();
+    for ids in data_ids(events).chunks(stored::ROWS_PER_STATEMENT) {
+        let rows = sqlx::query(
+            "SELECT DISTINCT ON (data_id) data_id, leaf, sequence, kind,
+                 bool_or(kind IN (1, 2)) OVER (PARTITION BY data_id)
+             FROM event WHERE provider = $1 AND data_id = ANY($2) ORDER BY data_id, sequence DESC",
+        )
+        .bind(provider.as_slice())
+        .bind(ids)
+        .fetch_all(pool)
+        .await?;
+        for row in rows {
+            let kind = u8::try_from(row.try_get::<i16, _>(3)?).ok().and_then(EventKind::from_u8);
+            let tail = Tail {
+                leaf: stored::hash(&row, 1)?,
+                sequence: count(&row, 2)?,
+                kind: kind.ok_or_else(|| corrupt("event.kind"))?,
+                judged: row.try_get(4)?,
+            };
+            tails.insert(DataId(row.try_get(0)?), tail);
+        }
+    }
+    Ok(tails)
+}
+
+async fn tasks(pool: &PgPool, events: &[Event]) -> Result<HashMap<u64, TaskTerms>, sqlx::Error> {
+    let mut ids: Vec<i64> = events.iter().filter_map(|event| i64::try_from(event.task_id).ok()).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    let rows = sqlx::query("SELECT task_id, provider, price::text FROM task WHERE task_id = ANY($1)")
+        .bind(ids)
+        .fetch_all(pool)
+        .await?;
+    rows.iter()
+        .map(|row| {
+            Ok((count(row, 0)?, TaskTerms { provider: stored::address(row, 1)?, price: digits(row, 2)? }))
+        })
+        .collect()
+}
+
+/// Checked disclosures of a batch; none where the file is not there, which may be because it was erased.
+async fn disclosures(
+    files: &Files,
+    provider: Address,
+    number: i64,
+    cid: &Cid,
+    events: &[Event],
+) -> Result<Vec<(u32, Checked)>, SettleError> {
+    let what = disclosures_of(provider, number);
+    let bytes = match fetch(&files.pool, &files.store, &what, &cid.to_bytes(), DISCLOSURES_BYTES_MAX).await? {
+        Fetched::File(bytes) => bytes,
+        Fetched::Later | Fetched::Never(_) => return Ok(Vec::new()),
+    };
+    forget(&files.pool, &what).await?;
+    let judge = judge(files, provider, number).await?;
+    let events = events.to_vec();
+    let checked = tokio::task::spawn_blocking(move || match decode_disclosures(bytes) {
+        Ok(disclosures) => check_all(&judge, &events, disclosures),
+        Err(error) => {
+            tracing::warn!(%provider, number, error = chain_of(&error), "disclosures are not a table: none are kept");
+            Vec::new()
+        }
+    })
+    .await?;
+    Ok(checked)
+}
+
+fn check_all(judge: &Judge, events: &[Event], disclosures: Vec<Disclosure>) -> Vec<(u32, Checked)> {
+    use rayon::prelude::*;
+    let mut checked: Vec<(u32, Checked)> = disclosures
+        .into_par_iter()
+        .filter_map(|disclosure| {
+            let event = events.get(disclosure.index as usize)?;
+            Some((event.index, judge.check(event, disclosure)))
+        })
+        .collect();
+    // of two for one event, the first that fits counts
+    checked.sort_by_key(|(index, checked)| (*index, checked.payload.is_none()));
+    checked.dedup_by_key(|(index, _)| *index);
+    checked
+}
+
+async fn judge(files: &Files, provider: Address, number: i64) -> Result<Judge, sqlx::Error> {
+    let name: String = sqlx::query_scalar("SELECT name FROM provider WHERE address = $1")
+        .bind(provider.as_slice())
+        .fetch_one(&files.pool)
+        .await?;
+    let attestors: Vec<Vec<u8>> = sqlx::query_scalar(
+        "SELECT a.attestor FROM provider_attestor AS a JOIN batch AS b ON b.provider = a.provider
+         WHERE b.provider = $1 AND b.number = $2
+           AND (a.block_number, a.log_index) <= (b.block_number, b.log_index)",
+    )
+    .bind(provider.as_slice())
+    .bind(number)
+    .fetch_all(&files.pool)
+    .await?;
+    let attestors = attestors.iter().filter_map(|bytes| Address::try_from(bytes.as_slice()).ok()).collect();
+    Ok(Judge { provider_name: name, verdicts: files.deployment.batch_domain(), attestors })
+}
+
+/// Disclosures that were not there when their batch was settled.
+pub async fn settle_late_disclosures(files: &Files) -> Result<usize, SettleError> {
+    let rows = sqlx::query(
+        "SELECT b.provider, b.number, b.disclosures_cid, f.attempts
+         FROM local.fetch AS f
+         JOIN batch AS b ON f.what = 'disclosures/0x' || encode(b.provider, 'hex') || '/' || b.number
+         WHERE b.state = 'valid' AND f.next_attempt_at <= now() ORDER BY f.next_attempt_at LIMIT $1",
+    )
+    .bind(BATCHES_PER_STEP)
+    .fetch_all(&files.pool)
+    .await?;
+    let mut moved = 0;
+    for row in rows {
+        let (provider, number) = (stored::address(&row, 0)?, row.try_get::<i64, _>(1)?);
+        let cid: Option<String> = row.try_get(2)?;
+        let what = disclosures_of(provider, number);
+        let cid = cid.and_then(|cid| cid.parse::<Cid>().ok());
+        let (Some(cid), true) = (cid, row.try_get::<i64, _>(3)? < LATE_ATTEMPTS_MAX) else {
+            forget(&files.pool, &what).await?;
+            continue;
+        };
+        let events = events_of(&files.pool, provider, number).await?;
+        let disclosures = disclosures(files, provider, number, &cid, &events).await?;
+        if disclosures.is_empty() {
+            continue;
+        }
+        let mut transaction = files.pool.begin().await?;
+        stored::insert_disclosures(&mut transaction, provider, number, &disclosures).await?;
+        let erased: Vec<uuid::Uuid> = sqlx::query_scalar(
+            "SELECT e.data_id FROM event AS e WHERE e.provider = $1 AND e.kind = 5 AND e.data_id IN
+                 (SELECT data_id FROM event WHERE provider = $1 AND number = $2)",
+        )
+        .bind(provider.as_slice())
+        .bind(number)
+        .fetch_all(&mut *transaction)
+        .await?;
+        stored::erase(&mut transaction, provider, &erased).await?;
+        record::refresh(&mut transaction, provider, &data_ids(&events)).await?;
+        transaction.commit().await?;
+        moved += 1;
+    }
+    Ok(moved)
+}
+
+/// The events of a valid batch in index order.
+async fn events_of(pool: &PgPool, provider: Address, number: i64) -> Result<Vec<Event>, sqlx::Error> {
+    let rows = sqlx::query(
+        "SELECT number, index, data_id, sequence, kind, contributor, content_hash, consent_id, commitment, previous,
+             occurred_at::text, task_id::text, reward::text, payee, leaf
+         FROM event WHERE provider = $1 AND number = $2 ORDER BY index",
+    )
+    .bind(provider.as_slice())
+    .bind(number)
+    .fetch_all(pool)
+    .await?;
+    rows.iter().map(|row| Ok(stored::event(row, 0)?.event)).collect()
+}

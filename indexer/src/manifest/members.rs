@@ -1,0 +1,220 @@
+//! Members of dataset versions, and what sales owe to those of them that are paid in points.
+
+use std::collections::BTreeMap;
+
+use alloy::primitives::{Address, B256, U256};
+use sqlx::{PgConnection, Row};
+use tidemark::{
+    dataset::{MEMBERS_BYTES_MAX, MemberRow, decode_members, summarise},
+    ids::DataId,
+};
+
+use super::{
+    Files, SettleError,
+    fetch::{Fetched, fetch, forget},
+    stored::{self, ROWS_PER_STATEMENT, count, digits},
+};
+use crate::ledger::{self, AccountKey, Cause, Kind, PointsMember};
+
+const VERSIONS_PER_STEP: i64 = 64;
+
+/// What the chain says of a version.
+#[derive(Clone, Debug)]
+struct Promised {
+    ip_id: U256,
+    version: i64,
+    root: B256,
+    member_count: u64,
+    total_weight: u128,
+    points_weight: u128,
+}
+
+fn check(promised: &Promised, rows: &[MemberRow]) -> Result<(), String> {
+    let summary = summarise(rows).map_err(|error| error.to_string())?;
+    let differs = |what: &str, expected: String, actual: String| match expected == actual {
+        true => Ok(()),
+        false => Err(format!("{what}: expected {expected} as registered, got {actual}")),
+    };
+    differs("member count", promised.member_count.to_string(), rows.len().to_string())?;
+    differs("root", promised.root.to_string(), summary.tree.root().to_string())?;
+    differs("total weight", promised.total_weight.to_string(), summary.total_weight.to_string())?;
+    differs("points weight", promised.points_weight.to_string(), summary.points_weight.to_string())
+}
+
+/// Settles versions whose members manifest is due, then the sales that waited for them.
+pub async fn settle(files: &Files) -> Result<usize, SettleError> {
+    let rows = sqlx::query(
+        "SELECT v.ip_id::text, v.version, v.root, v.member_count, v.total_weight::text, v.points_weight::text,
+             v.manifest_cid
+         FROM dataset_version AS v LEFT JOIN local.fetch AS f ON f.what = 'members/' || v.ip_id || '/' || v.version
+         WHERE v.state = 'waiting' AND (f.next_attempt_at IS NULL OR f.next_attempt_at <= now())
+         ORDER BY v.block_number, v.ip_id, v.version LIMIT $1",
+    )
+    .bind(VERSIONS_PER_STEP)
+    .fetch_all(&files.pool)
+    .await?;
+    let mut moved = 0;
+    for row in &rows {
+        let promised = Promised {
+            ip_id: digits(row, 0)?,
+            version: row.try_get(1)?,
+            root: stored::hash(row, 2)?,
+            member_count: count(row, 3)?,
+            total_weight: digits(row, 4)?,
+            points_weight: digits(row, 5)?,
+        };
+        moved += usize::from(settle_version(files, promised, row.try_get(6)?).await?);
+    }
+    if moved > 0 {
+        let mut transaction = files.pool.begin().await?;
+        settle_sales(&mut transaction).await?;
+        transaction.commit().await?;
+    }
+    Ok(moved)
+}
+
+async fn settle_version(files: &Files, promised: Promised, cid: Vec<u8>) -> Result<bool, SettleError> {
+    let what = format!("members/{}/{}", promised.ip_id, promised.version);
+    let verified = match fetch(&files.pool, &files.store, &what, &cid, MEMBERS_BYTES_MAX).await? {
+        Fetched::Later => return Ok(false),
+        Fetched::Never(reason) => Err(reason),
+        Fetched::File(bytes) => {
+            let promised = promised.clone();
+            tokio::task::spawn_blocking(move || {
+                let rows = decode_members(bytes).map_err(|error| error.to_string())?;
+                check(&promised, &rows)?;
+                Ok::<_, String>(rows)
+            })
+            .await?
+        }
+    };
+    let (state, reason, rows) = match verified {
+        Ok(rows) => ("valid", None, rows),
+        Err(reason) => ("invalid", Some(reason.replace('\0', "\u{fffd}")), Vec::new()),
+    };
+    let mut transaction = files.pool.begin().await?;
+    sqlx::query(
+        "UPDATE dataset_version SET state = $3, reason = $4
+         WHERE ip_id = $1::text::numeric AND version = $2 AND state = 'waiting'",
+    )
+    .bind(promised.ip_id.to_string())
+    .bind(promised.version)
+    .bind(state)
+    .bind(&reason)
+    .execute(&mut *transaction)
+    .await?;
+    insert_members(&mut transaction, &promised, &rows).await?;
+    forget(&mut *transaction, &what).await?;
+    transaction.commit().await?;
+    match reason {
+        None => tracing::info!(ip_id = %promised.ip_id, version = promised.version, members = rows.len(), "dataset version is valid"),
+        Some(reason) => {
+            tracing::error!(ip_id = %promised.ip_id, version = promised.version, reason, "dataset version is invalid");
+        }
+    }
+    Ok(true)
+}
+
+async fn insert_members(
+    connection: &mut PgConnection,
+    promised: &Promised,
+    rows: &[MemberRow],
+) -> Result<(), sqlx::Error> {
+    let positions: Vec<i64> = (0i64..).take(rows.len()).collect();
+    for (rows, positions) in rows.chunks(ROWS_PER_STATEMENT).zip(positions.chunks(ROWS_PER_STATEMENT)) {
+        sqlx::query(
+            "INSERT INTO dataset_member
+                 (ip_id, version, position, data_id, contributor, consent_id, payee, weight, content_hash,
+                  ciphertext_cid, key_cid, batch_number, event_index, leaf)
+             SELECT $1::text::numeric, $2, position, data_id, contributor, consent_id, payee, weight::numeric,
+                  content_hash, ciphertext_cid, key_cid, batch_number::numeric, event_index, leaf
+             FROM unnest($3::bigint[], $4::uuid[], $5::bytea[], $6::bytea[], $7::bytea[], $8::text[], $9::bytea[],
+                  $10::text[], $11::text[], $12::text[], $13::bigint[], $14::bytea[])
+                 AS row (position, data_id, contributor, consent_id, payee, weight, content_hash, ciphertext_cid,
+                  key_cid, batch_number, event_index, leaf)",
+        )
+        .bind(promised.ip_id.to_string())
+        .bind(promised.version)
+        .bind(positions)
+        .bind(rows.iter().map(|row| row.member.data_id.0).collect::<Vec<_>>())
+        .bind(rows.iter().map(|row| row.member.contributor.as_slice()).collect::<Vec<_>>())
+        .bind(rows.iter().map(|row| row.member.consent_id.0.as_slice()).collect::<Vec<_>>())
+        .bind(rows.iter().map(|row| row.member.payee.as_slice()).collect::<Vec<_>>())
+        .bind(rows.iter().map(|row| row.member.weight.to_string()).collect::<Vec<_>>())
+        .bind(rows.iter().map(|row| row.content_hash.0.as_slice()).collect::<Vec<_>>())
+        .bind(rows.iter().map(|row| row.ciphertext_cid.to_string()).collect::<Vec<_>>())
+        .bind(rows.iter().map(|row| row.key_cid.to_string()).collect::<Vec<_>>())
+        .bind(rows.iter().map(|row| row.batch_number.to_string()).collect::<Vec<_>>())
+        .bind(rows.iter().map(|row| i64::from(row.event_index)).collect::<Vec<_>>())
+        .bind(rows.iter().map(|row| row.member.leaf().to_vec()).collect::<Vec<_>>())
+        .execute(&mut *connection)
+        .await?;
+    }
+    Ok(())
+}
+
+/// Posts the points share of final sales whose version is settled, in the order of the chain.
+pub async fn settle_sales(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    let rows = sqlx::query(
+        "SELECT s.license_id::text, s.ip_id::text, s.version, s.points_share::text, s.block_number, s.block_time,
+             s.tx_hash, v.state, d.provider
+         FROM sale AS s JOIN dataset_version AS v USING (ip_id, version) JOIN dataset AS d USING (ip_id)
+         WHERE s.points_state = 'waiting' AND v.state <> 'waiting' ORDER BY s.block_number, s.log_index",
+    )
+    .fetch_all(&mut *connection)
+    .await?;
+    let mut members_of = BTreeMap::<(String, i64), Vec<PointsMember>>::new();
+    for row in &rows {
+        let license_id: U256 = digits(row, 0)?;
+        let (ip_id, version): (String, i64) = (row.try_get(1)?, row.try_get(2)?);
+        let cause = Cause { block_number: row.try_get(4)?, block_time: row.try_get(5)?, tx_hash: row.try_get(6)? };
+        let provider = stored::address(row, 8)?;
+        let mut postings = None;
+        if row.try_get::<String, _>(7)? == "valid" {
+            let key = (ip_id.clone(), version);
+            if !members_of.contains_key(&key) {
+                members_of.insert(key.clone(), points_members(connection, &ip_id, version).await?);
+            }
+            let members = members_of.get(&key).map(Vec::as_slice).unwrap_or_default();
+            postings = ledger::royalties(license_id, digits(row, 3)?, members);
+        }
+        let points_state = if postings.is_some() { "posted" } else { "invalid" };
+        sqlx::query("UPDATE sale SET points_state = $2 WHERE license_id = $1::text::numeric")
+            .bind(license_id.to_string())
+            .bind(points_state)
+            .execute(&mut *connection)
+            .await?;
+        if let Some(postings) = postings {
+            ledger::post(connection, provider, Kind::Royalty, &cause, &postings).await?;
+            let credited: Vec<AccountKey> =
+                postings.iter().map(|posting| AccountKey { provider, key: posting.account }).collect();
+            ledger::settle_redemptions(connection, &credited).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn points_members(
+    connection: &mut PgConnection,
+    ip_id: &str,
+    version: i64,
+) -> Result<Vec<PointsMember>, sqlx::Error> {
+    let rows = sqlx::query(
+        "SELECT data_id, contributor, weight::text FROM dataset_member
+         WHERE ip_id = $1::text::numeric AND version = $2 AND payee = $3 ORDER BY position",
+    )
+    .bind(ip_id)
+    .bind(version)
+    .bind(Address::ZERO.as_slice())
+    .fetch_all(connection)
+    .await?;
+    rows.iter()
+        .map(|row| {
+            Ok(PointsMember {
+                data_id: DataId(row.try_get(0)?),
+                contributor: stored::hash(row, 1)?,
+                weight: digits(row, 2)?,
+            })
+        })
+        .collect()
+}

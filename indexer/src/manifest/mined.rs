@@ -1,0 +1,118 @@
+//! Events of batches that are mined but not final: for readers who do not want to wait, gone with their block in a reorg.
+
+use std::collections::HashSet;
+
+use alloy::{
+    primitives::Address,
+    sol_types::SolEvent,
+};
+use sqlx::types::Json;
+use tidemark::{contracts::ProvenanceLog::BatchAnchored, manifest::Manifest};
+
+use super::{Files, SettleError, verify::{Promised, check_header}};
+use crate::project::{Placed, Said};
+
+/// Larger manifests show their events at finality only.
+const BYTES_MAX: u64 = 8 << 20;
+const LOGS_PER_STEP: i64 = 16;
+/// Remembered logs; the oldest go when there are more.
+const TRIED_MAX: usize = 10_000;
+
+/// Which mined batches were looked at already.
+#[derive(Debug, Default)]
+pub struct Mined {
+    tried: HashSet<(Vec<u8>, i64)>,
+}
+
+impl Mined {
+    /// Shows events of newly mined batches. What can't be fetched now waits for finality.
+    pub async fn preview(&mut self, files: &Files) -> Result<(), SettleError> {
+        let rows = sqlx::query(
+            "SELECT l.block_number, l.block_hash, l.block_time, l.log_index, l.tx_hash, l.address, l.topics, l.data
+             FROM chain_log AS l, local.cursor AS c
+             WHERE l.block_number > c.applied_number AND l.address = $1 AND l.topics[1] = $2
+               AND NOT EXISTS (SELECT 1 FROM local.mined_event AS m
+                   WHERE (m.block_hash, m.log_index) = (l.block_hash, l.log_index))
+             ORDER BY l.block_number, l.log_index LIMIT $3",
+        )
+        .bind(files.deployment.provenance_log.as_slice())
+        .bind(BatchAnchored::SIGNATURE_HASH.as_slice())
+        .bind(LOGS_PER_STEP)
+        .fetch_all(&files.pool)
+        .await?;
+        if self.tried.len() > TRIED_MAX {
+            self.tried.clear();
+        }
+        for row in &rows {
+            let placed = Placed::from_row(row)?;
+            if !self.tried.insert((placed.block_hash.clone(), placed.log_index)) {
+                continue;
+            }
+            show(files, &placed).await?;
+        }
+        Ok(())
+    }
+}
+
+async fn show(files: &Files, placed: &Placed) -> Result<(), SettleError> {
+    let Some(Said::Log(tidemark::contracts::ProvenanceLog::ProvenanceLogEvents::BatchAnchored(anchored))) =
+        placed.said(&files.deployment)
+    else {
+        return Ok(());
+    };
+    let Ok(cid) = cid::Cid::try_from(anchored.manifestCid.as_ref()) else { return Ok(()) };
+    let Ok(bytes) = files.store.get(&cid, BYTES_MAX).await else { return Ok(()) };
+    let promised = Promised {
+        provider: anchored.provider,
+        number: anchored.number,
+        root: anchored.root,
+        event_count: u64::from(anchored.eventCount),
+        points_total: anchored.pointsTotal,
+        wallet_total: anchored.walletTotal,
+        debits: anchored
+            .debits
+            .iter()
+            .map(|debit| tidemark::batch::Debit { task_id: debit.taskId, amount: debit.amount })
+            .collect(),
+    };
+    let events = tokio::task::spawn_blocking(move || {
+        let manifest = Manifest::decode(bytes).ok()?;
+        check_header(&promised, &manifest).ok()?;
+        Some(manifest.events)
+    })
+    .await?;
+    let (Some(events), Ok(number)) = (events, i64::try_from(anchored.number)) else { return Ok(()) };
+    insert(files, placed, anchored.provider, number, &events).await
+}
+
+async fn insert(
+    files: &Files,
+    placed: &Placed,
+    provider: Address,
+    number: i64,
+    events: &[tidemark::event::Event],
+) -> Result<(), SettleError> {
+    for chunk in events.chunks(super::stored::ROWS_PER_STATEMENT) {
+        let inserted = sqlx::query(
+            "INSERT INTO local.mined_event
+                 (block_hash, log_index, provider, number, index, data_id, sequence, event)
+             SELECT $1, $2, $3, $4, index, data_id, sequence, event
+             FROM unnest($5::bigint[], $6::uuid[], $7::bigint[], $8::jsonb[]) AS row (index, data_id, sequence, event)
+             WHERE EXISTS (SELECT 1 FROM chain_log WHERE block_hash = $1 AND log_index = $2)
+             ON CONFLICT DO NOTHING",
+        )
+        .bind(&placed.block_hash)
+        .bind(placed.log_index)
+        .bind(provider.as_slice())
+        .bind(number)
+        .bind(chunk.iter().map(|event| i64::from(event.index)).collect::<Vec<_>>())
+        .bind(chunk.iter().map(|event| event.data_id.0).collect::<Vec<_>>())
+        .bind(chunk.iter().map(|event| i64::from(event.sequence)).collect::<Vec<_>>())
+        .bind(chunk.iter().map(Json).collect::<Vec<_>>())
+        .execute(&files.pool)
+        .await?;
+        tracing::debug!(number, rows = inserted.rows_affected(), "events of a mined batch are shown");
+    }
+    Ok(())
+}
+

@@ -1,0 +1,487 @@
+//! What each log does to the tables.
+
+use alloy::primitives::{Address, U256};
+use serde_json::json;
+use sqlx::PgConnection;
+use tidemark::{
+    contracts::{
+        ConsentRegistry::ConsentRegistryEvents,
+        IPRegistry::IPRegistryEvents,
+        LicenseRegistry::{LicenseRegistryEvents, LicenseSold, OfferPublished},
+        PointsTreasury::PointsTreasuryEvents,
+        ProvenanceLog::{BatchAnchored, ProvenanceLogEvents},
+        RewardPool::RewardPoolEvents,
+    },
+    ids::DataId,
+};
+
+use super::{Placed, Said};
+use crate::ledger::AccountKey;
+
+type Done = Result<(), sqlx::Error>;
+
+/// A log on its way into the tables.
+pub struct At<'a> {
+    /// Inside the range's transaction.
+    pub connection: &'a mut PgConnection,
+    /// The log with its place.
+    pub placed: &'a Placed,
+}
+
+/// A sequential number that the contracts count up from 0 or 1.
+fn number(value: u64) -> Result<i64, sqlx::Error> {
+    i64::try_from(value).map_err(|error| sqlx::Error::Encode(Box::new(error)))
+}
+
+/// Postgres text holds everything but NUL.
+fn text(value: &str) -> String {
+    value.replace('\0', "\u{fffd}")
+}
+
+fn data_id(bytes: [u8; 16]) -> uuid::Uuid {
+    DataId::from_bytes(bytes).0
+}
+
+/// Applies one log; gives the points account that a redemption is for.
+pub async fn apply(at: At<'_>, said: Said) -> Result<Option<AccountKey>, sqlx::Error> {
+    match said {
+        Said::Log(said) => provenance(at, said).await?,
+        Said::Pool(said) => reward_pool(at, said).await?,
+        Said::Consents(said) => consents(at, said).await?,
+        Said::Ip(said) => ip(at, said).await?,
+        Said::Licenses(said) => licenses(at, said).await?,
+        Said::Treasury(said) => return treasury(at, said).await,
+    }
+    Ok(None)
+}
+
+async fn provenance(at: At<'_>, said: ProvenanceLogEvents) -> Done {
+    let At { connection, placed } = at;
+    match said {
+        ProvenanceLogEvents::ProviderRegistered(e) => {
+            sqlx::query(
+                "INSERT INTO provider
+                     (address, name, attestor, points_treasury, token, block_number, block_time, tx_hash)
+                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+            )
+            .bind(e.provider.as_slice())
+            .bind(text(&e.name))
+            .bind(e.attestor.as_slice())
+            .bind(e.pointsTreasury.as_slice())
+            .bind(e.token.as_slice())
+            .bind(placed.block_number)
+            .bind(placed.block_time)
+            .bind(&placed.tx_hash)
+            .execute(&mut *connection)
+            .await?;
+            attestor(At { connection, placed }, e.provider, e.attestor).await
+        }
+        ProvenanceLogEvents::AttestorChanged(e) => {
+            sqlx::query("UPDATE provider SET attestor = $2 WHERE address = $1")
+                .bind(e.provider.as_slice())
+                .bind(e.attestor.as_slice())
+                .execute(&mut *connection)
+                .await?;
+            attestor(At { connection, placed }, e.provider, e.attestor).await
+        }
+        ProvenanceLogEvents::BatchAnchored(e) => batch(At { connection, placed }, e).await,
+        _ => Ok(()),
+    }
+}
+
+async fn attestor(at: At<'_>, provider: Address, attestor: Address) -> Done {
+    sqlx::query(
+        "INSERT INTO provider_attestor (provider, block_number, log_index, attestor) VALUES ($1, $2, $3, $4)",
+    )
+    .bind(provider.as_slice())
+    .bind(at.placed.block_number)
+    .bind(at.placed.log_index)
+    .bind(attestor.as_slice())
+    .execute(at.connection)
+    .await?;
+    Ok(())
+}
+
+async fn batch(at: At<'_>, e: BatchAnchored) -> Done {
+    let debits: Vec<_> =
+        e.debits.iter().map(|debit| json!({ "task_id": debit.taskId, "amount": debit.amount.to_string() })).collect();
+    sqlx::query(
+        "INSERT INTO batch
+             (provider, number, root, event_count, points_total, wallet_total, debits, manifest_cid, attestor,
+              block_number, block_hash, block_time, log_index, tx_hash)
+         VALUES ($1, $2, $3, $4, $5::text::numeric, $6::text::numeric, $7, $8, $9, $10, $11, $12, $13, $14)",
+    )
+    .bind(e.provider.as_slice())
+    .bind(number(e.number)?)
+    .bind(e.root.as_slice())
+    .bind(i64::from(e.eventCount))
+    .bind(e.pointsTotal.to_string())
+    .bind(e.walletTotal.to_string())
+    .bind(serde_json::Value::from(debits))
+    .bind(e.manifestCid.as_ref())
+    .bind(e.attestor.as_slice())
+    .bind(at.placed.block_number)
+    .bind(&at.placed.block_hash)
+    .bind(at.placed.block_time)
+    .bind(at.placed.log_index)
+    .bind(&at.placed.tx_hash)
+    .execute(at.connection)
+    .await?;
+    Ok(())
+}
+
+async fn reward_pool(at: At<'_>, said: RewardPoolEvents) -> Done {
+    let At { connection, placed } = at;
+    let moved = match said {
+        RewardPoolEvents::TaskCreated(e) => {
+            sqlx::query(
+                "INSERT INTO task
+                     (task_id, provider, sponsor, price, closes_at, terms_hash, uri, block_number, block_time, tx_hash)
+                 VALUES ($1, $2, $3, $4::text::numeric, $5::text::numeric, $6, $7, $8, $9, $10)",
+            )
+            .bind(number(e.taskId)?)
+            .bind(e.provider.as_slice())
+            .bind(e.sponsor.as_slice())
+            .bind(e.price.to_string())
+            .bind(e.closesAt.to_string())
+            .bind(e.termsHash.as_slice())
+            .bind(text(&e.uri))
+            .bind(placed.block_number)
+            .bind(placed.block_time)
+            .bind(&placed.tx_hash)
+            .execute(connection)
+            .await?;
+            return Ok(());
+        }
+        RewardPoolEvents::RewardClaimed(e) => {
+            sqlx::query(
+                "INSERT INTO reward_claim
+                     (provider, number, index, payee, data_id, amount, block_number, block_time, tx_hash)
+                 VALUES ($1, $2, $3, $4, $5, $6::text::numeric, $7, $8, $9)",
+            )
+            .bind(e.provider.as_slice())
+            .bind(number(e.number)?)
+            .bind(i64::from(e.index))
+            .bind(e.payee.as_slice())
+            .bind(data_id(e.dataId.0))
+            .bind(e.amount.to_string())
+            .bind(placed.block_number)
+            .bind(placed.block_time)
+            .bind(&placed.tx_hash)
+            .execute(connection)
+            .await?;
+            return Ok(());
+        }
+        RewardPoolEvents::TaskFunded(e) => {
+            ("UPDATE task SET funded = funded + $2::text::numeric WHERE task_id = $1", e.taskId, e.amount)
+        }
+        RewardPoolEvents::TaskDebited(e) => {
+            ("UPDATE task SET debited = debited + $2::text::numeric WHERE task_id = $1", e.taskId, e.amount)
+        }
+        RewardPoolEvents::TaskRefunded(e) => {
+            ("UPDATE task SET refunded = refunded + $2::text::numeric WHERE task_id = $1", e.taskId, e.amount)
+        }
+        // a contract of a later version may say more
+        #[allow(unreachable_patterns)]
+        _ => return Ok(()),
+    };
+    let (sql, task_id, amount) = moved;
+    sqlx::query(sql).bind(number(task_id)?).bind(amount.to_string()).execute(connection).await?;
+    Ok(())
+}
+
+async fn consents(at: At<'_>, said: ConsentRegistryEvents) -> Done {
+    let At { connection, placed } = at;
+    match said {
+        ConsentRegistryEvents::PolicyPublished(e) => {
+            sqlx::query(
+                "INSERT INTO policy (provider, policy_hash, version, uri, block_number, block_time, tx_hash)
+                 VALUES ($1, $2, $3, $4, $5, $6, $7)",
+            )
+            .bind(e.provider.as_slice())
+            .bind(e.policyHash.as_slice())
+            .bind(text(&e.version))
+            .bind(text(&e.uri))
+            .bind(placed.block_number)
+            .bind(placed.block_time)
+            .bind(&placed.tx_hash)
+            .execute(connection)
+            .await?;
+        }
+        ConsentRegistryEvents::ConsentWithdrawn(e) => {
+            sqlx::query(
+                "INSERT INTO consent_withdrawal (consent_id, provider, by, block_number, block_time, tx_hash)
+                 VALUES ($1, $2, $3, $4, $5, $6)",
+            )
+            .bind(e.consentId.as_slice())
+            .bind(e.provider.as_slice())
+            .bind(e.by.as_slice())
+            .bind(placed.block_number)
+            .bind(placed.block_time)
+            .bind(&placed.tx_hash)
+            .execute(connection)
+            .await?;
+        }
+        #[allow(unreachable_patterns)]
+        _ => {}
+    }
+    Ok(())
+}
+
+async fn ip(at: At<'_>, said: IPRegistryEvents) -> Done {
+    let At { connection, placed } = at;
+    match said {
+        IPRegistryEvents::DatasetRegistered(e) => {
+            sqlx::query(
+                "INSERT INTO dataset (ip_id, provider, name, holder, block_number, block_time, tx_hash)
+                 VALUES ($1::text::numeric, $2, $3, $2, $4, $5, $6)",
+            )
+            .bind(e.ipId.to_string())
+            .bind(e.provider.as_slice())
+            .bind(text(&e.name))
+            .bind(placed.block_number)
+            .bind(placed.block_time)
+            .bind(&placed.tx_hash)
+            .execute(connection)
+            .await?;
+        }
+        IPRegistryEvents::VersionRegistered(e) => {
+            sqlx::query(
+                "INSERT INTO dataset_version
+                     (ip_id, version, root, member_count, total_weight, points_weight, manifest_cid, attestor,
+                      block_number, block_time, tx_hash)
+                 VALUES ($1::text::numeric, $2, $3, $4, $5::text::numeric, $6::text::numeric, $7, $8, $9, $10, $11)",
+            )
+            .bind(e.ipId.to_string())
+            .bind(i64::from(e.version))
+            .bind(e.root.as_slice())
+            .bind(i64::from(e.memberCount))
+            .bind(e.totalWeight.to_string())
+            .bind(e.pointsWeight.to_string())
+            .bind(e.manifestCid.as_ref())
+            .bind(e.attestor.as_slice())
+            .bind(placed.block_number)
+            .bind(placed.block_time)
+            .bind(&placed.tx_hash)
+            .execute(connection)
+            .await?;
+        }
+        IPRegistryEvents::VersionWithdrawn(e) => {
+            // the first report stands
+            sqlx::query(
+                "UPDATE dataset_version SET withdrawn_data_id = coalesce(withdrawn_data_id, $3)
+                 WHERE ip_id = $1::text::numeric AND version = $2",
+            )
+            .bind(e.ipId.to_string())
+            .bind(i64::from(e.version))
+            .bind(data_id(e.dataId.0))
+            .execute(connection)
+            .await?;
+        }
+        IPRegistryEvents::ContributionRegistered(e) => {
+            sqlx::query(
+                "INSERT INTO contribution (ip_id, provider, number, data_id, holder, block_number, block_time, tx_hash)
+                 VALUES ($1::text::numeric, $2, $3, $4, $5, $6, $7, $8)",
+            )
+            .bind(e.ipId.to_string())
+            .bind(e.provider.as_slice())
+            .bind(number(e.number)?)
+            .bind(data_id(e.dataId.0))
+            .bind(e.owner.as_slice())
+            .bind(placed.block_number)
+            .bind(placed.block_time)
+            .bind(&placed.tx_hash)
+            .execute(connection)
+            .await?;
+        }
+        IPRegistryEvents::Transfer(e) => {
+            for sql in [
+                "UPDATE dataset SET holder = $2 WHERE ip_id = $1::text::numeric",
+                "UPDATE contribution SET holder = $2 WHERE ip_id = $1::text::numeric",
+            ] {
+                sqlx::query(sql).bind(e.tokenId.to_string()).bind(e.to.as_slice()).execute(&mut *connection).await?;
+            }
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+async fn licenses(at: At<'_>, said: LicenseRegistryEvents) -> Done {
+    let At { connection, placed } = at;
+    match said {
+        LicenseRegistryEvents::OfferPublished(e) => offer(At { connection, placed }, e).await?,
+        LicenseRegistryEvents::OfferClosed(e) => {
+            sqlx::query("UPDATE offer SET open = FALSE WHERE offer_id = $1")
+                .bind(number(e.offerId)?)
+                .execute(connection)
+                .await?;
+        }
+        LicenseRegistryEvents::LicenseSold(e) => sale(At { connection, placed }, e).await?,
+        LicenseRegistryEvents::LicenseRevoked(e) => {
+            sqlx::query(
+                "UPDATE license SET revocation_cause = $2, revoked_at = $3 WHERE license_id = $1::text::numeric",
+            )
+            .bind(e.licenseId.to_string())
+            .bind(text(&e.cause))
+            .bind(placed.block_time)
+            .execute(connection)
+            .await?;
+        }
+        LicenseRegistryEvents::RoyaltyClaimed(e) => {
+            sqlx::query(
+                "INSERT INTO royalty_claim
+                     (ip_id, version, data_id, block_number, log_index, payee, amount, block_time, tx_hash)
+                 VALUES ($1::text::numeric, $2, $3, $4, $5, $6, $7::text::numeric, $8, $9)",
+            )
+            .bind(e.ipId.to_string())
+            .bind(i64::from(e.version))
+            .bind(data_id(e.dataId.0))
+            .bind(placed.block_number)
+            .bind(placed.log_index)
+            .bind(e.payee.as_slice())
+            .bind(e.amount.to_string())
+            .bind(placed.block_time)
+            .bind(&placed.tx_hash)
+            .execute(connection)
+            .await?;
+        }
+        LicenseRegistryEvents::Transfer(e) => {
+            license_transfer(At { connection, placed }, e.tokenId, e.from, e.to).await?;
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+async fn offer(at: At<'_>, e: OfferPublished) -> Done {
+    let terms = e.terms;
+    sqlx::query(
+        "INSERT INTO offer
+             (offer_id, ip_id, price, duration, purposes, seats, contributor_bps, transferable, ai_training, legal_hash,
+              legal_uri, block_number, block_time, tx_hash)
+         VALUES ($1, $2::text::numeric, $3::text::numeric, $4::text::numeric, $5, $6, $7, $8, $9, $10, $11, $12, $13,
+              $14)",
+    )
+    .bind(number(e.offerId)?)
+    .bind(e.ipId.to_string())
+    .bind(terms.price.to_string())
+    .bind(terms.duration.to_string())
+    .bind(i64::from(terms.purposes))
+    .bind(i64::from(terms.seats))
+    .bind(i32::from(terms.contributorBps))
+    .bind(terms.transferable)
+    .bind(terms.aiTraining)
+    .bind(terms.legalHash.as_slice())
+    .bind(text(&terms.legalUri))
+    .bind(at.placed.block_number)
+    .bind(at.placed.block_time)
+    .bind(&at.placed.tx_hash)
+    .execute(at.connection)
+    .await?;
+    Ok(())
+}
+
+async fn sale(at: At<'_>, e: LicenseSold) -> Done {
+    let At { connection, placed } = at;
+    sqlx::query(
+        "INSERT INTO license
+             (license_id, ip_id, version, offer_id, holder, starts_at, ends_at, block_number, block_time, tx_hash)
+         VALUES ($1::text::numeric, $2::text::numeric, $3, $4, $5, $6::text::numeric, $7::text::numeric, $8, $9, $10)",
+    )
+    .bind(e.licenseId.to_string())
+    .bind(e.ipId.to_string())
+    .bind(i64::from(e.version))
+    .bind(number(e.offerId)?)
+    .bind(e.buyer.as_slice())
+    .bind(e.startsAt.to_string())
+    .bind(e.endsAt.to_string())
+    .bind(placed.block_number)
+    .bind(placed.block_time)
+    .bind(&placed.tx_hash)
+    .execute(&mut *connection)
+    .await?;
+    // without a points share there is nothing to post
+    let points_state = if e.pointsShare == 0 { "posted" } else { "waiting" };
+    sqlx::query(
+        "INSERT INTO sale
+             (license_id, ip_id, version, buyer, price, provider_share, points_share, wallet_share, points_state,
+              block_number, log_index, block_time, tx_hash)
+         VALUES ($1::text::numeric, $2::text::numeric, $3, $4, $5::text::numeric, $6::text::numeric, $7::text::numeric,
+              $8::text::numeric, $9, $10, $11, $12, $13)",
+    )
+    .bind(e.licenseId.to_string())
+    .bind(e.ipId.to_string())
+    .bind(i64::from(e.version))
+    .bind(e.buyer.as_slice())
+    .bind(e.price.to_string())
+    .bind(e.providerShare.to_string())
+    .bind(e.pointsShare.to_string())
+    .bind(e.walletShare.to_string())
+    .bind(points_state)
+    .bind(placed.block_number)
+    .bind(placed.log_index)
+    .bind(placed.block_time)
+    .bind(&placed.tx_hash)
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+async fn license_transfer(at: At<'_>, license_id: U256, from: Address, to: Address) -> Done {
+    let At { connection, placed } = at;
+    sqlx::query(
+        "INSERT INTO license_transfer (license_id, block_number, log_index, sender, recipient, block_time, tx_hash)
+         VALUES ($1::text::numeric, $2, $3, $4, $5, $6, $7)",
+    )
+    .bind(license_id.to_string())
+    .bind(placed.block_number)
+    .bind(placed.log_index)
+    .bind(from.as_slice())
+    .bind(to.as_slice())
+    .bind(placed.block_time)
+    .bind(&placed.tx_hash)
+    .execute(&mut *connection)
+    .await?;
+    sqlx::query("UPDATE license SET holder = $2 WHERE license_id = $1::text::numeric")
+        .bind(license_id.to_string())
+        .bind(to.as_slice())
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+async fn treasury(at: At<'_>, said: PointsTreasuryEvents) -> Result<Option<AccountKey>, sqlx::Error> {
+    let PointsTreasuryEvents::PointsRedeemed(e) = said else { return Ok(None) };
+    if e.amount == 0 {
+        // our treasury refuses it; another provider's contract may not
+        return Ok(None);
+    }
+    let At { connection, placed } = at;
+    // a treasury is the provider's that named it first
+    let provider: Option<Vec<u8>> = sqlx::query_scalar(
+        "INSERT INTO points_redeemed
+             (treasury, payout_id, provider, account, amount, recipient, state, block_number, log_index, block_time,
+              tx_hash)
+         SELECT $1, $2, address, $3, $4::text::numeric, $5, 'waiting', $6, $7, $8, $9 FROM (
+             SELECT p.address FROM provider AS p JOIN provider_attestor AS a ON a.provider = p.address
+             WHERE p.points_treasury = $1 ORDER BY a.block_number, a.log_index LIMIT 1
+         ) AS first
+         ON CONFLICT DO NOTHING
+         RETURNING provider",
+    )
+    .bind(placed.log.address.as_slice())
+    .bind(e.payoutId.as_slice())
+    .bind(e.account.as_slice())
+    .bind(e.amount.to_string())
+    .bind(e.to.as_slice())
+    .bind(placed.block_number)
+    .bind(placed.log_index)
+    .bind(placed.block_time)
+    .bind(&placed.tx_hash)
+    .fetch_optional(connection)
+    .await?;
+    Ok(provider
+        .and_then(|provider| Address::try_from(provider.as_slice()).ok())
+        .map(|provider| AccountKey { provider, key: e.account }))
+}

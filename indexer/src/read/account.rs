@@ -1,0 +1,173 @@
+//! Points accounts: balance and statement of a per-record pseudonym.
+
+use alloy::primitives::{Address, B256};
+use serde::Serialize;
+use sqlx::{PgConnection, Row, postgres::PgRow};
+use tidemark::ids::DataId;
+use utoipa::ToSchema;
+
+use super::{
+    ProviderRef, ReadError, address_text, hash_text, number,
+    page::{Page, Place, cut},
+    rfc3339,
+};
+
+/// One transfer of the ledger, from the contributor's side.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct TransferView {
+    /// Names its cause; unique.
+    pub id: String,
+    /// reward, royalty or redeem.
+    pub cause: String,
+    /// `credit`: the account gained · `debit`: it was paid out.
+    pub side: String,
+    /// Payment-token units.
+    pub amount: String,
+    /// The account: a per-record pseudonym.
+    pub account: String,
+    /// Whose reward or royalty.
+    pub data_id: Option<String>,
+    /// Height of the cause.
+    pub block_number: u64,
+    /// RFC 3339.
+    pub block_time: String,
+    /// The cause's transaction.
+    pub tx_hash: String,
+}
+
+/// Balance of one account.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct AccountBalance {
+    /// The pseudonym.
+    pub account: String,
+    /// Who owes the points; none where nothing was ever posted.
+    pub provider: Option<ProviderRef>,
+    /// Payment-token units now.
+    pub balance: String,
+    /// Ever credited.
+    pub credited: String,
+    /// Ever paid out.
+    pub debited: String,
+}
+
+/// An account with its statement, newest first.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct AccountView {
+    /// Its balance.
+    #[serde(flatten)]
+    pub balance: AccountBalance,
+    /// Newest first.
+    pub transfers: Vec<TransferView>,
+    /// For the page after.
+    pub next_cursor: Option<String>,
+}
+
+fn transfer(row: &PgRow) -> Result<TransferView, sqlx::Error> {
+    let cause: String = row.try_get(1)?;
+    let side = if cause == "redeem" { "debit" } else { "credit" };
+    Ok(TransferView {
+        id: row.try_get(0)?,
+        side: side.to_owned(),
+        cause,
+        amount: row.try_get(2)?,
+        account: hash_text(row, 3)?,
+        data_id: row.try_get::<Option<uuid::Uuid>, _>(4)?.map(|id| id.to_string()),
+        block_number: number(row, 5)?,
+        block_time: rfc3339(row.try_get(6)?),
+        tx_hash: hash_text(row, 7)?,
+    })
+}
+
+/// Balances of accounts, in the order asked; of one provider where given. Unknown accounts have 0.
+pub async fn balances(
+    connection: &mut PgConnection,
+    provider: Option<Address>,
+    keys: &[B256],
+) -> Result<Vec<AccountBalance>, ReadError> {
+    let bytes: Vec<&[u8]> = keys.iter().map(|key| key.as_slice()).collect();
+    let rows = sqlx::query(
+        "SELECT a.key, a.provider, p.name, a.balance::text,
+             coalesce(sum(t.amount) FILTER (WHERE t.cause <> 'redeem'), 0)::text,
+             coalesce(sum(t.amount) FILTER (WHERE t.cause = 'redeem'), 0)::text
+         FROM ledger_account AS a JOIN provider AS p ON p.address = a.provider
+         LEFT JOIN ledger_transfer AS t ON t.provider = a.provider AND t.account = a.key
+         WHERE a.kind = 'contributor' AND a.key = ANY($1) AND ($2::bytea IS NULL OR a.provider = $2)
+         GROUP BY a.key, a.provider, p.name, a.balance ORDER BY a.key, p.name",
+    )
+    .bind(bytes)
+    .bind(provider.as_ref().map(|provider| provider.as_slice()))
+    .fetch_all(connection)
+    .await?;
+    let mut found = std::collections::HashMap::<String, AccountBalance>::new();
+    for row in &rows {
+        let balance = AccountBalance {
+            account: hash_text(row, 0)?,
+            provider: Some(ProviderRef { address: address_text(row, 1)?, name: row.try_get(2)? }),
+            balance: row.try_get(3)?,
+            credited: row.try_get(4)?,
+            debited: row.try_get(5)?,
+        };
+        // pseudonyms are random: a second provider with the same one copied it, and is asked for by name
+        found.entry(balance.account.clone()).or_insert(balance);
+    }
+    let zero = || "0".to_owned();
+    Ok(keys
+        .iter()
+        .map(|key| {
+            found.get(&key.to_string()).cloned().unwrap_or_else(|| AccountBalance {
+                account: key.to_string(),
+                provider: None,
+                balance: zero(),
+                credited: zero(),
+                debited: zero(),
+            })
+        })
+        .collect())
+}
+
+/// An account with a page of its statement.
+pub async fn account(
+    connection: &mut PgConnection,
+    provider: Option<Address>,
+    key: B256,
+    page: &Page,
+) -> Result<Option<AccountView>, ReadError> {
+    let Some(balance) = balances(connection, provider, &[key]).await?.pop() else { return Ok(None) };
+    let of: Option<Address> = balance.provider.as_ref().and_then(|provider| provider.address.parse().ok());
+    let rows = sqlx::query(
+        "SELECT id, cause, amount::text, account, data_id, block_number, block_time, tx_hash FROM ledger_transfer
+         WHERE provider = $1 AND account = $2 AND ($3::bigint IS NULL OR (block_number, id) < ($3, $4))
+         ORDER BY block_number DESC, id DESC LIMIT $5",
+    )
+    .bind(of.unwrap_or_default().as_slice())
+    .bind(key.as_slice())
+    .bind(page.after.as_ref().map(|place| place.0))
+    .bind(page.after.as_ref().map(|place| place.1.as_str()))
+    .bind(i64::from(page.limit) + 1)
+    .fetch_all(connection)
+    .await?;
+    let mut transfers = rows.iter().map(transfer).collect::<Result<Vec<_>, _>>()?;
+    let next_cursor = cut(&mut transfers, page.limit, |transfer| {
+        Place(i64::try_from(transfer.block_number).unwrap_or(i64::MAX), transfer.id.clone())
+    });
+    Ok(Some(AccountView { balance, transfers, next_cursor }))
+}
+
+/// Points posted for one record.
+pub(super) async fn transfers_of_record(
+    connection: &mut PgConnection,
+    provider: Address,
+    data_id: DataId,
+    limit: i64,
+) -> Result<Vec<TransferView>, ReadError> {
+    let rows = sqlx::query(
+        "SELECT id, cause, amount::text, account, data_id, block_number, block_time, tx_hash FROM ledger_transfer
+         WHERE provider = $1 AND data_id = $2 ORDER BY block_number, id LIMIT $3",
+    )
+    .bind(provider.as_slice())
+    .bind(data_id.0)
+    .bind(limit)
+    .fetch_all(connection)
+    .await?;
+    Ok(rows.iter().map(transfer).collect::<Result<_, _>>()?)
+}

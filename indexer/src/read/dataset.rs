@@ -1,0 +1,305 @@
+//! Datasets: versions, offers, licences sold, and a member's proof.
+
+use alloy::primitives::{B256, U256};
+use serde::Serialize;
+use sqlx::{PgConnection, Row, postgres::PgRow};
+use tidemark::{ids::DataId, merkle::Tree};
+use utoipa::ToSchema;
+
+use super::{
+    ProviderRef, ReadError, TermsView, address_text, cid_text, hash_text, hex0x, license::terms, number,
+    page::{Page, Place, cut},
+    proof_text, rfc3339,
+};
+use crate::manifest::stored;
+
+const ROWS_MAX: i64 = 1_000;
+
+/// ABI types of a member's fields.
+const MEMBER_TYPES: [&str; 5] = ["bytes16", "bytes32", "bytes32", "address", "uint96"];
+
+/// One version of a dataset.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct VersionView {
+    /// From 1.
+    pub version: u64,
+    /// `waiting`, `valid` or `invalid`: whether the members are what was registered.
+    pub state: String,
+    /// What differs, where invalid.
+    pub reason: Option<String>,
+    /// Root over the members' leaves.
+    pub root: String,
+    /// How many.
+    pub member_count: u64,
+    /// Sum of all weights.
+    pub total_weight: String,
+    /// Sum of the weights of members without a payee.
+    pub points_weight: String,
+    /// The members manifest.
+    pub manifest_cid: String,
+    /// Who signed.
+    pub attestor: String,
+    /// The member whose withdrawn consent took the version off sale.
+    pub withdrawn_data_id: Option<String>,
+    /// RFC 3339.
+    pub registered_at: String,
+    /// Height.
+    pub block_number: u64,
+    /// The registration.
+    pub tx_hash: String,
+    /// Licences sold.
+    pub license_ids: Vec<String>,
+}
+
+/// An offer.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct OfferView {
+    /// Its id.
+    pub offer_id: u64,
+    /// Whether it can be bought.
+    pub open: bool,
+    /// Its terms.
+    pub terms: TermsView,
+    /// Its publication.
+    pub tx_hash: String,
+}
+
+/// A dataset.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct DatasetView {
+    /// The ERC-721 token id.
+    pub ip_id: String,
+    /// Its name.
+    pub name: String,
+    /// Who registered it.
+    pub provider: ProviderRef,
+    /// Who holds the token.
+    pub holder: String,
+    /// RFC 3339.
+    pub registered_at: String,
+    /// The registration.
+    pub tx_hash: String,
+    /// Oldest first; in a list only the newest.
+    pub versions: Vec<VersionView>,
+    /// Oldest first; only where one dataset is asked for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub offers: Vec<OfferView>,
+    /// Payment-token units paid for all licences.
+    pub sales_total: String,
+}
+
+/// Datasets, newest first.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct DatasetList {
+    /// Newest first.
+    pub datasets: Vec<DatasetView>,
+    /// For the page after.
+    pub next_cursor: Option<String>,
+}
+
+/// A member with its inclusion proof.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct MemberProof {
+    /// Dataset.
+    pub ip_id: String,
+    /// Version.
+    pub version: u64,
+    /// Which record.
+    pub data_id: String,
+    /// Its pseudonym.
+    pub contributor: String,
+    /// Its consent.
+    pub consent_id: String,
+    /// Zero address: its royalties are points.
+    pub payee: String,
+    /// Its weight.
+    pub weight: String,
+    /// SHA-256 of the plaintext, `sha256:…`.
+    pub content_hash: String,
+    /// Encrypted bytes.
+    pub ciphertext_cid: String,
+    /// The sealed key.
+    pub key_cid: String,
+    /// Batch of its Accepted event.
+    pub batch_number: String,
+    /// Index of its Accepted event.
+    pub event_index: u64,
+    /// ABI types of `value`.
+    pub types: Vec<&'static str>,
+    /// Leaf fields, as StandardMerkleTree takes them.
+    pub value: Vec<String>,
+    /// Its leaf.
+    pub leaf: String,
+    /// Siblings up to the root.
+    pub proof: Vec<String>,
+    /// The version's root.
+    pub root: String,
+}
+
+fn dataset_view(row: &PgRow) -> Result<DatasetView, sqlx::Error> {
+    Ok(DatasetView {
+        ip_id: row.try_get(0)?,
+        name: row.try_get(1)?,
+        provider: ProviderRef { address: address_text(row, 2)?, name: row.try_get(3)? },
+        holder: address_text(row, 4)?,
+        registered_at: rfc3339(row.try_get(5)?),
+        tx_hash: hash_text(row, 6)?,
+        sales_total: row.try_get(7)?,
+        versions: Vec::new(),
+        offers: Vec::new(),
+    })
+}
+
+/// One dataset with versions and offers.
+pub async fn dataset(connection: &mut PgConnection, ip_id: U256) -> Result<Option<DatasetView>, ReadError> {
+    let row = sqlx::query(
+        "SELECT d.ip_id::text, d.name, d.provider, p.name, d.holder, d.block_time, d.tx_hash,
+             coalesce((SELECT sum(s.price) FROM sale AS s WHERE s.ip_id = d.ip_id), 0)::text
+         FROM dataset AS d JOIN provider AS p ON p.address = d.provider WHERE d.ip_id = $1::text::numeric",
+    )
+    .bind(ip_id.to_string())
+    .fetch_optional(&mut *connection)
+    .await?;
+    let Some(row) = row else { return Ok(None) };
+    let mut dataset = dataset_view(&row)?;
+    dataset.versions = versions(connection, &dataset.ip_id, false).await?;
+    let offers = sqlx::query(
+        "SELECT price::text, duration::text, purposes, seats, contributor_bps, transferable, ai_training, legal_hash,
+             legal_uri, offer_id, open, tx_hash
+         FROM offer WHERE ip_id = $1::text::numeric ORDER BY offer_id LIMIT $2",
+    )
+    .bind(ip_id.to_string())
+    .bind(ROWS_MAX)
+    .fetch_all(connection)
+    .await?;
+    for row in &offers {
+        dataset.offers.push(OfferView {
+            offer_id: number(row, 9)?,
+            open: row.try_get(10)?,
+            terms: terms(row, 0)?,
+            tx_hash: hash_text(row, 11)?,
+        });
+    }
+    Ok(Some(dataset))
+}
+
+async fn versions(
+    connection: &mut PgConnection,
+    ip_id: &str,
+    only_newest: bool,
+) -> Result<Vec<VersionView>, ReadError> {
+    let rows = sqlx::query(
+        "SELECT v.version, v.state, v.reason, v.root, v.member_count, v.total_weight::text, v.points_weight::text,
+             v.manifest_cid, v.attestor, v.withdrawn_data_id, v.block_time, v.block_number, v.tx_hash,
+             ARRAY(SELECT l.license_id::text FROM license AS l WHERE (l.ip_id, l.version) = (v.ip_id, v.version)
+                 ORDER BY l.license_id LIMIT 1000)
+         FROM dataset_version AS v WHERE v.ip_id = $1::text::numeric ORDER BY v.version DESC LIMIT $2",
+    )
+    .bind(ip_id)
+    .bind(if only_newest { 1 } else { ROWS_MAX })
+    .fetch_all(connection)
+    .await?;
+    let versions = rows.iter().rev().map(|row| {
+        Ok(VersionView {
+            version: number(row, 0)?,
+            state: row.try_get(1)?,
+            reason: row.try_get(2)?,
+            root: hash_text(row, 3)?,
+            member_count: number(row, 4)?,
+            total_weight: row.try_get(5)?,
+            points_weight: row.try_get(6)?,
+            manifest_cid: cid_text(&row.try_get::<Vec<u8>, _>(7)?),
+            attestor: address_text(row, 8)?,
+            withdrawn_data_id: row.try_get::<Option<uuid::Uuid>, _>(9)?.map(|id| id.to_string()),
+            registered_at: rfc3339(row.try_get(10)?),
+            block_number: number(row, 11)?,
+            tx_hash: hash_text(row, 12)?,
+            license_ids: row.try_get(13)?,
+        })
+    });
+    Ok(versions.collect::<Result<_, sqlx::Error>>()?)
+}
+
+/// All datasets, newest first, each with its newest version.
+pub async fn datasets(connection: &mut PgConnection, page: &Page) -> Result<DatasetList, ReadError> {
+    let rows = sqlx::query(
+        "SELECT d.ip_id::text, d.name, d.provider, p.name, d.holder, d.block_time, d.tx_hash,
+             coalesce((SELECT sum(s.price) FROM sale AS s WHERE s.ip_id = d.ip_id), 0)::text, d.block_number
+         FROM dataset AS d JOIN provider AS p ON p.address = d.provider
+         WHERE $1::bigint IS NULL OR (d.block_number, d.ip_id) < ($1, $2::text::numeric)
+         ORDER BY d.block_number DESC, d.ip_id DESC LIMIT $3",
+    )
+    .bind(page.after.as_ref().map(|place| place.0))
+    .bind(page.after.as_ref().map(|place| place.1.parse::<U256>().unwrap_or_default().to_string()))
+    .bind(i64::from(page.limit) + 1)
+    .fetch_all(&mut *connection)
+    .await?;
+    let mut placed = rows
+        .iter()
+        .map(|row| Ok((row.try_get(8)?, dataset_view(row)?)))
+        .collect::<Result<Vec<(i64, DatasetView)>, sqlx::Error>>()?;
+    let next_cursor = cut(&mut placed, page.limit, |(block, dataset)| Place(*block, dataset.ip_id.clone()));
+    let mut datasets = Vec::with_capacity(placed.len());
+    for (_, mut dataset) in placed {
+        dataset.versions = versions(connection, &dataset.ip_id, true).await?;
+        datasets.push(dataset);
+    }
+    Ok(DatasetList { datasets, next_cursor })
+}
+
+/// A member of a valid version with its proof.
+pub async fn member_proof(
+    connection: &mut PgConnection,
+    ip_id: U256,
+    version: u32,
+    data_id: DataId,
+) -> Result<Option<MemberProof>, ReadError> {
+    let row = sqlx::query(
+        "SELECT m.position, m.contributor, m.consent_id, m.payee, m.weight::text, m.content_hash, m.ciphertext_cid,
+             m.key_cid, m.batch_number::text, m.event_index, m.leaf, v.root
+         FROM dataset_member AS m JOIN dataset_version AS v USING (ip_id, version)
+         WHERE m.ip_id = $1::text::numeric AND m.version = $2 AND m.data_id = $3",
+    )
+    .bind(ip_id.to_string())
+    .bind(i64::from(version))
+    .bind(data_id.0)
+    .fetch_optional(&mut *connection)
+    .await?;
+    let Some(row) = row else { return Ok(None) };
+    let leaves: Vec<Vec<u8>> = sqlx::query_scalar(
+        "SELECT leaf FROM dataset_member WHERE ip_id = $1::text::numeric AND version = $2 ORDER BY position",
+    )
+    .bind(ip_id.to_string())
+    .bind(i64::from(version))
+    .fetch_all(connection)
+    .await?;
+    let (root, position): (B256, usize) = (stored::hash(&row, 11)?, stored::count(&row, 0)?);
+    let proof = tokio::task::spawn_blocking(move || {
+        let leaves: Vec<B256> = leaves.iter().filter_map(|leaf| B256::try_from(leaf.as_slice()).ok()).collect();
+        Tree::new(&leaves).filter(|tree| tree.root() == root).and_then(|tree| tree.proof(position))
+    })
+    .await?;
+    let proof = proof.ok_or_else(|| ReadError::Root(format!("version {version} of dataset {ip_id}")))?;
+    let (contributor, consent_id) = (hash_text(&row, 1)?, hash_text(&row, 2)?);
+    let (payee, weight) = (address_text(&row, 3)?, row.try_get::<String, _>(4)?);
+    let data_id_word = hex0x(&data_id.bytes());
+    Ok(Some(MemberProof {
+        ip_id: ip_id.to_string(),
+        version: u64::from(version),
+        data_id: data_id.to_string(),
+        types: MEMBER_TYPES.to_vec(),
+        value: vec![data_id_word, contributor.clone(), consent_id.clone(), payee.clone(), weight.clone()],
+        contributor,
+        consent_id,
+        payee,
+        weight,
+        content_hash: tidemark::ids::ContentHash(stored::hash(&row, 5)?).prefixed(),
+        ciphertext_cid: row.try_get(6)?,
+        key_cid: row.try_get(7)?,
+        batch_number: row.try_get(8)?,
+        event_index: number(&row, 9)?,
+        leaf: hash_text(&row, 10)?,
+        proof: proof_text(&proof),
+        root: root.to_string(),
+    }))
+}

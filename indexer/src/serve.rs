@@ -1,0 +1,96 @@
+//! Wires the parts together, runs them, and ends them in order.
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::Context;
+use metrics_exporter_prometheus::PrometheusBuilder;
+use sqlx::{PgPool, postgres::PgPoolOptions};
+use tidemark::{
+    chain::{Deployment, checked_reader},
+    store::Store,
+};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    api::{self, App},
+    config::ServeArgs,
+    follow::follow,
+    manifest::Files,
+    payout::{self, Payouts},
+    status::Status,
+    sync::{self, Mirror, node::Node},
+};
+
+const CONNECT_TIME_MAX: Duration = Duration::from_secs(10);
+/// How long requests may take to end.
+const DRAIN_TIME_MAX: Duration = Duration::from_secs(10);
+
+/// Connects to the database and brings its tables up to date.
+pub async fn open_database(url: &str, connections: u32) -> anyhow::Result<PgPool> {
+    let pool = PgPoolOptions::new()
+        .max_connections(connections)
+        .acquire_timeout(CONNECT_TIME_MAX)
+        .connect(url)
+        .await
+        .context("connect to Postgres: check --database-url, and that the database exists and takes connections")?;
+    sqlx::migrate!().run(&pool).await.context(
+        "bring the tables up to date: the database must be this indexer's alone; give it an empty one where it is not",
+    )?;
+    Ok(pool)
+}
+
+/// Runs the indexer until `stop`.
+pub async fn serve(args: ServeArgs, stop: CancellationToken) -> anyhow::Result<()> {
+    // first of all, so that what is counted from here on is rendered
+    let metrics = PrometheusBuilder::new().install_recorder().context("install the metrics recorder")?;
+    let payout_config = args.payout.config()?;
+    let deployment = Deployment::load(&args.deployment)?;
+    let store = Store::open(&args.store)?;
+    let rpc = checked_reader(&args.rpc_url, &deployment).await?;
+    let pool = open_database(&args.database_url, args.database_connections).await?;
+    sync::claim(&pool, &deployment).await?;
+    let listener = TcpListener::bind(args.listen)
+        .await
+        .with_context(|| format!("listen on {}: is another process using it? --listen takes another", args.listen))?;
+
+    let status = Arc::new(Status::new(Duration::from_secs(args.behind_seconds_max)));
+    let node = Node { rpc: rpc.clone(), deployment: deployment.clone() };
+    let mirror = Mirror::new(node.clone(), pool.clone(), args.finality_blocks);
+    let files = Files { pool: pool.clone(), store: store.clone(), deployment: deployment.clone() };
+    let payouts = payout_config.map(|config| Payouts::new(pool.clone(), rpc, deployment.chain_id, config));
+    let app = App { pool, node, store, status: status.clone(), metrics };
+    let router = api::router(app, payouts.clone());
+    tracing::info!(
+        listen = %listener.local_addr().context("read the listening address")?,
+        chain_id = deployment.chain_id, provenance_log = %deployment.provenance_log, payouts = payouts.is_some(),
+        "tidemark-indexer is up"
+    );
+
+    let following = tokio::spawn(follow(mirror, files, status, args.poll_interval(), stop.child_token()));
+    let paying = payouts.map(|payouts| tokio::spawn(payout::run(payouts, stop.child_token())));
+    let drained = stop.clone();
+    let serving = axum::serve(listener, router).with_graceful_shutdown(async move { drained.cancelled().await });
+    let mut serving = tokio::spawn(serving.into_future());
+    tokio::select! {
+        ended = &mut serving => ended.context("the HTTP server died")?.context("serve HTTP")?,
+        () = stop.cancelled() => {
+            if let Ok(ended) = tokio::time::timeout(DRAIN_TIME_MAX, &mut serving).await {
+                ended.context("the HTTP server died")?.context("serve HTTP")?;
+            }
+        }
+    }
+    stop.cancel();
+    // both end at the next step; a transaction that is cut off rolls back
+    let ended = tokio::time::timeout(DRAIN_TIME_MAX, async {
+        following.await.context("the follower died")?;
+        match paying {
+            Some(paying) => paying.await.context("the payout worker died")?,
+            None => Ok(()),
+        }
+    });
+    match ended.await {
+        Ok(ended) => ended,
+        Err(_) => Ok(()),
+    }
+}
