@@ -13,6 +13,7 @@ use crate::{
     folder::{RunFolder, node_module},
     process::{Process, Stop},
     services::{free_port, wait_until},
+    story::money::unix_seconds,
 };
 
 const START_TIME_MAX: Duration = Duration::from_secs(20);
@@ -20,6 +21,9 @@ const START_TIME_MAX: Duration = Duration::from_secs(20);
 pub const POLL: Duration = Duration::from_millis(40);
 /// Ten times Ethereum's: a dev chain should never be what limits a benchmark.
 const BLOCK_GAS_LIMIT: u64 = 300_000_000;
+
+/// The chain starts this far in the past: blocks mined at once have one second each, and must not get ahead of us.
+const CLOCK_BEHIND_SECONDS: u64 = 60;
 
 /// When blocks come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,6 +59,7 @@ impl Anvil {
             "1",
         ]);
         command.args(["--gas-limit", &BLOCK_GAS_LIMIT.to_string(), "--quiet"]);
+        command.args(["--timestamp", &(unix_seconds() - CLOCK_BEHIND_SECONDS).to_string()]);
         if let Mining::Seconds(seconds) = mining {
             // a transaction waits at most this long, and empty blocks bring finality
             command.args(["--block-time", &seconds.to_string()]);
@@ -110,6 +115,12 @@ impl Anvil {
             }
             Mining::Automatic => self.call("evm_setAutomine", json!([true])).await?,
         };
+        Ok(())
+    }
+
+    /// Sets the chain's clock to this machine's.
+    pub async fn set_clock(&self) -> Result<()> {
+        self.call("evm_setTime", json!([unix_seconds()])).await?;
         Ok(())
     }
 

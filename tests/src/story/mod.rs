@@ -7,8 +7,11 @@
 //! ```
 
 pub mod doors;
+pub mod market;
 pub mod money;
+pub mod payout;
 pub mod people;
 pub mod samples;
+pub mod strangers;
 pub mod transactions;
 pub mod world;
