@@ -1,9 +1,10 @@
 //! `tidemark-custodian`: reads flags, wires the parts, serves, and shuts down in order.
 
 use std::{
-    io::Write,
+    io::{self, Write},
     net::SocketAddr,
     path::{Path, PathBuf},
+    process::ExitCode,
     sync::Arc,
 };
 
@@ -13,7 +14,7 @@ use metrics_exporter_prometheus::PrometheusBuilder;
 use tidemark::{
     chain::{Deployment, checked_reader},
     sealing::CustodianKey,
-    service::{serve_until_stopped, start_log},
+    service::{causes, serve_until_stopped, start_log},
 };
 use tidemark_custodian::{Custodian, audit::Audit, chain::Chain, openapi, router};
 use tokio::net::TcpListener;
@@ -102,7 +103,18 @@ struct Serve {
     block_age_seconds_max: u64,
 }
 
-fn main() -> Result<()> {
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // causes name addresses, and those of nodes and databases may hold keys: they are cut here
+            let _nobody_reads = writeln!(io::stderr(), "error: {}", causes(error.as_ref()));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<()> {
     tidemark::install_tls();
     let cli = Cli::parse();
     start_log(&cli.log).with_context(|| format!("--log: {:?} is no filter; try info", cli.log))?;
@@ -118,7 +130,7 @@ fn main() -> Result<()> {
 }
 
 fn print(line: &str) -> Result<()> {
-    writeln!(std::io::stdout(), "{line}").context("failed to write to standard output")
+    writeln!(io::stdout(), "{line}").context("failed to write to standard output")
 }
 
 fn keygen(out: &Path) -> Result<()> {

@@ -339,7 +339,9 @@ async fn ask<T: DeserializeOwned>(url: &str, request: reqwest::RequestBuilder) -
     }
     if !status.is_success() {
         let problem: Problem = serde_json::from_slice(&body).unwrap_or_default();
-        return Err(ReleaseError::Refused { status: status.as_u16(), kind: problem.r#type, detail: problem.detail });
+        // urn:tidemark:problem:<slug>
+        let kind = problem.r#type.rsplit(':').next().unwrap_or_default().to_owned();
+        return Err(ReleaseError::Refused { status: status.as_u16(), kind, detail: problem.detail });
     }
     serde_json::from_slice(&body).map_err(|error| wrong(error.to_string()))
 }
