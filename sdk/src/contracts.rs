@@ -101,7 +101,8 @@ macro_rules! member_into {
                     contributor: m.contributor,
                     consentId: m.consent_id.0,
                     payee: m.payee,
-                    weight: alloy::primitives::Uint::from(m.weight),
+                    // a weight above 2^96 is in no tree: the greatest one leads to no root either
+                    weight: alloy::primitives::Uint::try_from(m.weight).unwrap_or(alloy::primitives::Uint::MAX),
                 }
             }
         }

@@ -58,7 +58,7 @@ impl Contributor {
             territory: B256::ZERO,
             valid_from: now - DAY_SECONDS,
             valid_until: now + 365 * DAY_SECONDS,
-            nonce: U256::from_be_bytes(*Uuid::new_v4().as_bytes()),
+            nonce: U256::from(Uuid::new_v4().as_u128()),
             signature: Bytes::new(),
         }
     }
