@@ -7,11 +7,14 @@
 //! ```
 
 pub mod doors;
+pub mod finality;
 pub mod market;
 pub mod money;
 pub mod payout;
 pub mod people;
+pub mod run;
 pub mod samples;
 pub mod strangers;
+pub mod table;
 pub mod transactions;
 pub mod world;
