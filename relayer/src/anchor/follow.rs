@@ -1,0 +1,339 @@
+//! Following: every hash ever signed is watched until a block with one of them is final; a reorg sends it back.
+
+use alloy::{
+    eips::{BlockNumberOrTag, eip1559::Eip1559Estimation},
+    network::TransactionBuilder,
+    primitives::{Address, B256, Bytes},
+    providers::Provider,
+    rpc::types::{TransactionReceipt, TransactionRequest},
+};
+use anyhow::Context;
+use sqlx::{PgPool, Row, postgres::PgRow};
+use tidemark::ids::ConsentId;
+
+use super::{
+    nonce, revert,
+    send::{self, Intent, Purpose, Sender},
+};
+use crate::{
+    app::App,
+    batch::{self, State},
+    intake::{Tx, bigint},
+};
+
+/// Transactions followed in one round, lowest nonce first.
+const PER_ROUND: i64 = 64;
+
+/// Where the chain stands.
+#[derive(Clone, Copy, Debug)]
+struct Heads {
+    latest: u64,
+    finalized: u64,
+}
+
+async fn heads(sender: &Sender) -> anyhow::Result<Heads> {
+    let latest = sender.provider.get_block_number().await.context("ask for the block number")?;
+    let tagged = sender.provider.get_block_by_number(BlockNumberOrTag::Finalized).await;
+    let finalized = match tagged {
+        Ok(Some(block)) => block.header.number,
+        // a chain that has no such tag says so by an error or by nothing
+        Ok(None) => latest.saturating_sub(sender.finality_depth),
+        Err(error) if error.is_error_resp() => latest.saturating_sub(sender.finality_depth),
+        Err(error) => return Err(anyhow::Error::from(error).context("ask for the finalized block")),
+    };
+    Ok(Heads { latest, finalized })
+}
+
+struct Open {
+    intent: Intent,
+    purpose: Purpose,
+    is_mined: bool,
+    mined: Option<(B256, u64, B256)>,
+}
+
+struct Attempt {
+    hash: B256,
+    raw: Vec<u8>,
+    fees: Eip1559Estimation,
+    signed_at_block: u64,
+}
+
+/// Looks at everything under way once.
+pub async fn follow(app: &App) -> anyhow::Result<()> {
+    let open = open(&app.db, &app.sender).await?;
+    let others = batch::anchored_by_others(&app.db).await?;
+    if open.is_empty() && others.is_empty() {
+        return Ok(());
+    }
+    let heads = heads(&app.sender).await?;
+    for open in open {
+        let nonce = open.intent.nonce;
+        follow_one(app, heads, open).await.with_context(|| format!("follow the transaction with nonce {nonce}"))?;
+    }
+    for header in others {
+        let state = if send::root_of(app, header.provider, header.number, Some(heads.finalized)).await? == header.root {
+            State::Final
+        } else if send::root_of(app, header.provider, header.number, None).await? == header.root {
+            continue;
+        } else {
+            State::Signed
+        };
+        let mut tx = app.db.begin().await?;
+        batch::set_state(&mut tx, header.provider, header.number, state).await?;
+        tx.commit().await?;
+    }
+    Ok(())
+}
+
+async fn follow_one(app: &App, heads: Heads, open: Open) -> anyhow::Result<()> {
+    let sender = &app.sender;
+    let attempts = attempts(&app.db, open.intent.id).await?;
+    let Some(newest) = attempts.last() else {
+        // a crash came between intent and signature: the nonce is taken, so it has to be used
+        return send::sign_and_broadcast(app, &open.intent, None).await;
+    };
+    if let Some((hash, receipt)) = receipt(sender, &attempts).await? {
+        return in_block(app, heads, &open, hash, receipt).await;
+    }
+    if open.is_mined {
+        tracing::warn!(nonce = open.intent.nonce, "a reorg took the transaction out of its block");
+        metrics::counter!("transactions_unmined_total").increment(1);
+        let mut tx = app.db.begin().await?;
+        set(&mut tx, open.intent.id, "submitted", None, None).await?;
+        if let Purpose::Anchor { provider, number } = open.purpose {
+            batch::set_state(&mut tx, provider, number, State::Submitted).await?;
+        }
+        tx.commit().await?;
+        send::broadcast(sender, newest.hash, &newest.raw).await;
+        return Ok(());
+    }
+    if nonce::count(&sender.provider, sender.address(), Some(heads.finalized)).await? > open.intent.nonce {
+        // asked again after the count: a block may have come between the two questions
+        if receipt(sender, &attempts).await?.is_none() {
+            return lose(app, &open).await;
+        }
+        return Ok(());
+    }
+    if heads.latest >= newest.signed_at_block.saturating_add(sender.bump_after_blocks) {
+        tracing::info!(nonce = open.intent.nonce, "transaction replaced at a higher fee");
+        metrics::counter!("transactions_replaced_total").increment(1);
+        return send::sign_and_broadcast(app, &open.intent, Some(newest.fees)).await;
+    }
+    let known = sender.provider.get_transaction_by_hash(newest.hash).await.context("ask for a transaction")?;
+    if known.is_none() {
+        send::broadcast(sender, newest.hash, &newest.raw).await;
+    }
+    Ok(())
+}
+
+/// The receipt of any form of the transaction.
+async fn receipt(sender: &Sender, attempts: &[Attempt]) -> anyhow::Result<Option<(B256, TransactionReceipt)>> {
+    for attempt in attempts {
+        let found = sender.provider.get_transaction_receipt(attempt.hash).await.context("ask for a receipt")?;
+        if let Some(receipt) = found.filter(|receipt| receipt.block_number.is_some() && receipt.block_hash.is_some()) {
+            return Ok(Some((attempt.hash, receipt)));
+        }
+    }
+    Ok(None)
+}
+
+async fn in_block(app: &App, heads: Heads, open: &Open, hash: B256, receipt: TransactionReceipt) -> anyhow::Result<()> {
+    let (number, block_hash) = receipt.block_number.zip(receipt.block_hash).context("a receipt without a block")?;
+    let place = (hash, number, block_hash);
+    if !receipt.status() {
+        let reason = why_reverted(app, open, number).await;
+        tracing::warn!(transaction = %hash, reason, "transaction reverted");
+        metrics::counter!("transactions_reverted_total").increment(1);
+        let mut tx = app.db.begin().await?;
+        set(&mut tx, open.intent.id, "reverted", Some((place, receipt.gas_used)), Some(&reason)).await?;
+        if let Purpose::Anchor { provider, number } = open.purpose {
+            batch::set_state(&mut tx, provider, number, State::Signed).await?;
+        }
+        tx.commit().await?;
+        if let Purpose::Anchor { provider, number } = open.purpose {
+            batch::fail(&app.db, provider, number, &reason).await?;
+        }
+        return Ok(());
+    }
+    let is_final = number <= heads.finalized;
+    if !is_final && open.mined == Some(place) {
+        return Ok(());
+    }
+    let (name, state) = if is_final { ("final", State::Final) } else { ("mined", State::Mined) };
+    let mut tx = app.db.begin().await?;
+    set(&mut tx, open.intent.id, name, Some((place, receipt.gas_used)), None).await?;
+    if let Purpose::Anchor { provider, number } = open.purpose {
+        batch::set_state(&mut tx, provider, number, state).await?;
+    }
+    tx.commit().await?;
+    tracing::info!(transaction = %hash, block = number, gas = receipt.gas_used, state = name, "transaction in a block");
+    Ok(())
+}
+
+/// Calls it again in the state before its block, to hear the error's name.
+async fn why_reverted(app: &App, open: &Open, block: u64) -> String {
+    let call = TransactionRequest::default()
+        .with_from(app.sender.address())
+        .with_to(open.intent.target)
+        .with_input(open.intent.input.clone())
+        .with_gas_limit(open.intent.gas);
+    match app.sender.provider.call(call).block(block.saturating_sub(1).into()).await {
+        Ok(_) => "reverted, and would not in the block before: out of gas, or another transaction came first".into(),
+        Err(error) => revert::reason(&error).unwrap_or_else(|| "reverted".into()),
+    }
+}
+
+/// The nonce went to another transaction of the same key: what this one was for is due again.
+async fn lose(app: &App, open: &Open) -> anyhow::Result<()> {
+    tracing::error!(nonce = open.intent.nonce, "another transaction took this nonce; does somebody else use the key?");
+    let mut tx = app.db.begin().await?;
+    set(&mut tx, open.intent.id, "lost", None, Some("another transaction took the nonce")).await?;
+    if let Purpose::Anchor { provider, number } = open.purpose {
+        batch::set_state(&mut tx, provider, number, State::Signed).await?;
+    }
+    tx.commit().await?;
+    Ok(())
+}
+
+async fn open(db: &PgPool, sender: &Sender) -> anyhow::Result<Vec<Open>> {
+    let rows = sqlx::query(
+        "SELECT id, nonce, target, input, gas, provider, number, consent_id, state, mined_hash, block_number, block_hash
+         FROM transaction WHERE chain_id = $1 AND signer = $2 AND state IN ('intent', 'submitted', 'mined')
+         ORDER BY nonce LIMIT $3",
+    )
+    .bind(bigint(sender.chain_id)?)
+    .bind(sender.address().0.0)
+    .bind(PER_ROUND)
+    .fetch_all(db)
+    .await?;
+    rows.iter().map(read_open).collect()
+}
+
+fn read_open(row: &PgRow) -> anyhow::Result<Open> {
+    let provider: Option<[u8; 20]> = row.try_get("provider")?;
+    let number: Option<i64> = row.try_get("number")?;
+    let purpose = match (provider, number, row.try_get::<Option<[u8; 32]>, _>("consent_id")?) {
+        (Some(provider), Some(number), _) => {
+            Purpose::Anchor { provider: Address::from(provider), number: u64::try_from(number)? }
+        }
+        (_, _, Some(consent)) => Purpose::Withdraw(ConsentId(consent.into())),
+        _ => anyhow::bail!("a transaction for nothing"),
+    };
+    let mined = match (
+        row.try_get::<Option<[u8; 32]>, _>("mined_hash")?,
+        row.try_get::<Option<i64>, _>("block_number")?,
+        row.try_get::<Option<[u8; 32]>, _>("block_hash")?,
+    ) {
+        (Some(hash), Some(number), Some(block)) => Some((B256::from(hash), u64::try_from(number)?, B256::from(block))),
+        _ => None,
+    };
+    Ok(Open {
+        intent: Intent {
+            id: row.try_get("id")?,
+            nonce: u64::try_from(row.try_get::<i64, _>("nonce")?)?,
+            target: Address::from(row.try_get::<[u8; 20], _>("target")?),
+            input: Bytes::from(row.try_get::<Vec<u8>, _>("input")?),
+            gas: u64::try_from(row.try_get::<i64, _>("gas")?)?,
+        },
+        purpose,
+        is_mined: row.try_get::<&str, _>("state")? == "mined",
+        mined,
+    })
+}
+
+/// Oldest first.
+async fn attempts(db: &PgPool, transaction: i64) -> anyhow::Result<Vec<Attempt>> {
+    let rows = sqlx::query(
+        "SELECT hash, raw, max_fee_wei::text AS max_fee, tip_wei::text AS tip, signed_at_block FROM attempt
+         WHERE transaction_id = $1 ORDER BY max_fee_wei, tip_wei",
+    )
+    .bind(transaction)
+    .fetch_all(db)
+    .await?;
+    rows.iter()
+        .map(|row| {
+            Ok(Attempt {
+                hash: B256::from(row.try_get::<[u8; 32], _>("hash")?),
+                raw: row.try_get("raw")?,
+                fees: Eip1559Estimation {
+                    max_fee_per_gas: row.try_get::<&str, _>("max_fee")?.parse()?,
+                    max_priority_fee_per_gas: row.try_get::<&str, _>("tip")?.parse()?,
+                },
+                signed_at_block: u64::try_from(row.try_get::<i64, _>("signed_at_block")?)?,
+            })
+        })
+        .collect()
+}
+
+async fn set(
+    tx: &mut Tx<'_>,
+    id: i64,
+    state: &str,
+    place: Option<((B256, u64, B256), u64)>,
+    error: Option<&str>,
+) -> anyhow::Result<()> {
+    let block = place.map(|((_, number, _), _)| bigint(number)).transpose()?;
+    let gas = place.map(|(_, gas)| bigint(gas)).transpose()?;
+    sqlx::query(
+        "UPDATE transaction SET state = $2, mined_hash = $3, block_number = $4, block_hash = $5, gas_used = $6, error = $7
+         WHERE id = $1",
+    )
+    .bind(id)
+    .bind(state)
+    .bind(place.map(|((hash, ..), _)| hash.0))
+    .bind(block)
+    .bind(place.map(|((.., block), _)| block.0))
+    .bind(gas)
+    .bind(error)
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}
+
+/// The transaction that carries a batch: its hash (the mined one, else the newest signed), block and gas.
+#[derive(Clone, Debug)]
+pub struct Carrier {
+    /// Batch number.
+    pub number: i64,
+    /// Transaction hash.
+    pub hash: B256,
+    /// Where it is, once in a block.
+    pub block_number: Option<i64>,
+    /// Once in a block.
+    pub gas_used: Option<i64>,
+}
+
+/// Carriers of these batches of a provider, where there are any.
+pub async fn carriers(db: &PgPool, provider: Address, numbers: &[i64]) -> sqlx::Result<Vec<Carrier>> {
+    let rows = sqlx::query(
+        "SELECT t.number, coalesce(t.mined_hash, newest.hash), t.block_number, t.gas_used FROM transaction t
+         CROSS JOIN LATERAL (SELECT hash FROM attempt WHERE transaction_id = t.id ORDER BY max_fee_wei DESC LIMIT 1) AS newest
+         WHERE t.provider = $1 AND t.number = ANY($2) AND t.state IN ('submitted', 'mined', 'final')",
+    )
+    .bind(provider.0.0)
+    .bind(numbers)
+    .fetch_all(db)
+    .await?;
+    rows.iter()
+        .map(|row| {
+            Ok(Carrier {
+                number: row.try_get(0)?,
+                hash: B256::from(row.try_get::<[u8; 32], _>(1)?),
+                block_number: row.try_get(2)?,
+                gas_used: row.try_get(3)?,
+            })
+        })
+        .collect()
+}
+
+/// The lane's next nonce, and how many transactions are in which state.
+pub async fn lane(db: &PgPool, sender: &Sender) -> anyhow::Result<(Option<i64>, Vec<(String, i64)>)> {
+    let next = sqlx::query_scalar("SELECT next_nonce FROM nonce_lane WHERE chain_id = $1 AND signer = $2")
+        .bind(bigint(sender.chain_id)?)
+        .bind(sender.address().0.0)
+        .fetch_optional(db)
+        .await?;
+    let rows = sqlx::query("SELECT state, count(*) FROM transaction GROUP BY state ORDER BY state").fetch_all(db).await?;
+    let counts = rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect::<sqlx::Result<_>>()?;
+    Ok((next, counts))
+}

@@ -1,0 +1,37 @@
+//! Anchoring: signed batches and withdrawals become transactions, each followed until its block is final.
+//!
+//! ```text
+//!  estimate ─► intent + nonce (one transaction) ─► sign, persist ─► broadcast ─► mined ─► final
+//!                                                       ▲    replaced at a higher fee, or vanished in a reorg
+//! ```
+
+pub mod follow;
+pub mod nonce;
+pub mod revert;
+pub mod send;
+
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+
+pub use self::send::Sender;
+use crate::app::App;
+
+/// Follows what is under way, then sends what is due, until `stop`.
+pub async fn run(app: Arc<App>, stop: CancellationToken) {
+    loop {
+        if let Err(error) = round(&app).await {
+            tracing::warn!(error = format!("{error:#}"), "the chain has to wait");
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(app.config.poll()) => {}
+        }
+    }
+}
+
+async fn round(app: &App) -> anyhow::Result<()> {
+    follow::follow(app).await?;
+    send::send_batches(app).await?;
+    send::send_withdrawals(app).await
+}

@@ -1,0 +1,120 @@
+//! The relayer's HTTP API: who asks, what exactly, and the answer; all work is intake's.
+
+pub mod gateway;
+pub mod ops;
+pub mod records;
+pub mod submissions;
+pub mod trace;
+pub mod withdrawals;
+
+use std::sync::Arc;
+
+use axum::{
+    Router,
+    extract::DefaultBodyLimit,
+    http::HeaderMap,
+    routing::get,
+};
+use utoipa::OpenApi;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use crate::{
+    app::App,
+    http,
+    intake::{Provider, provider},
+    problem::{Kind, Problem},
+};
+
+#[derive(OpenApi)]
+#[openapi(info(
+    title = "Tidemark relayer",
+    description = "The write side: Trace write API, uploads, withdrawals, and what became of them. \
+                   Errors are RFC 9457 problems; their types are urn:tidemark:problem:<slug>."
+))]
+struct Api;
+
+fn routes() -> OpenApiRouter<Arc<App>> {
+    OpenApiRouter::with_openapi(Api::openapi())
+        .routes(routes!(trace::post_records))
+        .routes(routes!(trace::post_updates))
+        .routes(routes!(submissions::post_submission))
+        .routes(routes!(withdrawals::post_withdrawal))
+        .routes(routes!(records::get_record))
+        .routes(routes!(records::get_contributor_records))
+        .routes(routes!(records::get_batches))
+        .routes(routes!(gateway::get_block))
+        .routes(routes!(ops::health))
+        .routes(routes!(ops::ready))
+        .routes(routes!(ops::status))
+}
+
+/// The OpenAPI document.
+pub fn openapi() -> utoipa::openapi::OpenApi {
+    routes().into_openapi()
+}
+
+/// All routes.
+pub fn router(app: Arc<App>) -> Router {
+    let (router, api) = routes().split_for_parts();
+    let document = api.to_pretty_json().unwrap_or_default();
+    router
+        .route("/metrics", get(ops::metrics))
+        .route("/openapi.json", get(async move || http::openapi_json(&document)))
+        .route("/docs", get(http::docs_page))
+        // every handler that takes a body bounds it itself
+        .layer(DefaultBodyLimit::disable())
+        .with_state(app)
+}
+
+/// The provider that an API key stands for; `X-Provider`, where it is there or needed, must name the same.
+async fn caller(app: &App, headers: &HeaderMap, must_be_named: bool) -> Result<Provider, Problem> {
+    let Some(key) = http::header_text(headers, "x-api-key")? else {
+        return Err(Problem::field(Kind::ApiKeyMissing, "X-API-Key", "an API key", "none"));
+    };
+    let Some(provider) = provider::of_key(&app.db, key).await? else {
+        return Err(Problem::new(Kind::ApiKeyUnknown, "X-API-Key: expected a key that was issued here and not revoked"));
+    };
+    match http::header_text(headers, "x-provider")? {
+        Some(name) if name == provider.name => Ok(provider),
+        Some(name) if provider::is_known(&app.db, name).await? => {
+            Err(Problem::field(Kind::ApiKeyOfOther, "X-Provider", "the provider that the key was issued to", name))
+        }
+        Some(name) => Err(Problem::field(Kind::ProviderUnknown, "X-Provider", "a provider that was let in", name)),
+        None if must_be_named => Err(Problem::field(Kind::HeaderInvalid, "X-Provider", "the provider's name", "none")),
+        None => Ok(provider),
+    }
+}
+
+/// Unix seconds of an RFC 3339 time from 1970 on.
+fn unix_of(text: &str) -> Option<u64> {
+    let at = time::OffsetDateTime::parse(text, &time::format_description::well_known::Rfc3339).ok()?;
+    u64::try_from(at.unix_timestamp()).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_rfc_3339_and_not_before_1970() {
+        assert_eq!(unix_of("2026-11-21T09:00:00+09:00"), Some(1_795_219_200));
+        assert_eq!(unix_of("2026-11-21T00:00:00.250Z"), Some(1_795_219_200));
+        for wrong in ["", "2026-11-21", "1795219200", "1969-12-31T23:59:59Z", "2026-13-01T00:00:00Z"] {
+            assert_eq!(unix_of(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn the_checked_in_openapi_documents_are_what_the_code_gives() {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+        for (file, api) in [("openapi.json", openapi()), ("openapi-attestor.json", crate::attestor::api::openapi())] {
+            let written = std::fs::read_to_string(folder.join(file)).unwrap_or_default();
+            assert_eq!(
+                written.trim(),
+                api.to_pretty_json().unwrap().trim(),
+                "write it anew: cargo run -p tidemark-relayer --bin tidemark-relayer -- openapi > relayer/{file} \
+                 (add --attestor for the attestor's)"
+            );
+        }
+    }
+}

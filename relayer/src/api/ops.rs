@@ -1,0 +1,124 @@
+//! Health, readiness, status and metrics.
+
+use std::sync::Arc;
+
+use alloy::{primitives::Address, providers::Provider};
+use axum::{
+    Json,
+    extract::State,
+    http::StatusCode,
+    response::{IntoResponse, Response},
+};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::{
+    anchor::follow::lane,
+    app::App,
+    batch,
+    intake::event,
+    problem::Problem,
+};
+
+/// Whether the process runs.
+#[utoipa::path(get, path = "/health", responses((status = 200, description = "it does")))]
+pub async fn health() -> &'static str {
+    "ok"
+}
+
+/// Whether requests can be answered: database, chain and attestor do.
+#[utoipa::path(get, path = "/ready",
+    responses((status = 200, description = "they can"), (status = 503, description = "they can't", body = Problem)))]
+pub async fn ready(State(app): State<Arc<App>>) -> Response {
+    if let Err(error) = sqlx::query("SELECT 1").execute(&app.db).await {
+        return Problem::unavailable("the database", error).into_response();
+    }
+    if let Err(error) = app.chain.provider.get_block_number().await {
+        return Problem::unavailable("the chain", error).into_response();
+    }
+    if !app.attestor.is_ready().await {
+        return Problem::unavailable("the attestor", anyhow::anyhow!("not ready")).into_response();
+    }
+    (StatusCode::OK, "ready").into_response()
+}
+
+/// What waits, and where.
+#[derive(Serialize, ToSchema)]
+pub struct Status {
+    /// Events without a batch.
+    backlog_events: i64,
+    /// Age of the oldest of them.
+    backlog_age_ms: Option<i64>,
+    /// Batches that are not final, by state.
+    batches: Vec<Count>,
+    /// Age of the oldest batch that is in no block.
+    unanchored_age_ms: Option<i64>,
+    /// Why batches wait.
+    errors: Vec<BatchError>,
+    /// Transactions by state.
+    transactions: Vec<Count>,
+    /// Who sends.
+    #[schema(value_type = String)]
+    signer: Address,
+    /// Nonce that the next transaction gets; none before the first.
+    next_nonce: Option<i64>,
+    /// Transactions of the signer in the newest block; none where the chain does not answer.
+    chain_nonce: Option<u64>,
+    /// Wei, decimal digits; none where the chain does not answer.
+    signer_balance_wei: Option<String>,
+}
+
+/// How many in a state.
+#[derive(Serialize, ToSchema)]
+pub struct Count {
+    state: String,
+    count: i64,
+}
+
+/// Why a batch waits.
+#[derive(Serialize, ToSchema)]
+pub struct BatchError {
+    #[schema(value_type = String)]
+    provider: Address,
+    number: i64,
+    error: String,
+}
+
+/// What waits, and where.
+#[utoipa::path(get, path = "/status", responses((status = 200, description = "now", body = Status)))]
+pub async fn status(State(app): State<Arc<App>>) -> Result<Json<Status>, Problem> {
+    gather(&app).await.map(Json)
+}
+
+async fn gather(app: &App) -> Result<Status, Problem> {
+    let counts = |counts: Vec<(String, i64)>| counts.into_iter().map(|(state, count)| Count { state, count }).collect();
+    let (backlog_events, backlog_age_ms) = event::backlog(&app.db).await?;
+    let open = batch::open(&app.db).await?;
+    let (next_nonce, transactions) = lane(&app.db, &app.sender).await?;
+    let signer = app.sender.address();
+    let chain_nonce = app.chain.provider.get_transaction_count(signer).await.ok();
+    let balance = app.chain.provider.get_balance(signer).await.ok();
+    Ok(Status {
+        backlog_events,
+        backlog_age_ms,
+        batches: counts(open.counts),
+        unanchored_age_ms: open.unanchored_age_ms,
+        errors: open.errors.into_iter().map(|(provider, number, error)| BatchError { provider, number, error }).collect(),
+        transactions: counts(transactions),
+        signer,
+        next_nonce,
+        chain_nonce,
+        signer_balance_wei: balance.map(|balance| balance.to_string()),
+    })
+}
+
+/// Prometheus text; the gauges are read now.
+pub async fn metrics(State(app): State<Arc<App>>) -> String {
+    if let Ok(status) = gather(&app).await {
+        let gauge = |name: &'static str, value: i64| metrics::gauge!(name).set(f64::from(i32::try_from(value).unwrap_or(i32::MAX)));
+        gauge("backlog_events", status.backlog_events);
+        gauge("backlog_age_ms", status.backlog_age_ms.unwrap_or(0));
+        gauge("unanchored_age_ms", status.unanchored_age_ms.unwrap_or(0));
+    }
+    app.metrics.render()
+}

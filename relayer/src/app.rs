@@ -1,0 +1,93 @@
+//! The running relayer: everything that handlers and loops share, and the start of both.
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::Context;
+use metrics_exporter_prometheus::PrometheusHandle;
+use sqlx::{PgPool, postgres::PgPoolOptions};
+use tidemark::{
+    chain::{Deployment, checked_reader},
+    sealing::PublicKey,
+    store::Store,
+};
+use tokio::{sync::Semaphore, task::JoinSet};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    anchor::Sender,
+    attestor::client::AttestorClient,
+    chain::Chain,
+    config::{Serve, secret_file, signer_file},
+    http,
+    intake::contributor::StorageKey,
+};
+
+/// What the relayer's handlers and loops share.
+pub struct App {
+    /// The relayer's database.
+    pub db: PgPool,
+    /// The chain, to read.
+    pub chain: Chain,
+    /// The chain, to write.
+    pub sender: Sender,
+    /// Where files go.
+    pub store: Store,
+    /// Who judges and signs.
+    pub attestor: AttestorClient,
+    /// Content keys are sealed to it.
+    pub custodian: PublicKey,
+    /// Contributors' secrets are sealed under it.
+    pub storage_key: StorageKey,
+    /// Bounds the uploads in memory.
+    pub uploads: Semaphore,
+    /// Renders the metrics.
+    pub metrics: PrometheusHandle,
+    /// Thresholds and intervals.
+    pub config: Serve,
+}
+
+/// Opens a database and brings its tables up to date.
+pub async fn open_database(url: &str, migrator: &sqlx::migrate::Migrator) -> anyhow::Result<PgPool> {
+    let db = PgPoolOptions::new()
+        .max_connections(16)
+        .acquire_timeout(Duration::from_secs(10))
+        .connect(url)
+        .await
+        .context("connect to Postgres; is it running, and is DATABASE_URL right?")?;
+    migrator.run(&db).await.context("bring the tables up to date")?;
+    Ok(db)
+}
+
+/// The relayer's tables.
+pub static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("./migrations");
+
+/// Runs the relayer until `stop`.
+pub async fn serve(config: Serve, stop: CancellationToken) -> anyhow::Result<()> {
+    let deployment = Deployment::load(&config.base.deployment)?;
+    let provider = checked_reader(&config.base.rpc_url, &deployment).await?;
+    let db = open_database(&config.base.database_url, &MIGRATIONS).await?;
+    let app = Arc::new(App {
+        sender: Sender::new(provider.clone(), deployment.chain_id, signer_file(&config.sender_key_file)?, &config),
+        chain: Chain::new(provider, deployment.clone()),
+        store: Store::open(&config.store)?,
+        attestor: AttestorClient::new(&config.attestor_url, &config.attestor_token, deployment.batch_domain())?,
+        custodian: config.custodian_key,
+        storage_key: StorageKey::new(&*secret_file(&config.storage_key_file)?),
+        uploads: Semaphore::new(config.uploads_at_once as usize),
+        metrics: http::metrics()?,
+        db,
+        config,
+    });
+    let listener = http::bind(app.config.listen).await?;
+    tracing::info!(listen = %app.config.listen, sender = %app.sender.address(), "relayer starts");
+
+    let mut tasks = JoinSet::new();
+    tasks.spawn(crate::batch::run(Arc::clone(&app), stop.clone()));
+    tasks.spawn(crate::anchor::run(Arc::clone(&app), stop.clone()));
+    let served = http::serve(listener, crate::api::router(Arc::clone(&app)), stop.clone()).await;
+    stop.cancel();
+    tasks.join_all().await;
+    app.db.close().await;
+    tracing::info!("relayer stops");
+    served
+}

@@ -1,0 +1,87 @@
+//! The attestor: a process of its own, with its own key and tables, that signs nothing it has not checked itself.
+//!
+//! ```text
+//!  bytes ─► verdicts ─► verdict, accepted content
+//!  header ─► batches: manifest re-read from the store, own verdicts, hash chains, prices on chain ─► signature
+//!  version ─► versions: members re-read from the store, own signed batches ─► signature
+//! ```
+
+pub mod api;
+pub mod batches;
+pub mod client;
+pub mod verdicts;
+pub mod versions;
+
+use std::sync::Arc;
+
+use alloy::{
+    primitives::{Address, B256, Bytes},
+    signers::{SignerSync, local::PrivateKeySigner},
+};
+use anyhow::Context;
+use metrics_exporter_prometheus::PrometheusHandle;
+use sqlx::PgPool;
+use tidemark::{
+    chain::{Deployment, checked_reader},
+    store::Store,
+};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use crate::{app::open_database, chain::Chain, config, config::signer_file, http, problem::{Kind, Problem}};
+
+/// The attestor's tables.
+pub static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("./migrations-attestor");
+
+/// What the attestor's handlers share.
+pub struct Attestor {
+    /// The attestor's database.
+    pub db: PgPool,
+    /// The chain, to read prices.
+    pub chain: Chain,
+    /// Where files are re-read from.
+    pub store: Store,
+    /// Bounds the files decoded at once.
+    pub decodes: Semaphore,
+    /// Renders the metrics.
+    pub metrics: PrometheusHandle,
+    token: String,
+    signer: PrivateKeySigner,
+}
+
+impl Attestor {
+    /// Whose signatures these are.
+    pub fn address(&self) -> Address {
+        self.signer.address()
+    }
+
+    fn sign(&self, digest: B256) -> anyhow::Result<Bytes> {
+        let signature = self.signer.sign_hash_sync(&digest).context("sign")?;
+        Ok(signature.as_bytes().to_vec().into())
+    }
+}
+
+/// Runs the attestor until `stop`.
+pub async fn serve(config: config::Attestor, stop: CancellationToken) -> anyhow::Result<()> {
+    let deployment = Deployment::load(&config.deployment)?;
+    let provider = checked_reader(&config.rpc_url, &deployment).await?;
+    let attestor = Arc::new(Attestor {
+        db: open_database(&config.database_url, &MIGRATIONS).await?,
+        chain: Chain::new(provider, deployment),
+        store: Store::open(&config.store)?,
+        decodes: Semaphore::new(config.decodes_at_once as usize),
+        metrics: http::metrics()?,
+        token: config.token,
+        signer: signer_file(&config.key_file)?,
+    });
+    let listener = http::bind(config.listen).await?;
+    tracing::info!(listen = %config.listen, attestor = %attestor.address(), "attestor starts");
+    let served = http::serve(listener, api::router(Arc::clone(&attestor)), stop).await;
+    attestor.db.close().await;
+    tracing::info!("attestor stops");
+    served
+}
+
+fn refused(kind: Kind, reason: impl Into<String>) -> Problem {
+    Problem::new(kind, reason)
+}

@@ -1,0 +1,47 @@
+//! Building: a sealed batch's files, the same bytes each time, and the attestor's signature over its header.
+
+use alloy::primitives::Address;
+use anyhow::Context;
+use sqlx::types::Json;
+use tidemark::{
+    batch::{Header, summarise},
+    manifest::{Manifest, encode_disclosures},
+};
+
+use crate::{
+    app::App,
+    intake::{bigint, event},
+};
+
+/// Stores disclosures and manifest, has the header signed, keeps both. Repeating any of it gives the same.
+pub async fn build_and_sign(app: &App, provider: Address, number: u64) -> anyhow::Result<()> {
+    let (events, disclosures) = event::of_batch(&app.db, provider, number).await?;
+    let encoded = tokio::task::spawn_blocking(move || encode_disclosures(&disclosures)).await??;
+    let disclosures_cid = app.store.put(&encoded).await.context("store the disclosures")?;
+
+    let manifest = Manifest { provider, number, events, disclosures: Some(disclosures_cid) };
+    let (manifest, encoded, summary) = tokio::task::spawn_blocking(move || {
+        let summary = summarise(&manifest.events)?;
+        let encoded = manifest.encode()?;
+        anyhow::Ok((manifest, encoded, summary))
+    })
+    .await??;
+    let manifest_cid = app.store.put(&encoded).await.context("store the manifest")?;
+    let header = Header::new(provider, number, &manifest.events, &summary, manifest_cid).context("too many events")?;
+    let signature = app.attestor.sign_batch(&header).await?;
+
+    let done = sqlx::query(
+        "UPDATE batch SET state = 'signed', disclosures_cid = $3, header = $4, signature = $5, error = NULL
+         WHERE provider = $1 AND number = $2 AND state = 'sealed'",
+    )
+    .bind(provider.0.0)
+    .bind(bigint(number)?)
+    .bind(disclosures_cid.to_string())
+    .bind(Json(&header))
+    .bind(signature.as_ref())
+    .execute(&app.db)
+    .await?;
+    anyhow::ensure!(done.rows_affected() == 1, "the batch was signed by somebody else meanwhile");
+    tracing::info!(%provider, number, root = %header.root, manifest = %manifest_cid, "batch signed");
+    Ok(())
+}

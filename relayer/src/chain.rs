@@ -1,0 +1,111 @@
+//! What the write side reads from the chain: providers, tasks, policies, withdrawals.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Mutex, PoisonError},
+};
+
+use alloy::{
+    primitives::{Address, B256},
+    providers::DynProvider,
+};
+use anyhow::Context;
+use tidemark::{
+    chain::Deployment,
+    contracts::{ConsentRegistry, ProvenanceLog, RewardPool},
+    ids::ConsentId,
+};
+
+/// Policies remembered as published; they can't be taken back.
+const POLICIES_MAX: usize = 10_000;
+const TASKS_MAX: usize = 10_000;
+
+/// A reader of the contracts.
+pub struct Chain {
+    /// The node.
+    pub provider: DynProvider,
+    /// Where the contracts are.
+    pub deployment: Deployment,
+    policies: Mutex<HashSet<(Address, B256)>>,
+    terms: Mutex<HashMap<u64, TaskTerms>>,
+}
+
+/// What never changes about a task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TaskTerms {
+    /// Payment-token units for each accepted submission.
+    pub price: u128,
+    /// Whose task it is.
+    pub provider: Address,
+    /// Unix seconds.
+    pub closes_at: u64,
+}
+
+impl Chain {
+    /// A reader over a node that was checked to be of the right chain.
+    pub fn new(provider: DynProvider, deployment: Deployment) -> Self {
+        Self { provider, deployment, policies: Mutex::default(), terms: Mutex::default() }
+    }
+
+    /// What the log knows of an account; `None` where it is no provider.
+    pub async fn provider_of(&self, account: Address) -> anyhow::Result<Option<ProvenanceLog::Provider>> {
+        let log = ProvenanceLog::new(self.deployment.provenance_log, &self.provider);
+        let found = log.providerOf(account).call().await.context("ask the log for a provider")?;
+        Ok((!found.attestor.is_zero()).then_some(found))
+    }
+
+    /// The account that holds a name.
+    pub async fn provider_named(&self, name: &str) -> anyhow::Result<Option<Address>> {
+        let log = ProvenanceLog::new(self.deployment.provenance_log, &self.provider);
+        let found = log.providerNamed(name.to_owned()).call().await.context("ask the log for a name")?;
+        Ok((!found.is_zero()).then_some(found))
+    }
+
+    /// The fixed terms of a task; `None` where there is no such task.
+    pub async fn task_terms(&self, task_id: u64) -> anyhow::Result<Option<TaskTerms>> {
+        if let Some(terms) = self.terms.lock().unwrap_or_else(PoisonError::into_inner).get(&task_id) {
+            return Ok(Some(*terms));
+        }
+        let pool = RewardPool::new(self.deployment.reward_pool, &self.provider);
+        let task = pool.taskOf(task_id).call().await.context("ask the pool for a task")?;
+        if task.provider.is_zero() {
+            return Ok(None);
+        }
+        let terms = TaskTerms { price: task.price, provider: task.provider, closes_at: task.closesAt };
+        let mut known = self.terms.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.len() < TASKS_MAX {
+            known.insert(task_id, terms);
+        }
+        Ok(Some(terms))
+    }
+
+    /// What is left in a task's escrow, in payment-token units, at the newest block.
+    pub async fn task_escrow(&self, task_id: u64) -> anyhow::Result<u128> {
+        let pool = RewardPool::new(self.deployment.reward_pool, &self.provider);
+        Ok(pool.taskOf(task_id).call().await.context("ask the pool for a task's escrow")?.escrow)
+    }
+
+    /// Whether a provider published a policy.
+    pub async fn policy_published(&self, provider: Address, policy: B256) -> anyhow::Result<bool> {
+        if self.policies.lock().unwrap_or_else(PoisonError::into_inner).contains(&(provider, policy)) {
+            return Ok(true);
+        }
+        let registry = ConsentRegistry::new(self.deployment.consent_registry, &self.provider);
+        let at = registry.policyPublishedAt(provider, policy).call().await.context("ask the registry for a policy")?;
+        if at == 0 {
+            return Ok(false);
+        }
+        let mut known = self.policies.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.len() < POLICIES_MAX {
+            known.insert((provider, policy));
+        }
+        Ok(true)
+    }
+
+    /// Whether a consent was withdrawn on chain.
+    pub async fn is_withdrawn(&self, consent: ConsentId) -> anyhow::Result<bool> {
+        let registry = ConsentRegistry::new(self.deployment.consent_registry, &self.provider);
+        let at = registry.withdrawnAt(consent.0).call().await.context("ask the registry for a withdrawal")?;
+        Ok(at != 0)
+    }
+}

@@ -1,0 +1,219 @@
+//! Flags of both binaries, each with an environment variable behind it; nothing else reads the environment.
+
+use std::{net::SocketAddr, path::{Path, PathBuf}, time::Duration};
+
+use alloy::{primitives::Address, signers::local::PrivateKeySigner};
+use anyhow::{Context, ensure};
+use clap::{Args, Parser, Subcommand};
+use tidemark::sealing::PublicKey;
+use zeroize::Zeroizing;
+
+/// The write side: takes submissions in, has them judged, batches and anchors them.
+#[derive(Debug, Parser)]
+#[command(name = "tidemark-relayer", version)]
+pub struct Relayer {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Commands of the relayer.
+#[derive(Debug, Subcommand)]
+#[allow(clippy::large_enum_variant, reason = "made once")]
+pub enum Command {
+    /// Run the service.
+    Serve(Serve),
+    /// Providers.
+    #[command(subcommand)]
+    Provider(ProviderCommand),
+    /// API keys.
+    #[command(subcommand)]
+    Key(KeyCommand),
+    /// Write the OpenAPI document of the relayer (or, with --attestor, of the attestor) to standard output.
+    Openapi {
+        /// The attestor's instead.
+        #[arg(long)]
+        attestor: bool,
+    },
+}
+
+/// `provider …`
+#[derive(Debug, Subcommand)]
+pub enum ProviderCommand {
+    /// Let a provider in that is registered on chain; prints a new API key, once.
+    Add(ProviderAdd),
+}
+
+/// `key …`
+#[derive(Debug, Subcommand)]
+pub enum KeyCommand {
+    /// End an API key for good.
+    Revoke(KeyRevoke),
+}
+
+/// Database and chain, which every command needs.
+#[derive(Debug, Args)]
+pub struct Base {
+    /// Postgres database of the relayer; its tables are made at the start.
+    #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
+    pub database_url: String,
+    /// JSON-RPC of a node of the chain.
+    #[arg(long, env = "TIDEMARK_RPC_URL", hide_env_values = true)]
+    pub rpc_url: String,
+    /// Deployment file: where the contracts are.
+    #[arg(long, env = "TIDEMARK_DEPLOYMENT")]
+    pub deployment: PathBuf,
+}
+
+/// `provider add`
+#[derive(Debug, Args)]
+pub struct ProviderAdd {
+    /// Database and chain.
+    #[command(flatten)]
+    pub base: Base,
+    /// The provider's name on chain.
+    #[arg(long)]
+    pub name: String,
+    /// The provider's account on chain.
+    #[arg(long)]
+    pub account: Address,
+}
+
+/// `key revoke`
+#[derive(Debug, Args)]
+pub struct KeyRevoke {
+    /// Postgres database of the relayer.
+    #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
+    pub database_url: String,
+    /// The key; read from standard input where not given.
+    #[arg(long, env = "TIDEMARK_API_KEY", hide_env_values = true)]
+    pub key: Option<String>,
+}
+
+/// `serve`
+#[derive(Debug, Args)]
+pub struct Serve {
+    /// Database and chain.
+    #[command(flatten)]
+    pub base: Base,
+    /// Address to listen on.
+    #[arg(long, env = "TIDEMARK_RELAYER_LISTEN", default_value = "127.0.0.1:8080")]
+    pub listen: SocketAddr,
+    /// Content store: folder:/path, kubo:http://host:port.
+    #[arg(long, env = "TIDEMARK_STORE")]
+    pub store: String,
+    /// Where the attestor listens.
+    #[arg(long, env = "TIDEMARK_ATTESTOR_URL")]
+    pub attestor_url: String,
+    /// Bearer token that the attestor expects.
+    #[arg(long, env = "TIDEMARK_ATTESTOR_TOKEN", hide_env_values = true)]
+    pub attestor_token: String,
+    /// File with the hex key that pays for and sends transactions.
+    #[arg(long, env = "TIDEMARK_SENDER_KEY_FILE")]
+    pub sender_key_file: PathBuf,
+    /// File with 32 hex bytes under which contributors' secrets are sealed in the database.
+    #[arg(long, env = "TIDEMARK_STORAGE_KEY_FILE")]
+    pub storage_key_file: PathBuf,
+    /// The custodian's public key (0x and 66 hex digits): content keys are sealed to it.
+    #[arg(long, env = "TIDEMARK_CUSTODIAN_KEY")]
+    pub custodian_key: PublicKey,
+    /// Seal a batch at this many events …
+    #[arg(long, env = "TIDEMARK_BATCH_EVENTS_MAX", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
+    pub batch_events_max: u32,
+    /// … or when its oldest event is this old.
+    #[arg(long, env = "TIDEMARK_BATCH_AGE_MS_MAX", default_value_t = 10_000)]
+    pub batch_age_ms_max: u64,
+    /// How often to look for work and at the chain.
+    #[arg(long, env = "TIDEMARK_POLL_MS", default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(10..=600_000))]
+    pub poll_ms: u64,
+    /// Replace a transaction at a higher fee after this many blocks unmined.
+    #[arg(long, env = "TIDEMARK_BUMP_AFTER_BLOCKS", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..))]
+    pub bump_after_blocks: u64,
+    /// Blocks that make a block final where the chain has no `finalized` tag.
+    #[arg(long, env = "TIDEMARK_FINALITY_DEPTH", default_value_t = 64)]
+    pub finality_depth: u64,
+    /// Uploads in memory at once; more wait.
+    #[arg(long, env = "TIDEMARK_UPLOADS_AT_ONCE", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub uploads_at_once: u32,
+}
+
+impl Serve {
+    /// The poll interval.
+    pub fn poll(&self) -> Duration {
+        Duration::from_millis(self.poll_ms)
+    }
+}
+
+/// The attestor: judges submissions and signs verdicts, batches and dataset versions.
+#[derive(Debug, Parser)]
+#[command(name = "tidemark-attestor", version)]
+pub struct Attestor {
+    /// Address to listen on.
+    #[arg(long, env = "TIDEMARK_ATTESTOR_LISTEN", default_value = "127.0.0.1:8081")]
+    pub listen: SocketAddr,
+    /// Postgres database of the attestor, never the relayer's; its tables are made at the start.
+    #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
+    pub database_url: String,
+    /// JSON-RPC of a node of the chain: prices of tasks are read there.
+    #[arg(long, env = "TIDEMARK_RPC_URL", hide_env_values = true)]
+    pub rpc_url: String,
+    /// Deployment file: where the contracts are.
+    #[arg(long, env = "TIDEMARK_DEPLOYMENT")]
+    pub deployment: PathBuf,
+    /// Content store: folder:/path, kubo:http://host:port or a gateway's http(s)://….
+    #[arg(long, env = "TIDEMARK_STORE")]
+    pub store: String,
+    /// Bearer token that callers must bring.
+    #[arg(long, env = "TIDEMARK_ATTESTOR_TOKEN", hide_env_values = true)]
+    pub token: String,
+    /// File with the hex key that signs.
+    #[arg(long, env = "TIDEMARK_ATTESTOR_KEY_FILE")]
+    pub key_file: PathBuf,
+    /// Files decoded at once; more wait.
+    #[arg(long, env = "TIDEMARK_DECODES_AT_ONCE", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=256))]
+    pub decodes_at_once: u32,
+}
+
+/// Reads 32 bytes as hex, with or without 0x.
+pub fn secret_file(path: &Path) -> anyhow::Result<Zeroizing<[u8; 32]>> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("read key file {}", path.display()))?;
+    let text = Zeroizing::new(text);
+    let digits = text.trim().strip_prefix("0x").unwrap_or(text.trim());
+    let mut bytes = Zeroizing::new([0u8; 32]);
+    let decoded = hex::decode_to_slice(digits, bytes.as_mut_slice());
+    ensure!(decoded.is_ok(), "key file {}: expected 64 hex digits (for example from `openssl rand -hex 32`)", path.display());
+    Ok(bytes)
+}
+
+/// Reads a signing key.
+pub fn signer_file(path: &Path) -> anyhow::Result<PrivateKeySigner> {
+    let bytes = secret_file(path)?;
+    PrivateKeySigner::from_slice(bytes.as_slice())
+        .map_err(|_| anyhow::anyhow!("key file {}: expected a secp256k1 key, got a number that is none", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_flags_are_consistent() {
+        Relayer::command().debug_assert();
+        Attestor::command().debug_assert();
+    }
+
+    #[test]
+    fn a_key_file_takes_hex_with_and_without_prefix_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("key");
+        std::fs::write(&path, format!("0x{}\n", "11".repeat(32))).unwrap();
+        assert_eq!(*secret_file(&path).unwrap(), [0x11; 32]);
+        assert!(signer_file(&path).is_ok());
+        std::fs::write(&path, "11").unwrap();
+        assert!(secret_file(&path).is_err());
+        std::fs::write(&path, "00".repeat(32)).unwrap();
+        assert!(signer_file(&path).is_err());
+    }
+}

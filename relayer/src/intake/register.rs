@@ -1,0 +1,136 @@
+//! Registrations by the Trace door: metadata of files that the provider keeps.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use alloy::primitives::{Address, B256};
+use anyhow::Context;
+use serde_json::Value;
+use tidemark::{
+    consent::SignedConsent,
+    event::pseudonym,
+    ids::{ConsentId, ContentHash, DataId, sha256},
+    payload::Payload,
+};
+
+use super::{
+    Provider, Tx, consent, contributor,
+    contributor::StorageKey,
+    event::{self, NewEvent, Subject},
+    record::{self, NewRecord},
+    update,
+};
+use crate::problem::Problem;
+
+/// One item of `records:batch`, already checked on its own.
+#[derive(Clone, Debug)]
+pub struct Registration {
+    /// The provider's id, trimmed.
+    pub source_record_id: String,
+    /// Follows from provider and source record id.
+    pub data_id: DataId,
+    /// SHA-256(JCS(metadata)).
+    pub metadata_root: B256,
+    /// trace-v1.0.
+    pub metadata: Value,
+    /// What its aliases agree on.
+    pub content_hash: ContentHash,
+    /// Unix seconds.
+    pub occurred_at: u64,
+    /// `contributor_ref`, or `contributor.anon_id`, where there is one.
+    pub contributor: Option<String>,
+    /// Checked, with its id, where there is one.
+    pub consent: Option<(ConsentId, SignedConsent)>,
+}
+
+/// What became of an item.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Status {
+    /// New, and durable.
+    Accepted,
+    /// Here already, the same.
+    Duplicate,
+    /// Here already, another.
+    Conflict,
+}
+
+/// Where a contributor is not named, the record stands for one: no reference that a provider can send begins like this.
+const ANONYMOUS: &str = "\u{1}";
+
+/// What a provider may see of a stored reference.
+pub fn public_reference(stored: String) -> String {
+    stored.trim_start_matches(ANONYMOUS).to_owned()
+}
+
+impl Registration {
+    fn reference(&self) -> String {
+        self.contributor.clone().unwrap_or_else(|| format!("{ANONYMOUS}{}", self.source_record_id))
+    }
+
+    fn fingerprint(&self) -> B256 {
+        sha256(&[b"trace", self.metadata_root.as_slice(), &self.occurred_at.to_be_bytes(), self.reference().as_bytes()])
+    }
+}
+
+/// Makes records and events for what is new; a duplicate or a conflict changes nothing.
+pub async fn register(
+    tx: &mut Tx<'_>,
+    key: &StorageKey,
+    provider: &Provider,
+    items: Vec<Registration>,
+) -> Result<Vec<Status>, Problem> {
+    let account: Address = provider.account;
+    let references: BTreeSet<String> = items.iter().map(Registration::reference).collect();
+    let secrets = contributor::secrets(tx, key, account, references).await?;
+    let consents: Vec<_> = items.iter().filter_map(|item| item.consent.clone()).collect();
+    consent::keep(tx, account, &consents).await?;
+
+    let mut records = Vec::with_capacity(items.len());
+    for item in &items {
+        let reference = item.reference();
+        let secret = secrets.get(&reference).context("a contributor without a secret")?;
+        records.push(NewRecord {
+            subject: Subject {
+                data_id: item.data_id,
+                contributor: pseudonym(secret, item.data_id),
+                content_hash: item.content_hash,
+                consent_id: item.consent.as_ref().map_or(ConsentId::ZERO, |(id, _)| *id),
+                task_id: 0,
+            },
+            source_record_id: item.source_record_id.clone(),
+            door: "trace",
+            fingerprint: item.fingerprint(),
+            contributor_reference: reference,
+            reward: 0,
+            payee: Address::ZERO,
+            verdict: None,
+            metadata_root: item.metadata_root,
+            event_count: 1,
+        });
+    }
+    let new = record::insert(tx, account, &records).await?;
+    let ids: Vec<DataId> = items.iter().map(|item| item.data_id).collect();
+    let known: BTreeMap<DataId, B256> = record::fingerprints(tx, account, &ids).await?;
+
+    let mut statuses = Vec::with_capacity(items.len());
+    let mut events = Vec::with_capacity(new.len());
+    for (item, made) in items.into_iter().zip(&records) {
+        statuses.push(if new.contains(&item.data_id) {
+            let payload = Payload::Registered {
+                source_record_id: item.source_record_id,
+                metadata_root: item.metadata_root,
+                metadata: item.metadata,
+                delivery: None,
+            };
+            events.push(NewEvent::new(&made.subject, 0, item.occurred_at, &payload)?);
+            Status::Accepted
+        } else if known.get(&item.data_id) == Some(&made.fingerprint) {
+            Status::Duplicate
+        } else {
+            Status::Conflict
+        });
+    }
+    event::insert(tx, account, &events).await?;
+    update::catch_up(tx, account, new).await?;
+    Ok(statuses)
+}
