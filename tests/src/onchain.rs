@@ -14,13 +14,22 @@ use tidemark::{
     batch::{Header, summarise},
     chain::Deployment,
     contracts::{ConsentRegistry, DevToken, LicenseRegistry, PointsTreasury, ProvenanceLog, RewardPool},
-    event::Event,
+    event::{Event, EventKind},
+    ids::{ConsentId, ContentHash, DATA_ID_NAMESPACE, DataId},
     manifest::Manifest,
     store::Store,
 };
 
+use crate::{
+    Options, Stack,
+    keys::{dev_signer, role},
+    stack::Services,
+};
+
 /// Payment-token units of one dKRW, and of one point.
 pub const UNIT: u128 = 1_000_000;
+/// What a [`World`]'s task pays for each accepted record.
+pub const PRICE: u128 = 300 * UNIT;
 /// How long a task stays open.
 const TASK_SECONDS: u64 = 30 * 24 * 3600;
 
@@ -265,5 +274,87 @@ impl OwnBatch {
     pub async fn anchor(&self, deployment: &Deployment, sender: &DynProvider) -> Result<TransactionReceipt> {
         let log = ProvenanceLog::new(deployment.provenance_log, sender);
         Ok(mined!("anchor", log.anchor((&self.header).into(), self.signature.clone())))
+    }
+}
+
+/// A provider with one task of ten rewards, whose attestor is the test itself, on a chain that mines at once.
+pub struct World {
+    /// Chain, Postgres and content store; no services.
+    pub stack: Stack,
+    /// Sends as the provider, which is also the sponsor.
+    pub sender: DynProvider,
+    /// The provider's attestor.
+    pub attestor: PrivateKeySigner,
+    /// Named `refusals`.
+    pub provider: OnchainProvider,
+    /// Its one task.
+    pub task: u64,
+}
+
+impl World {
+    /// Starts it.
+    pub async fn new() -> Result<Self> {
+        tidemark::install_tls();
+        let options = Options { services: Services::None, ..Options::default() };
+        let stack = Stack::start(options).await?;
+        stack.anvil.mine_at_once().await?;
+        let account = dev_signer(role::PROVIDER)?;
+        let sender = stack.sender_of(account.clone()).await?;
+        let attestor = dev_signer(role::ATTESTOR)?;
+        let deployment = stack.deployment.clone();
+        let token = deploy_token(&sender).await?;
+        mint(&sender, token, account.address(), 1_000_000 * UNIT).await?;
+        let provider = register_provider(
+            &deployment,
+            &sender,
+            account.address(),
+            "refusals",
+            attestor.address(),
+            token,
+            account.address(),
+        )
+        .await?;
+        let (task, _) = create_task(&deployment, &sender, &account, &provider, "voice", PRICE, 10 * PRICE).await?;
+        Ok(Self { stack, sender, attestor, provider, task })
+    }
+
+    /// Attests events as the provider's batch `number`.
+    pub async fn batch(&self, number: u64, events: Vec<Event>) -> Result<OwnBatch> {
+        let (deployment, store) = (&self.stack.deployment, self.stack.store()?);
+        OwnBatch::new(deployment, &store, &self.attestor, self.provider.account, number, events).await
+    }
+
+    /// Anchors a batch.
+    pub async fn anchor(&self, batch: &OwnBatch) -> Result<TransactionReceipt> {
+        batch.anchor(&self.stack.deployment, &self.sender).await
+    }
+
+    /// One record: registered, then accepted for the task and paid to `payee`.
+    pub fn accepted(&self, first_index: u32, record: &str, payee: Address) -> [Event; 2] {
+        let data_id = DataId(uuid::Uuid::new_v5(&DATA_ID_NAMESPACE, record.as_bytes()));
+        let registered = Event {
+            index: first_index,
+            data_id,
+            sequence: 0,
+            kind: EventKind::Registered,
+            contributor: tidemark::event::pseudonym(&[7; 32], data_id),
+            content_hash: ContentHash::of(record.as_bytes()),
+            consent_id: ConsentId(B256::repeat_byte(8)),
+            commitment: B256::repeat_byte(9),
+            previous: B256::ZERO,
+            occurred_at: 1_790_000_000,
+            task_id: self.task,
+            reward: 0,
+            payee,
+        };
+        let accepted = Event {
+            index: first_index + 1,
+            sequence: 1,
+            kind: EventKind::Accepted,
+            previous: registered.leaf(),
+            reward: PRICE,
+            ..registered.clone()
+        };
+        [registered, accepted]
     }
 }

@@ -6,6 +6,7 @@
 //!      ─► table: what is printed at the end, each claim checked
 //! ```
 
+pub mod closing;
 pub mod doors;
 pub mod finality;
 pub mod market;
