@@ -15,6 +15,7 @@ use futures::TryStreamExt;
 use ipfs_api_backend_hyper::{IpfsApi, IpfsClient, TryFromUri, request};
 use multihash_codetable::{Code, MultihashDigest};
 use rust_unixfs::file::adder::{BalancedCollector, Chunker, FileAdder, parse_file_branch};
+use tokio::time::error::Elapsed;
 
 /// Bytes of one leaf.
 pub const CHUNK_BYTES: usize = 1 << 20;
@@ -26,6 +27,8 @@ const DEPTH_MAX: usize = 5;
 const RAW: u64 = 0x55;
 const DAG_PB: u64 = 0x70;
 const TIMEOUT: Duration = Duration::from_secs(30);
+/// What Kubo's errors about a missing block have in common.
+const KUBO_HAS_IT_NOT: &str = "could not find";
 
 /// Why bytes could not be stored or read.
 #[derive(Debug, thiserror::Error)]
@@ -180,7 +183,15 @@ impl Store {
                     all.extend_from_slice(&part);
                     Ok(all)
                 });
-                within("read a block from Kubo", read).await?.freeze()
+                match within("read a block from Kubo", read).await {
+                    // without the block a node off line says so, and one on line searches for as long as it is let
+                    Err(StoreError::Io { source, .. })
+                        if source.is::<Elapsed>() || source.to_string().contains(KUBO_HAS_IT_NOT) =>
+                    {
+                        return Err(StoreError::NotFound { cid: *cid });
+                    }
+                    read => read?.freeze(),
+                }
             }
             Backend::Gateway { base, client } => read_from_gateway(base, client, cid).await?,
         };
@@ -207,27 +218,34 @@ impl Store {
                 _ => {}
             }
         }
+        let mut found = Vec::new();
         while let Some((next, depth)) = open.pop() {
-            let block = match self.get_block(&next).await {
-                Ok(block) => block,
-                Err(StoreError::NotFound { .. }) => continue,
-                Err(error) => return Err(error),
-            };
-            if next.codec() == DAG_PB
-                && depth < DEPTH_MAX
-                && let Some(branch) = parse_file_branch(&block)
-            {
-                open.extend(branch.links.iter().map(|link| (link.cid, depth + 1)));
+            found.push(next);
+            if next.codec() == DAG_PB && depth < DEPTH_MAX {
+                match self.get_block(&next).await {
+                    Ok(block) => {
+                        let branch = parse_file_branch(&block);
+                        open.extend(branch.into_iter().flat_map(|b| b.links).map(|link| (link.cid, depth + 1)));
+                    }
+                    Err(StoreError::NotFound { .. }) => {}
+                    Err(error) => return Err(error),
+                }
             }
+        }
+        // what names a block goes after the block, so that a deletion that was cut short can be taken up again
+        for next in found.iter().rev() {
             match self.0.as_ref() {
-                Backend::Folder(path) => match tokio::fs::remove_file(block_path(path, &next)).await {
+                Backend::Folder(path) => match tokio::fs::remove_file(block_path(path, next)).await {
                     Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
                         return Err(io(format!("delete block {next}"), e));
                     }
                     _ => {}
                 },
                 Backend::Kubo(client) => {
-                    within("delete a block in Kubo", client.block_rm(&next.to_string())).await?;
+                    let removed = within("delete a block in Kubo", client.block_rm(&next.to_string())).await?;
+                    if let Some(error) = removed.error.filter(|error| !error.contains(KUBO_HAS_IT_NOT)) {
+                        return Err(io(format!("delete block {next} in Kubo"), error));
+                    }
                 }
                 Backend::Gateway { .. } => return Err(StoreError::ReadOnly),
             }
@@ -363,6 +381,19 @@ mod tests {
         assert!(matches!(store.get(&cid, 10).await, Err(StoreError::Wrong { .. })));
         store.delete(&store.put(b"mark").await.unwrap()).await.unwrap();
         assert!(matches!(store.get(&cid_of(b"mark"), 10).await, Err(StoreError::NotFound { .. })));
+    }
+
+    #[tokio::test]
+    async fn a_deletion_that_was_cut_short_is_taken_up_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&format!("folder:{}", folder.path().display())).unwrap();
+        let bytes: Vec<u8> = (0..3 * CHUNK_BYTES).map(|i| (i % 251) as u8).collect();
+        let cid = store.put(&bytes).await.unwrap();
+        let blocks = blocks(&bytes);
+        std::fs::remove_file(block_path(folder.path(), &blocks[0].0)).unwrap();
+        store.delete(&cid).await.unwrap();
+        assert!(blocks.iter().all(|(block, _)| !block_path(folder.path(), block).exists()));
+        store.delete(&cid).await.unwrap();
     }
 
     #[test]

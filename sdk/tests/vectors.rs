@@ -115,9 +115,8 @@ fn events_hash_to_their_leaves() {
 fn trees_have_their_roots_and_proofs() {
     let trees = read("trees.json");
     for tree in list(&trees["trees"]) {
-        let leaf = |value: &Value| {
-            keccak256(keccak256((parse::<Address>(&value[0]), parse::<U256>(&value[1])).abi_encode()))
-        };
+        let leaf =
+            |value: &Value| keccak256(keccak256((parse::<Address>(&value[0]), parse::<U256>(&value[1])).abi_encode()));
         same_tree(&list(&tree["values"]).iter().map(leaf).collect::<Vec<_>>(), tree);
     }
     let events = read("events.json");
@@ -370,8 +369,7 @@ fn the_manifest_is_that_of_its_header_and_comes_out_byte_for_byte() {
     let manifest = Manifest::decode(bytes.clone().into()).unwrap();
     assert_eq!(manifest.encode().unwrap(), bytes);
     let summary = batch::summarise(&manifest.events).unwrap();
-    let rebuilt =
-        Header::new(manifest.provider, manifest.number, &manifest.events, &summary, cid_of(&bytes)).unwrap();
+    let rebuilt = Header::new(manifest.provider, manifest.number, &manifest.events, &summary, cid_of(&bytes)).unwrap();
     assert_eq!(rebuilt, header(&read("batches.json")["vectors"][0]));
     let leaves: Vec<B256> = manifest.events.iter().map(Event::leaf).collect();
     same_tree(&leaves, &read("trees.json")["manifest"]);
