@@ -49,7 +49,9 @@ async fn demo(flags: Flags) -> Result<()> {
         None => samples::repository_samples()?,
     };
     let progress = Progress::new();
-    let mut stack = Stack::start(Options { progress: progress.clone(), ..Options::default() }).await?;
+    // small batches, so that both ways to seal one are seen: by size and by age
+    let options = Options { progress: progress.clone(), batch_events_max: 48, ..Options::default() };
+    let mut stack = Stack::start(options).await?;
     let table = match tell(&stack, &samples, &progress).await {
         Ok(table) => table,
         Err(error) => return Err(explain(&mut stack, error)),

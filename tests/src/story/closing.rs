@@ -119,7 +119,7 @@ async fn points(table: &mut Table, stack: &Stack, told: &Told) -> Result<()> {
     let (points, note) = (told.payout.points, told.payout.note.clone().unwrap_or_default());
     let paid = granted.is_some_and(|grant| i64::try_from(grant.amount).is_ok_and(|amount| amount == points));
     let redeemed = told.payout.transaction.map(|hash| format!("\nredeemed in {hash}")).unwrap_or_default();
-    let value = format!("{points} points, payout {} {}{note}{redeemed}", told.payout.payout_id, told.payout.state);
+    let value = format!("{points} points, payout {} {}: {note}{redeemed}", told.payout.payout_id, told.payout.state);
     table.claim("points to cash", value, paid && told.payout.state == "posted");
     let held = balance(stack.provider(), told.world.token, told.world.treasury).await?;
     let owed = earned + royalties - told.payout_units;
@@ -152,9 +152,10 @@ async fn money(table: &mut Table, stack: &Stack, told: &Told) -> Result<()> {
     table.section("Wallets");
     for claim in &told.claims {
         let held = balance(stack.provider(), told.world.token, claim.wallet).await?;
-        let value = format!("{} reward + {} royalty of {}", won(claim.reward), won(claim.royalty), claim.data_id);
+        let earned = format!("{} reward + {} royalty of {}", won(claim.reward), won(claim.royalty), claim.data_id);
+        let value = format!("{}\n{earned}", claim.wallet);
         let holds = claim.reward > 0 && claim.royalty > 0 && held == claim.reward + claim.royalty;
-        table.claim(&claim.wallet.to_string(), value, holds);
+        table.claim("claimed on chain", value, holds);
     }
     table.claim("claimants", told.claims.len().to_string(), told.claims.len() == 2);
     let pool = RewardPool::new(told.world.deployment.reward_pool, stack.provider());
@@ -181,8 +182,8 @@ fn delivery(table: &mut Table, told: &Told) {
 fn strangers(table: &mut Table, told: &Told) {
     table.section("Strangers, with chain and content store only");
     for report in &told.reports {
-        let good = format!("verified, {} checks", report.checks.len());
-        table.claim(&report.subject, report.failure().unwrap_or(good), report.verified);
+        let good = format!("{}, {} checks", report.subject, report.checks.len());
+        table.claim("verified", report.failure().unwrap_or(good), report.verified);
     }
     let rows: i64 = told.checksums.values().map(|(rows, _)| rows).sum();
     let filled = told.checksums.values().filter(|(rows, _)| *rows > 0).count();
