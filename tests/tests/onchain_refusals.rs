@@ -3,101 +3,24 @@
 
 use alloy::{
     primitives::{Address, B256, Bytes, U256},
-    providers::DynProvider,
     signers::{SignerSync, local::PrivateKeySigner},
 };
 use tidemark::{
     contracts::{LicenseRegistry, RewardPool},
     dataset::{Member, MemberRow, VersionContent, encode_members, summarise, version_digest},
-    event::{Event, EventKind},
-    ids::{ConsentId, ContentHash, DataId},
+    event::Event,
     merkle::Tree,
 };
 use tidemark_tests::{
-    Options, Stack,
     keys::{dev_signer, role},
     mined,
-    onchain::{self, OnchainProvider, OwnBatch, UNIT, why},
-    stack::Services,
+    onchain::{self, OwnBatch, PRICE, UNIT, World, why},
 };
 
-const PRICE: u128 = 300 * UNIT;
-
-/// A provider with one task of ten rewards, whose attestor is the test.
-struct World {
-    stack: Stack,
-    sender: DynProvider,
-    attestor: PrivateKeySigner,
-    provider: OnchainProvider,
-    task: u64,
-}
-
-impl World {
-    async fn new() -> anyhow::Result<Self> {
-        tidemark::install_tls();
-        let options = Options { services: Services::None, ..Options::default() };
-        let stack = Stack::start(options).await?;
-        stack.anvil.mine_at_once().await?;
-        let account = dev_signer(role::PROVIDER)?;
-        let sender = stack.sender_of(account.clone()).await?;
-        let attestor = dev_signer(role::ATTESTOR)?;
-        let deployment = stack.deployment.clone();
-        let token = onchain::deploy_token(&sender).await?;
-        onchain::mint(&sender, token, account.address(), 1_000_000 * UNIT).await?;
-        let provider = onchain::register_provider(
-            &deployment,
-            &sender,
-            account.address(),
-            "refusals",
-            attestor.address(),
-            token,
-            account.address(),
-        )
-        .await?;
-        let (task, _) =
-            onchain::create_task(&deployment, &sender, &account, &provider, "voice", PRICE, 10 * PRICE).await?;
-        Ok(Self { stack, sender, attestor, provider, task })
-    }
-
-    async fn batch(&self, number: u64, events: Vec<Event>) -> anyhow::Result<OwnBatch> {
-        let (deployment, store) = (&self.stack.deployment, self.stack.store()?);
-        OwnBatch::new(deployment, &store, &self.attestor, self.provider.account, number, events).await
-    }
-
-    async fn refusal(&self, batch: &OwnBatch) -> String {
-        match batch.anchor(&self.stack.deployment, &self.sender).await {
-            Ok(receipt) => panic!("anchored in {}", receipt.transaction_hash),
-            Err(error) => format!("{error:#}"),
-        }
-    }
-
-    /// One record: registered, then accepted for the task and paid to `payee`.
-    fn accepted(&self, first_index: u32, record: &str, payee: Address) -> [Event; 2] {
-        let data_id = DataId::new("refusals", record).unwrap();
-        let registered = Event {
-            index: first_index,
-            data_id,
-            sequence: 0,
-            kind: EventKind::Registered,
-            contributor: B256::repeat_byte(7),
-            content_hash: ContentHash::of(record.as_bytes()),
-            consent_id: ConsentId(B256::repeat_byte(8)),
-            commitment: B256::repeat_byte(9),
-            previous: B256::ZERO,
-            occurred_at: 1_790_000_000,
-            task_id: self.task,
-            reward: 0,
-            payee,
-        };
-        let accepted = Event {
-            index: first_index + 1,
-            sequence: 1,
-            kind: EventKind::Accepted,
-            previous: registered.leaf(),
-            reward: PRICE,
-            ..registered.clone()
-        };
-        [registered, accepted]
+async fn refusal(world: &World, batch: &OwnBatch) -> String {
+    match world.anchor(batch).await {
+        Ok(receipt) => panic!("anchored in {}", receipt.transaction_hash),
+        Err(error) => format!("{error:#}"),
     }
 }
 
@@ -113,23 +36,23 @@ async fn a_batch_needs_the_attestor_s_signature_its_turn_and_its_budget() -> any
 
     let mut forged = world.batch(0, good.events.clone()).await?;
     forged.sign(&world.stack.deployment, &dev_signer("somebody")?)?;
-    assert!(world.refusal(&forged).await.contains("AttestationInvalid"), "a key that is no attestor");
+    assert!(refusal(&world, &forged).await.contains("AttestationInvalid"), "a key that is no attestor");
     let mut altered = world.batch(0, good.events.clone()).await?;
     altered.header.points_total += 1;
-    assert!(world.refusal(&altered).await.contains("AttestationInvalid"), "a header changed after it was signed");
+    assert!(refusal(&world, &altered).await.contains("AttestationInvalid"), "a header changed after it was signed");
     let mut unsigned = world.batch(0, good.events.clone()).await?;
     unsigned.signature = Bytes::new();
-    assert!(world.refusal(&unsigned).await.contains("AttestationInvalid"), "no signature");
+    assert!(refusal(&world, &unsigned).await.contains("AttestationInvalid"), "no signature");
 
     let early = world.batch(1, good.events.clone()).await?;
-    assert!(world.refusal(&early).await.contains("BatchNumberUnexpected"), "a number ahead of its turn");
-    good.anchor(&world.stack.deployment, &world.sender).await?;
-    assert!(world.refusal(&good).await.contains("BatchNumberUnexpected"), "the same number again");
+    assert!(refusal(&world, &early).await.contains("BatchNumberUnexpected"), "a number ahead of its turn");
+    world.anchor(&good).await?;
+    assert!(refusal(&world, &good).await.contains("BatchNumberUnexpected"), "the same number again");
 
     let eleven: Vec<Event> =
         (0..11).flat_map(|i| world.accepted(2 * i, &format!("budget {i}"), Address::ZERO)).collect();
     let overdrawn = world.batch(1, eleven).await?;
-    assert!(world.refusal(&overdrawn).await.contains("BudgetExceeded"), "more than the escrow holds");
+    assert!(refusal(&world, &overdrawn).await.contains("BudgetExceeded"), "more than the escrow holds");
     Ok(())
 }
 
@@ -140,7 +63,7 @@ async fn a_reward_goes_to_its_payee_once_and_to_nobody_else() -> anyhow::Result<
     let mut events = world.accepted(0, "alice", alice).to_vec();
     events.extend(world.accepted(2, "bob", bob));
     events.extend(world.accepted(4, "points", Address::ZERO));
-    world.batch(0, events.clone()).await?.anchor(&world.stack.deployment, &world.sender).await?;
+    world.anchor(&world.batch(0, events.clone()).await?).await?;
     let pool = RewardPool::new(world.stack.deployment.reward_pool, &world.sender);
     let account = world.provider.account;
     let refusal = async |event: &Event, proof: Vec<B256>| {
@@ -168,7 +91,7 @@ async fn a_licence_is_not_sold_below_its_price_nor_for_an_old_version() -> anyho
     let world = World::new().await?;
     let deployment = &world.stack.deployment;
     let events = world.accepted(0, "member", Address::ZERO).to_vec();
-    world.batch(0, events.clone()).await?.anchor(deployment, &world.sender).await?;
+    world.anchor(&world.batch(0, events.clone()).await?).await?;
     let store = world.stack.store()?;
     let cid = store.put(b"ciphertext").await?;
     let member = Member {
