@@ -3,6 +3,7 @@
 //! CIDs are those of `ipfs add --cid-version=1 --raw-leaves --chunker=size-1048576`: UnixFS, balanced, 174 links a node.
 
 use std::{
+    collections::HashSet,
     io::Write,
     path::{Path, PathBuf},
     sync::Arc,
@@ -143,7 +144,12 @@ impl Store {
         let mut out = BytesMut::new();
         // depth first, next block last
         let mut open = vec![(*cid, 0usize)];
+        // leaves are full but for the last, and have fewer nodes above them than there are leaves
+        let mut blocks_left = 2 * (size_max / CHUNK_BYTES as u64 + DEPTH_MAX as u64);
         while let Some((next, depth)) = open.pop() {
+            blocks_left = blocks_left
+                .checked_sub(1)
+                .ok_or(StoreError::Wrong { cid: *cid, reason: "more blocks than a file of that size has" })?;
             let block = self.get_block(&next).await?;
             match next.codec() {
                 RAW => {
@@ -219,7 +225,11 @@ impl Store {
             }
         }
         let mut found = Vec::new();
+        let mut seen = HashSet::new();
         while let Some((next, depth)) = open.pop() {
+            if !seen.insert(next) {
+                continue;
+            }
             found.push(next);
             if next.codec() == DAG_PB && depth < DEPTH_MAX {
                 match self.get_block(&next).await {
@@ -381,6 +391,24 @@ mod tests {
         assert!(matches!(store.get(&cid, 10).await, Err(StoreError::Wrong { .. })));
         store.delete(&store.put(b"mark").await.unwrap()).await.unwrap();
         assert!(matches!(store.get(&cid_of(b"mark"), 10).await, Err(StoreError::NotFound { .. })));
+    }
+
+    #[tokio::test]
+    async fn a_small_tree_that_unfolds_into_billions_of_blocks_is_refused_at_once() {
+        use rust_unixfs::file::adder::{FileBranchLink, rebuild_file_branch};
+        let folder = tempfile::tempdir().unwrap();
+        let mut cid = put_in_folder(folder.path(), b"").unwrap();
+        for _ in 0..DEPTH_MAX - 1 {
+            let link = || FileBranchLink { cid, blocksize: 0, tsize: 0 };
+            let links: Vec<_> = std::iter::repeat_with(link).take(LINKS_MAX).collect();
+            let (branch, block) = rebuild_file_branch(0, &links, Version::V1, Code::Sha2_256);
+            write_durably(&block_path(folder.path(), &branch), &block).unwrap();
+            cid = branch;
+        }
+        let store = Store::open(&format!("folder:{}", folder.path().display())).unwrap();
+        assert!(matches!(store.get(&cid, 1 << 20).await, Err(StoreError::Wrong { .. })));
+        store.delete(&cid).await.unwrap();
+        assert!(matches!(store.get_block(&cid).await, Err(StoreError::NotFound { .. })));
     }
 
     #[tokio::test]
