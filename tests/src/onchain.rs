@@ -13,7 +13,8 @@ use anyhow::{Context, Result};
 use tidemark::{
     batch::{Header, summarise},
     chain::Deployment,
-    contracts::{ConsentRegistry, DevToken, LicenseRegistry, PointsTreasury, ProvenanceLog, RewardPool},
+    contracts::{ConsentRegistry, DevToken, IPRegistry, LicenseRegistry, PointsTreasury, ProvenanceLog, RewardPool},
+    dataset::{self, Member, MemberRow, VersionContent},
     event::{Event, EventKind},
     ids::{ConsentId, ContentHash, DATA_ID_NAMESPACE, DataId},
     manifest::Manifest,
@@ -58,7 +59,6 @@ macro_rules! mined {
 
 /// What a contract said no with, by the name of its error, else the node's words.
 pub fn why(error: &alloy::contract::Error) -> String {
-    use tidemark::contracts::{IPRegistry, LicenseRegistry, PointsTreasury, ProvenanceLog, RewardPool};
     macro_rules! decoded {
         ($($errors:ty),*) => {$(
             if let Some(known) = error.as_decoded_interface_error::<$errors>() {
@@ -356,5 +356,52 @@ impl World {
             ..registered.clone()
         };
         [registered, accepted]
+    }
+
+    /// What a dataset version of one accepted record commits to; its members manifest is in the store.
+    pub async fn version(&self, accepted: &Event) -> Result<VersionContent> {
+        let store = self.stack.store()?;
+        let cid = store.put(b"ciphertext").await?;
+        let member = Member {
+            data_id: accepted.data_id,
+            contributor: accepted.contributor,
+            consent_id: accepted.consent_id,
+            payee: accepted.payee,
+            weight: 1,
+        };
+        let rows = [MemberRow {
+            member,
+            content_hash: accepted.content_hash,
+            ciphertext_cid: cid,
+            key_cid: cid,
+            batch_number: 0,
+            event_index: accepted.index,
+        }];
+        let summary = dataset::summarise(&rows)?;
+        Ok(VersionContent {
+            root: summary.tree.root(),
+            member_count: 1,
+            total_weight: summary.total_weight,
+            points_weight: summary.points_weight,
+            manifest_cid: store.put(&dataset::encode_members(&rows)?).await?,
+        })
+    }
+
+    /// Registers a dataset of one record and sells a licence to it; gives the dataset and the sale.
+    pub async fn sell(&self, accepted: &Event, price: u128) -> Result<(U256, LicenseRegistry::LicenseSold)> {
+        let deployment = &self.stack.deployment;
+        let content = self.version(accepted).await?;
+        let ip_id = dataset::dataset_id(self.provider.account, "one");
+        let digest = dataset::version_digest(&deployment.dataset_domain(), ip_id, 1, &content);
+        let signature = self.attestor.sign_hash_sync(&digest).context("failed to sign")?;
+        let registry = IPRegistry::new(deployment.ip_registry, &self.sender);
+        let signature = Bytes::from(signature.as_bytes());
+        mined!("register a dataset", registry.registerDataset("one".into(), (&content).into(), signature));
+        let offer = publish_offer(deployment, &self.sender, ip_id, terms(price, 7_000)).await?;
+        let buyer = dev_signer(role::BUYER)?;
+        let buying = self.stack.sender_of(buyer.clone()).await?;
+        mint(&buying, self.provider.token, buyer.address(), price).await?;
+        let (sale, _) = buy(deployment, &buying, &buyer, self.provider.token, offer, 1, price).await?;
+        Ok((ip_id, sale))
     }
 }

@@ -7,7 +7,7 @@ use alloy::{
 };
 use tidemark::{
     contracts::{LicenseRegistry, RewardPool},
-    dataset::{Member, MemberRow, VersionContent, encode_members, summarise, version_digest},
+    dataset::version_digest,
     event::Event,
     merkle::Tree,
 };
@@ -92,31 +92,7 @@ async fn a_licence_is_not_sold_below_its_price_nor_for_an_old_version() -> anyho
     let deployment = &world.stack.deployment;
     let events = world.accepted(0, "member", Address::ZERO).to_vec();
     world.anchor(&world.batch(0, events.clone()).await?).await?;
-    let store = world.stack.store()?;
-    let cid = store.put(b"ciphertext").await?;
-    let member = Member {
-        data_id: events[1].data_id,
-        contributor: events[1].contributor,
-        consent_id: events[1].consent_id,
-        payee: Address::ZERO,
-        weight: 1,
-    };
-    let rows = [MemberRow {
-        member,
-        content_hash: events[1].content_hash,
-        ciphertext_cid: cid,
-        key_cid: cid,
-        batch_number: 0,
-        event_index: 1,
-    }];
-    let summary = summarise(&rows)?;
-    let content = VersionContent {
-        root: summary.tree.root(),
-        member_count: 1,
-        total_weight: 1,
-        points_weight: 1,
-        manifest_cid: store.put(&encode_members(&rows)?).await?,
-    };
+    let content = world.version(&events[1]).await?;
     let ip_id = tidemark::dataset::dataset_id(world.provider.account, "one");
     let registry = tidemark::contracts::IPRegistry::new(deployment.ip_registry, &world.sender);
     let domain = deployment.dataset_domain();
