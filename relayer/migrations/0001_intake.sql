@@ -125,8 +125,8 @@ CREATE TABLE webhook_batch (
     PRIMARY KEY (provider, batch_id)
 );
 
--- Rewards accepted here that the chain has not debited yet.
+-- All rewards ever accepted here; what the chain has debited of them follows from the batches.
 CREATE TABLE task_budget (
-    task_id    bigint PRIMARY KEY CHECK (task_id > 0),
-    unanchored numeric(39, 0) NOT NULL CHECK (unanchored >= 0)
+    task_id  bigint PRIMARY KEY CHECK (task_id > 0),
+    reserved numeric(39, 0) NOT NULL CHECK (reserved >= 0)
 );

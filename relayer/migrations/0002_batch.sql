@@ -20,3 +20,13 @@ CREATE TABLE batch (
     CHECK (state = 'sealed' OR num_nulls(disclosures_cid, header, signature) = 0)
 );
 CREATE INDEX batch_open ON batch (provider, number) WHERE state <> 'final';
+
+-- What a provider's batches up to and including this one debit a task with, all together.
+CREATE TABLE task_debit (
+    provider   bytea NOT NULL,
+    task_id    bigint NOT NULL CHECK (task_id > 0),
+    number     bigint NOT NULL,
+    cumulative numeric(39, 0) NOT NULL CHECK (cumulative > 0),
+    PRIMARY KEY (provider, task_id, number),
+    FOREIGN KEY (provider, number) REFERENCES batch
+);

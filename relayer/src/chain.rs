@@ -7,7 +7,7 @@ use std::{
 
 use alloy::{
     primitives::{Address, B256},
-    providers::DynProvider,
+    providers::{DynProvider, Provider},
 };
 use anyhow::Context;
 use tidemark::{
@@ -39,6 +39,15 @@ pub struct TaskTerms {
     pub provider: Address,
     /// Unix seconds.
     pub closes_at: u64,
+}
+
+/// What a task has left, and which batches have taken their part already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Budget {
+    /// Payment-token units.
+    pub escrow: u128,
+    /// Batches below this number are anchored.
+    pub next_batch: u64,
 }
 
 impl Chain {
@@ -79,10 +88,14 @@ impl Chain {
         Ok(Some(terms))
     }
 
-    /// What is left in a task's escrow, in payment-token units, at the newest block.
-    pub async fn task_escrow(&self, task_id: u64) -> anyhow::Result<u128> {
+    /// A task's escrow and its provider's batches in the state of the newest block.
+    pub async fn budget(&self, provider: Address, task_id: u64) -> anyhow::Result<Budget> {
+        let block = self.provider.get_block_number().await.context("ask for the block number")?;
         let pool = RewardPool::new(self.deployment.reward_pool, &self.provider);
-        Ok(pool.taskOf(task_id).call().await.context("ask the pool for a task's escrow")?.escrow)
+        let log = ProvenanceLog::new(self.deployment.provenance_log, &self.provider);
+        let (task, log) = (pool.taskOf(task_id).block(block.into()), log.providerOf(provider).block(block.into()));
+        let (task, found) = tokio::try_join!(task.call(), log.call()).context("ask for a task and its provider")?;
+        Ok(Budget { escrow: task.escrow, next_batch: found.nextBatch })
     }
 
     /// Whether a provider published a policy.

@@ -30,6 +30,7 @@ pub async fn build_and_sign(app: &App, provider: Address, number: u64) -> anyhow
     let header = Header::new(provider, number, &manifest.events, &summary, manifest_cid).context("too many events")?;
     let signature = app.attestor.sign_batch(&header).await?;
 
+    let mut tx = app.db.begin().await?;
     let done = sqlx::query(
         "UPDATE batch SET state = 'signed', disclosures_cid = $3, header = $4, signature = $5, error = NULL
          WHERE provider = $1 AND number = $2 AND state = 'sealed'",
@@ -39,9 +40,11 @@ pub async fn build_and_sign(app: &App, provider: Address, number: u64) -> anyhow
     .bind(disclosures_cid.to_string())
     .bind(Json(&header))
     .bind(signature.as_ref())
-    .execute(&app.db)
+    .execute(&mut *tx)
     .await?;
     anyhow::ensure!(done.rows_affected() == 1, "the batch was signed by somebody else meanwhile");
+    super::keep_debits(&mut tx, &header).await?;
+    tx.commit().await?;
     tracing::info!(%provider, number, root = %header.root, manifest = %manifest_cid, "batch signed");
     Ok(())
 }

@@ -10,13 +10,13 @@ pub mod seal;
 use std::{collections::BTreeMap, sync::Arc};
 
 use alloy::primitives::{Address, Bytes};
-use sqlx::{PgPool, Row, postgres::PgRow, types::Json};
+use sqlx::{PgConnection, PgPool, Row, postgres::PgRow, types::Json};
 use tidemark::batch::Header;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     app::App,
-    intake::{Tx, bigint, budget},
+    intake::{Tx, bigint},
 };
 
 /// Batches looked at in one round.
@@ -135,28 +135,54 @@ impl State {
     }
 }
 
-/// Moves a batch; what the chain has debited leaves the tasks' reservations, and comes back where a reorg undoes it.
+/// Moves a signed batch.
 pub async fn set_state(tx: &mut Tx<'_>, provider: Address, number: u64, to: State) -> anyhow::Result<()> {
-    let row = sqlx::query("SELECT state, header FROM batch WHERE provider = $1 AND number = $2 AND state <> 'sealed' FOR UPDATE")
-        .bind(provider.0.0)
-        .bind(bigint(number)?)
-        .fetch_optional(&mut **tx)
-        .await?;
-    let Some(row) = row else { anyhow::bail!("batch {number} of {provider} is not there, or not signed") };
-    let was_debited = matches!(row.try_get::<&str, _>(0)?, "mined" | "final");
-    let is_debited = matches!(to, State::Mined | State::Final);
-    if was_debited != is_debited {
-        let Json(header) = row.try_get::<Json<Header>, _>(1)?;
-        budget::settle(tx, &header.debits, is_debited).await?;
-    }
-    sqlx::query("UPDATE batch SET state = $3, error = CASE WHEN $4 THEN NULL ELSE error END WHERE provider = $1 AND number = $2")
-        .bind(provider.0.0)
-        .bind(bigint(number)?)
-        .bind(to.name())
-        .bind(is_debited)
+    let is_anchored = matches!(to, State::Mined | State::Final);
+    let moved = sqlx::query(
+        "UPDATE batch SET state = $3, error = CASE WHEN $4 THEN NULL ELSE error END
+         WHERE provider = $1 AND number = $2 AND state <> 'sealed'",
+    )
+    .bind(provider.0.0)
+    .bind(bigint(number)?)
+    .bind(to.name())
+    .bind(is_anchored)
+    .execute(&mut **tx)
+    .await?;
+    anyhow::ensure!(moved.rows_affected() == 1, "batch {number} of {provider} is not there, or not signed");
+    Ok(())
+}
+
+/// Adds what a batch debits to what the batches before it did.
+async fn keep_debits(tx: &mut Tx<'_>, header: &Header) -> anyhow::Result<()> {
+    for debit in &header.debits {
+        sqlx::query(
+            "INSERT INTO task_debit (provider, task_id, number, cumulative)
+             SELECT $1, $2, $3, $4::text::numeric + coalesce((
+                 SELECT cumulative FROM task_debit WHERE provider = $1 AND task_id = $2 AND number < $3
+                 ORDER BY number DESC LIMIT 1), 0)",
+        )
+        .bind(header.provider.0.0)
+        .bind(bigint(debit.task_id)?)
+        .bind(bigint(header.number)?)
+        .bind(debit.amount.to_string())
         .execute(&mut **tx)
         .await?;
+    }
     Ok(())
+}
+
+/// What a provider's batches below a number debit a task with.
+pub async fn debited(db: &mut PgConnection, provider: Address, task_id: u64, below: u64) -> anyhow::Result<u128> {
+    let cumulative: Option<String> = sqlx::query_scalar(
+        "SELECT cumulative::text FROM task_debit WHERE provider = $1 AND task_id = $2 AND number < $3
+         ORDER BY number DESC LIMIT 1",
+    )
+    .bind(provider.0.0)
+    .bind(bigint(task_id)?)
+    .bind(bigint(below)?)
+    .fetch_optional(db)
+    .await?;
+    Ok(cumulative.map_or(Ok(0), |text| text.parse())?)
 }
 
 /// A batch as its provider sees it.

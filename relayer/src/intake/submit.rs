@@ -136,7 +136,8 @@ pub async fn submit(app: &App, provider: &Provider, submission: Submission) -> R
         consent::check(&app.chain, &app.db, provider, &submission.consent, data_type, &times, "meta.consent").await?;
     let price = price(app, provider, submission.task_id).await?;
     if price > 0 {
-        budget::check(&app.db, &app.chain, submission.task_id, price).await?;
+        let mut db = app.db.acquire().await?;
+        budget::check(&mut db, &app.chain, provider.account, submission.task_id, price).await?;
     }
 
     let judged = app.attestor.judge(&submission, content_hash).await?;
@@ -200,7 +201,7 @@ pub async fn submit(app: &App, provider: &Provider, submission: Submission) -> R
     event::insert(&mut tx, provider.account, &events).await?;
     update::catch_up(&mut tx, provider.account, BTreeSet::from([submission.data_id])).await?;
     if reward > 0 {
-        budget::reserve(&mut tx, &app.chain, submission.task_id, reward).await?;
+        budget::reserve(&mut tx, &app.chain, provider.account, submission.task_id, reward).await?;
     }
     tx.commit().await?;
     match answered(app, provider, &submission, fingerprint).await? {
