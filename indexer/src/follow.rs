@@ -5,6 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use tidemark::service::causes;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -31,16 +32,6 @@ impl StepError {
     fn is_final(&self) -> bool {
         matches!(self, Self::Sync(SyncError::DeepReorg { .. } | SyncError::OtherDeployment { .. }))
     }
-
-    fn text(&self) -> String {
-        let mut text = self.to_string();
-        let mut next = std::error::Error::source(self);
-        while let Some(cause) = next {
-            text = format!("{text}: {cause}");
-            next = cause.source();
-        }
-        text
-    }
 }
 
 /// Follows the chain until cancelled, or until a reorg goes deeper than finality.
@@ -55,7 +46,7 @@ pub async fn follow(mut mirror: Mirror, files: Files, status: Arc<Status>, poll:
                 if head.more { Duration::ZERO } else { poll }
             }
             Err(error) => {
-                let text = error.text();
+                let text = causes(&error);
                 if error.is_final() {
                     tracing::error!(error = text, "following the chain ended for good");
                     status.update(|seen| seen.halted = Some(text));

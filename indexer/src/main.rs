@@ -1,12 +1,12 @@
 //! `tidemark-indexer`: mirrors chain and content store into Postgres and answers who asks.
 
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
+use tidemark::service::start_log;
 use tidemark_indexer::{api, checksum, config::ServeArgs, serve};
 use tokio_util::sync::CancellationToken;
-use tracing_subscriber::EnvFilter;
 
 /// The read side of Tidemark: anyone may run one, and gets the same rows.
 #[derive(Parser, Debug)]
@@ -43,7 +43,7 @@ struct DatabaseArgs {
 fn main() -> anyhow::Result<()> {
     tidemark::install_tls();
     let cli = Cli::parse();
-    init_log(&cli.log)?;
+    start_log(&cli.log).with_context(|| format!("--log {:?}: expected a level or filters", cli.log))?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("start the runtime")?;
     runtime.block_on(run(cli.command))
 }
@@ -51,21 +51,9 @@ fn main() -> anyhow::Result<()> {
 async fn run(command: Command) -> anyhow::Result<()> {
     let mut out = std::io::stdout();
     match command {
-        Command::Serve(args) => {
-            let stop = CancellationToken::new();
-            let asked = stop.clone();
-            let signals = tokio::spawn(async move {
-                if let Err(error) = stop_signal().await {
-                    tracing::error!(%error, "signals can't be waited for");
-                }
-                asked.cancel();
-            });
-            let served = Box::pin(serve::serve(*args, stop)).await;
-            signals.abort();
-            served
-        }
+        Command::Serve(args) => Box::pin(serve::serve(*args, CancellationToken::new())).await,
         Command::Checksum(args) => {
-            let pool = serve::open_database(&args.database_url, 2).await?;
+            let pool = serve::connect(&args.database_url, 2).await?;
             for table in checksum::checksums(&pool).await.context("sum the tables")? {
                 writeln!(out, "{} {} {}", table.table, table.rows, table.checksum)?;
             }
@@ -77,25 +65,4 @@ async fn run(command: Command) -> anyhow::Result<()> {
             Ok(())
         }
     }
-}
-
-async fn stop_signal() -> std::io::Result<()> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
-    Ok(())
-}
-
-/// Lines for people on a terminal, JSON lines elsewhere; both to stderr, stdout is for answers.
-fn init_log(filter: &str) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(filter).with_context(|| format!("--log {filter:?}: expected a filter like info"))?;
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    match std::io::stdout().is_terminal() {
-        true => log.init(),
-        false => log.json().flatten_event(true).init(),
-    }
-    Ok(())
 }

@@ -1,87 +1,68 @@
-//! Errors as RFC 9457 problem documents: 4xx names the caller's field, 5xx is ours and tells nothing secret.
+//! Problem documents of this service: those of every service, and what a failing read becomes.
+
+use std::ops::Deref;
 
 use axum::{
-    Json,
-    http::{HeaderValue, StatusCode, header},
+    http::StatusCode,
     response::{IntoResponse, Response},
 };
-use serde::Serialize;
-use utoipa::ToSchema;
+use tidemark::service;
+use utoipa::{
+    PartialSchema, ToSchema,
+    openapi::{RefOr, schema::Schema},
+};
 
-/// `application/problem+json`.
-#[derive(Clone, Debug, Serialize, ToSchema)]
-pub struct Problem {
-    /// Names the kind of problem, for programs.
-    #[serde(rename = "type")]
-    pub kind: &'static str,
-    /// The same in words.
-    pub title: &'static str,
-    /// HTTP status.
-    pub status: u16,
-    /// What happened to this request, and what to do next.
-    pub detail: String,
-    /// Which field or parameter is wrong.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub field: Option<String>,
-    /// What it should look like.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub expected: Option<String>,
-    /// What came.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub actual: Option<String>,
-}
+use crate::read::ReadError;
 
-/// Bytes of the caller's value that are repeated back.
-const ACTUAL_CHARS_MAX: usize = 80;
+/// A [`service::Problem`] that failures of the database turn into.
+#[derive(Clone, Debug, serde::Serialize)]
+#[serde(transparent)]
+pub struct Problem(service::Problem);
 
 impl Problem {
     /// A problem of any kind.
-    pub fn new(status: StatusCode, kind: &'static str, title: &'static str, detail: impl Into<String>) -> Self {
-        let detail = detail.into();
-        Self { kind, title, status: status.as_u16(), detail, field: None, expected: None, actual: None }
+    pub fn new(status: StatusCode, slug: &str, title: &'static str, detail: impl Into<String>) -> Self {
+        Self(service::Problem::new(status, slug, title, detail))
     }
 
     /// 400: a parameter or field that can't be read.
     pub fn invalid(field: &str, expected: impl Into<String>, actual: impl AsRef<str>) -> Self {
-        let expected = expected.into();
-        let actual: String = actual.as_ref().chars().take(ACTUAL_CHARS_MAX).collect();
-        Self {
-            field: Some(field.to_owned()),
-            detail: format!("{field}: expected {expected}, got {actual:?}"),
-            expected: Some(expected),
-            actual: Some(actual),
-            ..Self::new(StatusCode::BAD_REQUEST, "invalid-field", "A field can't be read", "")
-        }
+        Self(service::Problem::invalid(field, expected, actual.as_ref()))
     }
 
     /// 404: well-formed, and not here at the block that the answer names.
-    pub fn unknown(field: &str, what: impl Into<String>) -> Self {
-        Self {
-            field: Some(field.to_owned()),
-            ..Self::new(StatusCode::NOT_FOUND, "not-found", "There is no such thing here", what)
-        }
-    }
-
-    /// 500: ours. The cause goes to the log, not to the caller.
-    pub fn internal(cause: &(dyn std::error::Error + 'static)) -> Self {
-        let mut causes = vec![cause.to_string()];
-        let mut next = cause.source();
-        while let Some(cause) = next {
-            causes.push(cause.to_string());
-            next = cause.source();
-        }
-        tracing::error!(cause = causes.join(": "), "a request failed through no fault of the caller");
-        Self::new(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            "internal",
-            "The indexer failed",
-            "the fault is the indexer's; its log has the cause; try again later",
-        )
+    pub fn unknown(field: &str, detail: impl Into<String>) -> Self {
+        Self(service::Problem::not_found(detail)).at(field)
     }
 
     /// 503: not now.
     pub fn unavailable(detail: impl Into<String>) -> Self {
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "Not available now", detail)
+        Self(service::Problem::unavailable(detail))
+    }
+
+    /// 500: ours. The cause goes to the log, not to the caller.
+    pub fn internal(cause: &(dyn std::error::Error + 'static)) -> Self {
+        Self(service::Problem::internal(cause))
+    }
+
+    /// Names the field and keeps the detail.
+    pub fn at(mut self, field: impl Into<String>) -> Self {
+        self.0.field = Some(field.into());
+        self
+    }
+
+    /// Names the field, what was expected there and what came, and keeps the detail.
+    pub fn compared(mut self, field: impl Into<String>, expected: impl Into<String>, actual: impl Into<String>) -> Self {
+        let detail = std::mem::take(&mut self.0.detail);
+        Self(service::Problem { detail, ..self.0.about(field, expected, actual) })
+    }
+}
+
+impl Deref for Problem {
+    type Target = service::Problem;
+
+    fn deref(&self) -> &service::Problem {
+        &self.0
     }
 }
 
@@ -94,10 +75,10 @@ impl From<sqlx::Error> for Problem {
     }
 }
 
-impl From<crate::read::ReadError> for Problem {
-    fn from(error: crate::read::ReadError) -> Self {
+impl From<ReadError> for Problem {
+    fn from(error: ReadError) -> Self {
         match error {
-            crate::read::ReadError::Sql(error) => error.into(),
+            ReadError::Sql(error) => error.into(),
             error => Self::internal(&error),
         }
     }
@@ -105,10 +86,14 @@ impl From<crate::read::ReadError> for Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let mut response = (status, Json(&self)).into_response();
-        let kind = HeaderValue::from_static("application/problem+json");
-        response.headers_mut().insert(header::CONTENT_TYPE, kind);
-        response
+        self.0.into_response()
     }
 }
+
+impl PartialSchema for Problem {
+    fn schema() -> RefOr<Schema> {
+        service::Problem::schema()
+    }
+}
+
+impl ToSchema for Problem {}

@@ -7,6 +7,7 @@ use metrics_exporter_prometheus::PrometheusBuilder;
 use sqlx::{PgPool, postgres::PgPoolOptions};
 use tidemark::{
     chain::{Deployment, checked_reader},
+    service::serve_until_stopped,
     store::Store,
 };
 use tokio::net::TcpListener;
@@ -16,31 +17,36 @@ use crate::{
     api::{self, App},
     config::ServeArgs,
     follow::follow,
-    manifest::Files,
+    manifest::{self, Files},
     payout::{self, Payouts},
     status::Status,
     sync::{self, Mirror, node::Node},
 };
 
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(10);
-/// How long requests may take to end.
+/// How long the workers may take to end.
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(10);
 
-/// Connects to the database and brings its tables up to date.
-pub async fn open_database(url: &str, connections: u32) -> anyhow::Result<PgPool> {
-    let pool = PgPoolOptions::new()
+/// Connects to the database.
+pub async fn connect(url: &str, connections: u32) -> anyhow::Result<PgPool> {
+    PgPoolOptions::new()
         .max_connections(connections)
         .acquire_timeout(CONNECT_TIME_MAX)
         .connect(url)
         .await
-        .context("connect to Postgres: check --database-url, and that the database exists and takes connections")?;
+        .context("connect to Postgres: check --database-url, and that the database exists and takes connections")
+}
+
+/// Connects to the database and brings its tables up to date.
+pub async fn open_database(url: &str, connections: u32) -> anyhow::Result<PgPool> {
+    let pool = connect(url, connections).await?;
     sqlx::migrate!().run(&pool).await.context(
         "bring the tables up to date: the database must be this indexer's alone; give it an empty one where it is not",
     )?;
     Ok(pool)
 }
 
-/// Runs the indexer until `stop`.
+/// Runs the indexer until a signal or `stop`.
 pub async fn serve(args: ServeArgs, stop: CancellationToken) -> anyhow::Result<()> {
     // first of all, so that what is counted from here on is rendered
     let metrics = PrometheusBuilder::new().install_recorder().context("install the metrics recorder")?;
@@ -50,6 +56,7 @@ pub async fn serve(args: ServeArgs, stop: CancellationToken) -> anyhow::Result<(
     let rpc = checked_reader(&args.rpc_url, &deployment).await?;
     let pool = open_database(&args.database_url, args.database_connections).await?;
     sync::claim(&pool, &deployment).await?;
+    manifest::ask_again(&pool).await?;
     let listener = TcpListener::bind(args.listen)
         .await
         .with_context(|| format!("listen on {}: is another process using it? --listen takes another", args.listen))?;
@@ -69,17 +76,7 @@ pub async fn serve(args: ServeArgs, stop: CancellationToken) -> anyhow::Result<(
 
     let following = tokio::spawn(follow(mirror, files, status, args.poll_interval(), stop.child_token()));
     let paying = payouts.map(|payouts| tokio::spawn(payout::run(payouts, stop.child_token())));
-    let drained = stop.clone();
-    let serving = axum::serve(listener, router).with_graceful_shutdown(async move { drained.cancelled().await });
-    let mut serving = tokio::spawn(serving.into_future());
-    tokio::select! {
-        ended = &mut serving => ended.context("the HTTP server died")?.context("serve HTTP")?,
-        () = stop.cancelled() => {
-            if let Ok(ended) = tokio::time::timeout(DRAIN_TIME_MAX, &mut serving).await {
-                ended.context("the HTTP server died")?.context("serve HTTP")?;
-            }
-        }
-    }
+    serve_until_stopped(listener, router, stop.clone()).await.context("serve HTTP")?;
     stop.cancel();
     // both end at the next step; a transaction that is cut off rolls back
     let ended = tokio::time::timeout(DRAIN_TIME_MAX, async {

@@ -7,7 +7,7 @@ use axum::{
     response::Response,
 };
 use serde::{Deserialize, Serialize};
-use utoipa::{IntoParams, ToSchema};
+use utoipa::ToSchema;
 
 use super::{
     App,
@@ -21,7 +21,7 @@ use crate::{
 const ACCOUNTS_MAX: usize = 1_000;
 
 /// Query of an account.
-#[derive(Debug, Deserialize, IntoParams)]
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct AccountQuery {
     /// Account or name of the provider that owes the points; needed only where two know the same pseudonym.

@@ -32,7 +32,18 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Params<
 }
 
 fn unreadable(rejection: &QueryRejection, query: &str) -> Problem {
-    Problem::invalid("query", format!("the parameters in /docs ({})", rejection.body_text()), query)
+    // serde names the parameter first: "Failed to deserialize query string: limit: invalid digit found in string"
+    let text = rejection.body_text();
+    let reason = text.rsplit_once("string: ").map_or(text.as_str(), |(_, reason)| reason);
+    let parts = text.strip_prefix("Failed to deserialize query string: ").and_then(|text| text.split_once(": "));
+    match parts {
+        Some((field, reason)) => {
+            let prefix = format!("{field}=");
+            let actual = query.split('&').find_map(|pair| pair.strip_prefix(&prefix)).unwrap_or(query);
+            Problem::invalid(field, format!("a value as in /docs ({reason})"), actual)
+        }
+        None => Problem::invalid("query", format!("the parameters in /docs ({reason})"), query),
+    }
 }
 
 /// One snapshot with its block.

@@ -119,17 +119,23 @@ pub struct SettlementList {
 #[utoipa::path(get, path = "/v1/settlement", tag = "points",
     responses((status = 200, body = Answer<SettlementList>), (status = 304)))]
 pub async fn settlement(State(app): State<App>, headers: HeaderMap) -> Result<Response, Problem> {
-    let (mut snapshot, at) = snapshot(&app).await?;
+    let (at, providers) = settlements(&app).await?;
+    answer(&headers, at, SettlementList { providers })
+}
+
+/// Every provider's settlement with its treasury's balance at the same block.
+pub(crate) async fn settlements(app: &App) -> Result<(At, Vec<Settlement>), Problem> {
+    let (mut snapshot, at) = snapshot(app).await?;
     let mut providers = read::settlement(&mut snapshot).await?;
     // no connection is held while the node is asked
     drop(snapshot);
     for settlement in &mut providers {
-        let balance = treasury_balance(&app, &at, settlement).await;
+        let balance = treasury_balance(app, &at, settlement).await;
         let outstanding = settlement.outstanding.parse::<alloy::primitives::U256>().ok();
         settlement.covered = balance.zip(outstanding).map(|(balance, outstanding)| balance >= outstanding);
         settlement.treasury_balance = balance.map(|balance| balance.to_string());
     }
-    answer(&headers, at, SettlementList { providers })
+    Ok((at, providers))
 }
 
 /// None where the node keeps no state of that block, or the token is none.

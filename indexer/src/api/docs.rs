@@ -2,16 +2,9 @@
 
 use std::sync::Arc;
 
-use axum::{
-    Router,
-    http::header,
-    response::{Html, IntoResponse},
-    routing::get,
-};
+use axum::{Router, http::header, response::IntoResponse, routing::get};
 
 use super::App;
-
-const PAGE: &str = include_str!("docs.html");
 
 /// Document and page.
 pub fn router(document: utoipa::openapi::OpenApi) -> Router<App> {
@@ -21,5 +14,5 @@ pub fn router(document: utoipa::openapi::OpenApi) -> Router<App> {
             "/openapi.json",
             get(move || async move { ([(header::CONTENT_TYPE, "application/json")], json.to_string()).into_response() }),
         )
-        .route("/docs", get(|| async { Html(PAGE) }))
+        .route("/docs", get(tidemark::service::docs))
 }

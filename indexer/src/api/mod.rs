@@ -9,6 +9,9 @@ mod health;
 mod records;
 mod trace;
 
+pub(crate) use answer::{snapshot, token_id};
+pub(crate) use chain::settlements;
+
 use std::{sync::Arc, time::Duration};
 
 use axum::{
@@ -93,7 +96,7 @@ pub fn router(app: App, payouts: Option<Payouts>) -> Router {
     let (api, document) = routes(payouts).split_for_parts();
     api.merge(docs::router(document))
         .merge(explorer::router())
-        .fallback(|| async { Problem::unknown("path", "no such path; /docs lists them all") })
+        .fallback(explorer::not_found)
         .method_not_allowed_fallback(|| async {
             let status = StatusCode::METHOD_NOT_ALLOWED;
             Problem::new(status, "method-not-allowed", "The path takes another method", "/docs lists the methods")

@@ -77,9 +77,9 @@ async fn settle_account(
             .await?;
     }
     if count < rows.len() {
-        tracing::warn!(
+        tracing::info!(
             provider = %provider, account = %key, waiting = rows.len() - count,
-            "a treasury let out more than an account has: the rest waits"
+            "a redemption waits for the credits that it is of"
         );
     }
     Ok(())

@@ -11,6 +11,7 @@ use tidemark::{
     event::{Event, EventKind},
     ids::DataId,
     manifest::{DISCLOSURES_BYTES_MAX, Disclosure, MANIFEST_BYTES_MAX, Manifest, decode_disclosures},
+    service::causes,
 };
 
 use super::{
@@ -99,7 +100,7 @@ async fn settle_one(files: &Files, next: Next) -> Result<bool, SettleError> {
     };
     let promised = next.promised.clone();
     let decoded = tokio::task::spawn_blocking(move || {
-        let manifest = Manifest::decode(bytes).map_err(|error| chain_of(&error))?;
+        let manifest = Manifest::decode(bytes).map_err(|error| causes(&error))?;
         let leaves = check_header(&promised, &manifest).map_err(|wrong| wrong.to_string())?;
         Ok::<_, String>((manifest, leaves))
     })
@@ -146,16 +147,6 @@ async fn settle_one(files: &Files, next: Next) -> Result<bool, SettleError> {
     metrics::counter!("tidemark_indexer_batches_total", "state" => "valid").increment(1);
     metrics::counter!("tidemark_indexer_events_total").increment(events.len() as u64);
     Ok(true)
-}
-
-fn chain_of(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        text = format!("{text}: {cause}");
-        next = cause.source();
-    }
-    text
 }
 
 fn data_ids(events: &[Event]) -> Vec<uuid::Uuid> {
@@ -221,9 +212,8 @@ async fn tails(pool: &PgPool, provider: Address, events: &[Event]) -> Result<Has
     let mut tails = HashMap::new();
     for ids in data_ids(events).chunks(stored::ROWS_PER_STATEMENT) {
         let rows = sqlx::query(
-            "SELECT DISTINCT ON (data_id) data_id, leaf, sequence, kind,
-                 bool_or(kind IN (1, 2)) OVER (PARTITION BY data_id)
-             FROM event WHERE provider = $1 AND data_id = ANY($2) ORDER BY data_id, sequence DESC",
+            "SELECT DISTINCT ON (data_id) data_id, leaf, sequence, kind FROM event
+             WHERE provider = $1 AND data_id = ANY($2) ORDER BY data_id, sequence DESC",
         )
         .bind(provider.as_slice())
         .bind(ids)
@@ -235,7 +225,6 @@ async fn tails(pool: &PgPool, provider: Address, events: &[Event]) -> Result<Has
                 leaf: stored::hash(&row, 1)?,
                 sequence: count(&row, 2)?,
                 kind: kind.ok_or_else(|| corrupt("event.kind"))?,
-                judged: row.try_get(4)?,
             };
             tails.insert(DataId(row.try_get(0)?), tail);
         }
@@ -277,7 +266,7 @@ async fn disclosures(
     let checked = tokio::task::spawn_blocking(move || match decode_disclosures(bytes) {
         Ok(disclosures) => check_all(&judge, &events, disclosures),
         Err(error) => {
-            tracing::warn!(%provider, number, error = chain_of(&error), "disclosures are not a table: none are kept");
+            tracing::warn!(%provider, number, error = causes(&error), "disclosures are not a table: none are kept");
             Vec::new()
         }
     })

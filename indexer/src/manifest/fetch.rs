@@ -3,11 +3,14 @@
 use bytes::Bytes;
 use cid::Cid;
 use sqlx::{PgExecutor, PgPool, Row};
-use tidemark::store::{Store, StoreError};
+use tidemark::{
+    service::causes,
+    store::{Store, StoreError},
+};
 
 /// Milliseconds until the second attempt; doubles from there.
 const RETRY_MS_MIN: u64 = 200;
-const RETRY_MS_MAX: u64 = 60_000;
+const RETRY_MS_MAX: u64 = 15_000;
 
 /// How fetching went.
 #[derive(Debug)]
@@ -63,11 +66,7 @@ pub async fn fetch(
 }
 
 async fn note_failure(pool: &PgPool, what: &str, cid: &Cid, error: &StoreError) -> Result<(), sqlx::Error> {
-    let mut text = error.to_string();
-    if let Some(source) = std::error::Error::source(error) {
-        text = format!("{text}: {source}");
-    }
-    let text: String = text.replace('\0', "").chars().take(500).collect();
+    let text: String = causes(error).replace('\0', "").chars().take(500).collect();
     let attempts: i64 = sqlx::query_scalar(
         "INSERT INTO local.fetch AS f (what, cid, attempts, last_error, next_attempt_at) VALUES ($1, $2, 1, $3, now())
          ON CONFLICT (what) DO UPDATE SET attempts = f.attempts + 1, last_error = excluded.last_error
@@ -86,6 +85,12 @@ async fn note_failure(pool: &PgPool, what: &str, cid: &Cid, error: &StoreError) 
         .await?;
     tracing::warn!(what, %cid, attempts, wait_ms, error = text, "a file is not here yet");
     metrics::counter!("tidemark_indexer_fetch_failures_total").increment(1);
+    Ok(())
+}
+
+/// Asks for everything again at once: after a start, whatever was wrong may have been put right.
+pub async fn ask_again(pool: &PgPool) -> Result<(), sqlx::Error> {
+    sqlx::query("UPDATE local.fetch SET next_attempt_at = now()").execute(pool).await?;
     Ok(())
 }
 

@@ -7,6 +7,7 @@ use sqlx::{PgConnection, Row};
 use tidemark::{
     dataset::{MEMBERS_BYTES_MAX, MemberRow, decode_members, summarise},
     ids::DataId,
+    service::causes,
 };
 
 use super::{
@@ -81,7 +82,7 @@ async fn settle_version(files: &Files, promised: Promised, cid: Vec<u8>) -> Resu
         Fetched::File(bytes) => {
             let promised = promised.clone();
             tokio::task::spawn_blocking(move || {
-                let rows = decode_members(bytes).map_err(|error| error.to_string())?;
+                let rows = decode_members(bytes).map_err(|error| causes(&error))?;
                 check(&promised, &rows)?;
                 Ok::<_, String>(rows)
             })

@@ -15,7 +15,7 @@ pub mod verify;
 use sqlx::PgPool;
 use tidemark::{chain::Deployment, store::Store};
 
-pub use fetch::{Waiting, waiting};
+pub use fetch::{Waiting, ask_again, waiting};
 pub use mined::Mined;
 
 /// Where files come from and go to.

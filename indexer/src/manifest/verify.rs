@@ -38,8 +38,6 @@ pub struct Tail {
     pub sequence: u32,
     /// What it was.
     pub kind: EventKind,
-    /// Whether the record has a verdict already.
-    pub judged: bool,
 }
 
 /// A task as it was created.
@@ -88,7 +86,7 @@ pub fn check_header(promised: &Promised, manifest: &Manifest) -> Result<Vec<B256
     Ok(manifest.events.par_iter().with_min_len(256).map(Event::leaf).collect())
 }
 
-/// Each record's hash chain across batches, its one verdict, and each reward against its task's price.
+/// Each record's hash chain across batches, and each reward against its task's price.
 pub fn check_chains(
     promised: &Promised,
     events: &[Event],
@@ -108,23 +106,19 @@ pub fn check_chains(
         if previous != event.previous {
             return Err(wrong(format!("previous of {}: expected {previous}, got {}", event.data_id, event.previous)));
         }
-        let is_verdict = matches!(event.kind, EventKind::Accepted | EventKind::Rejected);
-        let judged = tail.is_some_and(|tail| tail.judged);
         let before = tail.map(|tail| tail.kind);
-        if !EventKind::may_follow(before, event.kind) || (is_verdict && judged) {
+        if !EventKind::may_follow(before, event.kind) {
             let before = before.map_or("nothing", EventKind::name);
             return Err(wrong(format!("{} of {} can't follow {before}", event.kind.name(), event.data_id)));
         }
         check_reward(promised.provider, event, tasks).map_err(wrong)?;
-        let tail =
-            Tail { leaf: *leaf, sequence: event.sequence, kind: event.kind, judged: judged || is_verdict };
-        tails.insert(event.data_id, tail);
+        tails.insert(event.data_id, Tail { leaf: *leaf, sequence: event.sequence, kind: event.kind });
     }
     Ok(())
 }
 
 fn check_reward(provider: Address, event: &Event, tasks: &HashMap<u64, TaskTerms>) -> Result<(), String> {
-    if event.kind != EventKind::Accepted || event.task_id == 0 {
+    if event.kind != EventKind::Accepted {
         // a reward elsewhere was refused with the header
         return Ok(());
     }
@@ -234,17 +228,17 @@ mod tests {
 
     #[test]
     fn a_record_is_registered_once_and_judged_once_across_batches() {
-        let tail = |kind, judged| {
-            let tail = Tail { leaf: B256::repeat_byte(5), sequence: 3, kind, judged };
+        let tail = |kind| {
+            let tail = Tail { leaf: B256::repeat_byte(5), sequence: 0, kind };
             HashMap::from([(DataId::from_bytes([1; 16]), tail)])
         };
-        let accepted = vec![event(0, 1, 4, EventKind::Accepted, B256::repeat_byte(5))];
-        assert_eq!(check(accepted.clone(), tail(EventKind::MetadataUpdated, false)), Ok(()));
-        // a verdict, an update, and a second verdict
-        let wrong = check(accepted.clone(), tail(EventKind::MetadataUpdated, true)).unwrap_err();
-        assert!(wrong.reason.contains("can't follow metadata_updated"), "{wrong}");
-        assert!(check(accepted, tail(EventKind::Erased, false)).is_err());
-        assert!(check(events(), tail(EventKind::Registered, false)).is_err());
+        let accepted = vec![event(0, 1, 1, EventKind::Accepted, B256::repeat_byte(5))];
+        assert_eq!(check(accepted.clone(), tail(EventKind::Registered)), Ok(()));
+        for before in [EventKind::Accepted, EventKind::Rejected, EventKind::MetadataUpdated, EventKind::Erased] {
+            let wrong = check(accepted.clone(), tail(before)).unwrap_err();
+            assert!(wrong.reason.contains(&format!("can't follow {}", before.name())), "{wrong}");
+        }
+        assert!(check(events(), tail(EventKind::Registered)).unwrap_err().reason.starts_with("sequence"));
     }
 
     #[test]

@@ -115,9 +115,9 @@ fn read_units(text: &str) -> Option<u128> {
 
 /// The `Idempotency-Key` header (draft-ietf-httpapi-idempotency-key-header): a quoted string, or the same without quotes.
 pub fn idempotency_key(headers: &HeaderMap) -> Result<String, Problem> {
-    let problem = |detail: &str| Problem {
-        field: Some("Idempotency-Key".into()),
-        ..Problem::new(StatusCode::BAD_REQUEST, "idempotency-key-missing", "Idempotency-Key is missing", detail)
+    let problem = |detail: &str| {
+        Problem::new(StatusCode::BAD_REQUEST, "idempotency-key-missing", "Idempotency-Key is missing", detail)
+            .at("Idempotency-Key")
     };
     let mut values = headers.get_all("idempotency-key").iter();
     let value = match (values.next(), values.next()) {

@@ -115,15 +115,13 @@ async fn first_answer(
     .await?;
     let Some(row) = row else { return Ok(None) };
     if routes::hash(&row, 0)? != digest {
-        return Err(Problem {
-            field: Some("Idempotency-Key".into()),
-            ..Problem::new(
-                StatusCode::UNPROCESSABLE_ENTITY,
-                "idempotency-key-reused",
-                "This key belongs to another request",
-                "the Idempotency-Key was used with another body; a new payout needs a new key",
-            )
-        });
+        let problem = Problem::new(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "idempotency-key-reused",
+            "This key belongs to another request",
+            "the Idempotency-Key was used with another body; a new payout needs a new key",
+        );
+        return Err(problem.at("Idempotency-Key"));
     }
     let status = u16::try_from(row.try_get::<i16, _>(1)?).unwrap_or(500);
     Ok(Some(FirstAnswer { status, body: row.try_get(2)?, replayed: true }))
@@ -179,13 +177,9 @@ async fn short_of_balance(
     let Some(row) = row else { return Ok(None) };
     let (position, asked, free): (i64, String, String) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
     let field = format!("entries[{}].amount", position - 1);
-    Ok(Some(Problem {
-        detail: format!("{field}: the account has {free} units free with this provider, asked for {asked}"),
-        field: Some(field),
-        expected: Some(format!("at most {free} units")),
-        actual: Some(asked),
-        ..Problem::new(StatusCode::CONFLICT, "balance-exceeded", "The account holds fewer points", "")
-    }))
+    let detail = format!("{field}: the account has {free} units free with this provider, asked for {asked}");
+    let problem = Problem::new(StatusCode::CONFLICT, "balance-exceeded", "The account holds fewer points", detail);
+    Ok(Some(problem.compared(field, format!("at most {free} units"), asked)))
 }
 
 async fn insert(

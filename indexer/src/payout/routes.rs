@@ -163,14 +163,9 @@ fn switched_off() -> Problem {
 fn authenticate<'a>(payouts: &'a Payouts, headers: &HeaderMap) -> Result<&'a str, Problem> {
     let value = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let token = value.split_once(' ').filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
-    token.and_then(|(_, token)| payouts.inner.config.provider_of(token.trim())).ok_or_else(|| Problem {
-        field: Some("Authorization".into()),
-        ..Problem::new(
-            StatusCode::UNAUTHORIZED,
-            "unauthorized",
-            "No valid provider token",
-            "send Authorization: Bearer with the provider's payout token",
-        )
+    token.and_then(|(_, token)| payouts.inner.config.provider_of(token.trim())).ok_or_else(|| {
+        let detail = "send Authorization: Bearer with the provider's payout token";
+        Problem::new(StatusCode::UNAUTHORIZED, "unauthorized", "No valid provider token", detail).at("Authorization")
     })
 }
 

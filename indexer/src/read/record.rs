@@ -1,5 +1,7 @@
 //! Records: one piece of data with everything that happened to it, and the proof of each event.
 
+use std::collections::{BTreeMap, btree_map::Entry};
+
 use alloy::primitives::{Address, B256};
 use serde::Serialize;
 use serde_json::Value;
@@ -604,13 +606,13 @@ pub async fn proofs(connection: &mut PgConnection, data_id: DataId) -> Result<Op
     .fetch_all(&mut *connection)
     .await?;
     let events = rows.iter().map(|row| stored::event(row, 0)).collect::<Result<Vec<_>, _>>()?;
-    let mut trees = std::collections::BTreeMap::new();
+    let mut trees = BTreeMap::new();
     let mut proofs = Vec::with_capacity(events.len());
     for StoredEvent { number: batch_number, event, leaf } in events {
-        if !trees.contains_key(&batch_number) {
-            trees.insert(batch_number, tree(connection, provider, batch_number).await?);
-        }
-        let Some((tree, batch)) = trees.get(&batch_number) else { continue };
+        let (tree, batch) = match trees.entry(batch_number) {
+            Entry::Occupied(entry) => entry.into_mut(),
+            Entry::Vacant(entry) => entry.insert(tree(connection, provider, batch_number).await?),
+        };
         proofs.push(EventProof {
             sequence: event.sequence,
             value: value(&event),

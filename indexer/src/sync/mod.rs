@@ -143,10 +143,10 @@ impl Mirror {
         let latest = self.node.latest().await?;
         let finalized = self.node.finalized(latest, self.finality_blocks).await?;
         let mut cursor = cursor(&mut *self.pool.acquire().await?).await?;
-        if let Some(hash) = cursor.mirrored_hash {
-            if !self.is_canonical(cursor.mirrored_number, hash, latest).await? {
-                cursor = self.take_back(cursor, latest).await?;
-            }
+        if let Some(hash) = cursor.mirrored_hash
+            && !self.is_canonical(cursor.mirrored_number, hash, latest).await?
+        {
+            cursor = self.take_back(cursor, latest).await?;
         }
         let from = cursor.mirrored_number + 1;
         let final_number = finalized.map_or(0, |header| header.number);

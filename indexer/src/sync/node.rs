@@ -138,10 +138,10 @@ impl Node {
         let mut logs = self.logs_of(blocks, Filter::new().address(contracts.to_vec())).await?;
         let mut since: Vec<(Address, (u64, u64))> = treasuries.iter().map(|treasury| (*treasury, (0, 0))).collect();
         for log in logs.iter().filter(|log| log.address == self.deployment.provenance_log) {
-            if let Some(treasury) = registered_treasury(&log.topics, &log.data) {
-                if !since.iter().any(|(known, _)| *known == treasury) {
-                    since.push((treasury, (log.block_number, log.log_index)));
-                }
+            if let Some(treasury) = registered_treasury(&log.topics, &log.data)
+                && !since.iter().any(|(known, _)| *known == treasury)
+            {
+                since.push((treasury, (log.block_number, log.log_index)));
             }
         }
         since.retain(|(treasury, _)| !contracts.contains(treasury));
