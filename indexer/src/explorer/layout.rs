@@ -1,0 +1,191 @@
+//! The one frame of all pages, and the parts that several of them use.
+
+use axum::{
+    http::{HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use maud::{DOCTYPE, Markup, PreEscaped, html};
+
+use super::format::{count, time};
+use crate::read::At;
+
+const STYLE: &str = include_str!("style.css");
+/// Pages load nothing and run nothing.
+const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; form-action 'self'; \
+                      base-uri 'none'; frame-ancestors 'none'";
+
+/// A whole page.
+pub struct Page {
+    /// Of the document, and of its first heading.
+    pub title: String,
+    /// The block that it is true at; none where nothing was read.
+    pub at: Option<At>,
+    /// What stands below the heading.
+    pub body: Markup,
+}
+
+impl Page {
+    /// A page that is true at a block.
+    pub fn new(title: impl Into<String>, at: At, body: Markup) -> Self {
+        Self { title: title.into(), at: Some(at), body }
+    }
+
+    fn markup(&self) -> Markup {
+        html! {
+            (DOCTYPE)
+            html lang="en" {
+                head {
+                    meta charset="utf-8";
+                    meta name="viewport" content="width=device-width, initial-scale=1";
+                    meta name="color-scheme" content="light dark";
+                    meta name="referrer" content="no-referrer";
+                    link rel="icon" href="data:,";
+                    title { (self.title) " – Tidemark" }
+                    style { (PreEscaped(STYLE)) }
+                }
+                body {
+                    a class="skip" href="#main" { "Skip to content" }
+                    header {
+                        div {
+                            a class="home" href="/" { "Tidemark" }
+                            nav aria-label="Pages" {
+                                a href="/" { "Explorer" }
+                                a href="/receipt" { "Receipt" }
+                                a href="/settlement" { "Settlement" }
+                                a href="/docs" { "API" }
+                            }
+                        }
+                    }
+                    main id="main" { h1 { (self.title) } (self.body) }
+                    footer { div { (footer(self.at.as_ref())) } }
+                }
+            }
+        }
+    }
+}
+
+fn footer(at: Option<&At>) -> Markup {
+    html! {
+        @if let Some(at) = at {
+            p {
+                "True at block " strong { (super::format::group(&at.block_number.to_string())) } " of chain " (at.chain_id)
+                ", " (time(&at.block_time)) ", which is final. What is marked “not final yet” came after it."
+            }
+            @if let Some(hash) = &at.block_hash { p { "Block hash " (code(hash)) } }
+            @if at.waiting_files > 0 {
+                p { (count(at.waiting_files, "file has", "files have")) " not arrived from the content store yet." }
+            }
+        }
+        p { "Everything here follows from the chain and the content store; anybody may run an indexer and must see the same." }
+    }
+}
+
+impl IntoResponse for Page {
+    fn into_response(self) -> Response {
+        with_status(StatusCode::OK, &self)
+    }
+}
+
+/// A page under another status than 200.
+pub fn with_status(status: StatusCode, page: &Page) -> Response {
+    let mut response = (status, page.markup()).into_response();
+    for (name, value) in [
+        (header::CONTENT_SECURITY_POLICY, POLICY),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::REFERRER_POLICY, "no-referrer"),
+        (header::CACHE_CONTROL, "no-store"),
+    ] {
+        response.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
+    response
+}
+
+/// A hash, an address or an identifier, whole; one click selects all of it.
+pub fn code(text: &str) -> Markup {
+    html! { code { (text) } }
+}
+
+/// A state in a word, coloured by what it means.
+pub fn badge(state: &str) -> Markup {
+    let (class, words) = match state {
+        "valid" | "active" | "accepted" | "final" | "posted" | "open" => ("good", state),
+        "invalid" | "rejected" | "revoked" | "erased" => ("bad", state),
+        "withdrawn" => ("bad", "consent withdrawn"),
+        "mined" => ("open", "not final yet"),
+        "waiting" => ("open", "waiting"),
+        _ => ("", state),
+    };
+    html! { strong class={ "badge " (class) } { (words) } }
+}
+
+/// Terms and what they are.
+pub fn facts(rows: Vec<(&str, Markup)>) -> Markup {
+    html! {
+        dl { @for (term, description) in rows { div { dt { (term) } dd { (description) } } } }
+    }
+}
+
+/// A table with a caption and column headings; `numbers` are the columns that align to the right.
+pub fn table(caption: &str, columns: &[&str], numbers: &[usize], rows: Vec<Vec<Markup>>) -> Markup {
+    html! {
+        div class="scroll" tabindex="0" role="region" aria-label=(caption) {
+            table {
+                caption { (caption) }
+                thead { tr { @for (at, column) in columns.iter().enumerate() {
+                    th scope="col" class=[numbers.contains(&at).then_some("number")] { (column) }
+                } } }
+                tbody {
+                    @for row in rows { tr { @for (at, cell) in row.into_iter().enumerate() {
+                        td class=[numbers.contains(&at).then_some("number")] { (cell) }
+                    } } }
+                }
+            }
+        }
+    }
+}
+
+/// The way to the next page, and back to the first.
+pub fn pager(path: &str, next_cursor: Option<&str>, is_first: bool, words: &str) -> Markup {
+    let glue = if path.contains('?') { '&' } else { '?' };
+    html! {
+        @if next_cursor.is_some() || !is_first {
+            nav class="pager" aria-label=(words) {
+                @if !is_first { a href=(path) { "First page" } }
+                @if let Some(cursor) = next_cursor { a rel="next" href={ (path) (glue) "cursor=" (cursor) } { "Next page" } }
+            }
+        }
+    }
+}
+
+/// The commands that check a page against the chain, without this indexer.
+pub fn verify(command: &str) -> Markup {
+    html! {
+        section {
+            h2 { "How to verify this yourself" }
+            p { "The command line reads the chain and the content store only, never this indexer or its database:" }
+            pre { (command) " \\\n  --rpc-url $RPC_URL --deployment deployment.json --store $STORE" }
+            p {
+                "Any node of the chain and any copy of the content store will do. It recomputes every hash, every proof and "
+                "every sum, and ends with status 1 where one differs."
+            }
+        }
+    }
+}
+
+/// A record's page.
+pub fn record_link(data_id: &str) -> Markup {
+    html! { a href={ "/data/" (data_id) } { code { (data_id) } } }
+}
+
+/// A provider's page.
+pub fn provider_link(provider: &crate::read::ProviderRef) -> Markup {
+    // one that is not final itself has no name yet
+    let name = if provider.name.is_empty() { &provider.address } else { &provider.name };
+    html! { a href={ "/providers/" (name) } { (name) } }
+}
+
+/// A batch's page.
+pub fn batch_link(provider: &crate::read::ProviderRef, number: u64) -> Markup {
+    let name = if provider.name.is_empty() { &provider.address } else { &provider.name };
+    html! { a href={ "/batches/" (name) "/" (number) } { (name) " / " (number) } }
+}
