@@ -2,7 +2,7 @@
 'use strict';
 
 const assert = require('node:assert/strict');
-const { createDecipheriv, createHash, hkdfSync } = require('node:crypto');
+const { createCipheriv, createDecipheriv, createHash, hkdfSync } = require('node:crypto');
 const { readFileSync } = require('node:fs');
 const { join } = require('node:path');
 const { test } = require('node:test');
@@ -102,6 +102,24 @@ test('content opens with OpenSSL under its key and data id only', () => {
     assert.equal(open(key, nonce, dataId, bytes(ciphertext)).toString(), plaintext);
     assert.throws(() => open(key, nonce, Buffer.alloc(16), bytes(ciphertext)));
   }
+});
+
+test('a long file is sealed in chunks that count and know the last', () => {
+  const { size, ciphertext_sha256 } = sealing.chunked;
+  const plaintext = Buffer.concat([...pattern(size)]);
+  const hash = createHash('sha256');
+  for (let at = 0, chunk = 0; at < size; at += 1 << 20, chunk += 1) {
+    const nonce = Buffer.alloc(24);
+    nonce[15] = at + (1 << 20) >= size ? 1 : 0;
+    nonce.writeBigUInt64BE(BigInt(chunk), 16);
+    const key = hchacha20(bytes(sealing.content_key), nonce.subarray(0, 16));
+    const options = { authTagLength: 16 };
+    const cipher = createCipheriv('chacha20-poly1305', key, Buffer.concat([Buffer.alloc(4), nonce.subarray(16)]), options);
+    const piece = plaintext.subarray(at, at + (1 << 20));
+    cipher.setAAD(dataId, { plaintextLength: piece.length });
+    hash.update(cipher.update(piece)).update(cipher.final()).update(cipher.getAuthTag());
+  }
+  assert.equal(`0x${hash.digest('hex')}`, ciphertext_sha256);
 });
 
 test('a sealed key opens with ECDH by ethers and HKDF by OpenSSL', () => {

@@ -172,7 +172,7 @@ impl Service {
 fn command(wiring: &Wiring) -> Result<Command> {
     let mut command = Command::new(program(wiring.program)?);
     command.args(&wiring.arguments).env_clear();
-    command.env("PATH", "/usr/local/bin:/usr/bin:/bin").env("RUST_BACKTRACE", "1");
+    command.env("PATH", "/usr/local/bin:/usr/bin:/bin");
     command.envs(wiring.environment.iter().map(|(name, value)| (name, value)));
     Ok(command)
 }
