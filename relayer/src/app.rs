@@ -8,6 +8,7 @@ use sqlx::{PgPool, postgres::PgPoolOptions};
 use tidemark::{
     chain::{Deployment, checked_reader},
     sealing::PublicKey,
+    service::serve_until_stopped,
     store::Store,
 };
 use tokio::{sync::Semaphore, task::JoinSet};
@@ -61,8 +62,9 @@ pub async fn open_database(url: &str, migrator: &sqlx::migrate::Migrator) -> any
 /// The relayer's tables.
 pub static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("./migrations");
 
-/// Runs the relayer until `stop`.
-pub async fn serve(config: Serve, stop: CancellationToken) -> anyhow::Result<()> {
+/// Runs the relayer until SIGTERM or SIGINT.
+pub async fn serve(config: Serve) -> anyhow::Result<()> {
+    let stop = CancellationToken::new();
     let deployment = Deployment::load(&config.base.deployment)?;
     let provider = checked_reader(&config.base.rpc_url, &deployment).await?;
     let db = open_database(&config.base.database_url, &MIGRATIONS).await?;
@@ -84,10 +86,11 @@ pub async fn serve(config: Serve, stop: CancellationToken) -> anyhow::Result<()>
     let mut tasks = JoinSet::new();
     tasks.spawn(crate::batch::run(Arc::clone(&app), stop.clone()));
     tasks.spawn(crate::anchor::run(Arc::clone(&app), stop.clone()));
-    let served = http::serve(listener, crate::api::router(Arc::clone(&app)), stop.clone()).await;
+    let served = serve_until_stopped(listener, http::dress(crate::api::router(Arc::clone(&app))), stop.clone()).await;
+    // where the server fails, the loops end too
     stop.cancel();
     tasks.join_all().await;
     app.db.close().await;
     tracing::info!("relayer stops");
-    served
+    served.context("serve HTTP")
 }

@@ -1,6 +1,10 @@
 //! Flags of both binaries, each with an environment variable behind it; nothing else reads the environment.
 
-use std::{net::SocketAddr, path::{Path, PathBuf}, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use alloy::{primitives::Address, signers::local::PrivateKeySigner};
 use anyhow::{Context, ensure};
@@ -10,12 +14,38 @@ use zeroize::Zeroizing;
 
 /// The write side: takes submissions in, has them judged, batches and anchors them.
 #[derive(Debug, Parser)]
-#[command(name = "tidemark-relayer", version)]
+#[command(
+    name = "tidemark-relayer",
+    version,
+    arg_required_else_help = true,
+    after_help = "\
+Examples:
+  # let a provider in that is registered on chain; prints its API key, once
+  tidemark-relayer provider add --name numo --account 0x… --deployment deployments/31337.json \\
+      --rpc-url http://127.0.0.1:8545 --database-url postgres://postgres@127.0.0.1:5432/relayer
+
+  # serve
+  tidemark-relayer serve --deployment deployments/31337.json --rpc-url http://127.0.0.1:8545 \\
+      --database-url postgres://postgres@127.0.0.1:5432/relayer --store folder:/var/lib/tidemark/store \\
+      --attestor-url http://127.0.0.1:8081 --attestor-token TOKEN --custodian-key 0x02… \\
+      --sender-key-file sender.key --storage-key-file storage.key
+
+  # look
+  curl http://127.0.0.1:8080/status
+  open http://127.0.0.1:8080/docs"
+)]
 pub struct Relayer {
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
+    /// What to log: a level, or filters like tidemark_relayer=debug,warn.
+    #[arg(long, global = true, env = "TIDEMARK_LOG", default_value = LOG, value_name = "FILTER")]
+    pub log: String,
 }
+
+/// Decoders warn of what the gate then says itself.
+const LOG: &str =
+    "info,symphonia=error,symphonia_core=error,symphonia_bundle_mp3=error,symphonia_format_isomp4=error,re_mp4=error";
 
 /// Commands of the relayer.
 #[derive(Debug, Subcommand)]
@@ -148,6 +178,9 @@ impl Serve {
 #[derive(Debug, Parser)]
 #[command(name = "tidemark-attestor", version)]
 pub struct Attestor {
+    /// What to log: a level, or filters like tidemark_relayer=debug,warn.
+    #[arg(long, env = "TIDEMARK_LOG", default_value = LOG, value_name = "FILTER")]
+    pub log: String,
     /// Address to listen on.
     #[arg(long, env = "TIDEMARK_ATTESTOR_LISTEN", default_value = "127.0.0.1:8081")]
     pub listen: SocketAddr,
@@ -181,15 +214,20 @@ pub fn secret_file(path: &Path) -> anyhow::Result<Zeroizing<[u8; 32]>> {
     let digits = text.trim().strip_prefix("0x").unwrap_or(text.trim());
     let mut bytes = Zeroizing::new([0u8; 32]);
     let decoded = hex::decode_to_slice(digits, bytes.as_mut_slice());
-    ensure!(decoded.is_ok(), "key file {}: expected 64 hex digits (for example from `openssl rand -hex 32`)", path.display());
+    ensure!(
+        decoded.is_ok(),
+        "key file {}: expected 64 hex digits (for example from `openssl rand -hex 32`)",
+        path.display()
+    );
     Ok(bytes)
 }
 
 /// Reads a signing key.
 pub fn signer_file(path: &Path) -> anyhow::Result<PrivateKeySigner> {
     let bytes = secret_file(path)?;
-    PrivateKeySigner::from_slice(bytes.as_slice())
-        .map_err(|_| anyhow::anyhow!("key file {}: expected a secp256k1 key, got a number that is none", path.display()))
+    PrivateKeySigner::from_slice(bytes.as_slice()).map_err(|_| {
+        anyhow::anyhow!("key file {}: expected a secp256k1 key, got a number that is none", path.display())
+    })
 }
 
 #[cfg(test)]

@@ -3,35 +3,36 @@
 
 use std::process::ExitCode;
 
+use anyhow::Context;
 use clap::Parser;
-use tidemark::chain::{Deployment, checked_reader};
+use tidemark::{
+    chain::{Deployment, checked_reader},
+    service::{causes, start_log},
+};
 use tidemark_relayer::{
     app,
     chain::Chain,
     config::{Command, KeyCommand, ProviderCommand, Relayer},
-    http,
     intake::provider,
 };
 
 #[tokio::main]
 async fn main() -> ExitCode {
     tidemark::install_tls();
-    let command = Relayer::parse().command;
-    match run(command).await {
+    match run(Relayer::parse()).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("tidemark-relayer: {error:#}");
+            // causes name addresses, and those of nodes and databases may hold keys: they are cut here
+            eprintln!("tidemark-relayer: {}", causes(error.as_ref()));
             ExitCode::FAILURE
         }
     }
 }
 
-async fn run(command: Command) -> anyhow::Result<()> {
+async fn run(Relayer { command, log }: Relayer) -> anyhow::Result<()> {
+    start_log(&log).with_context(|| format!("--log: {log:?} is no filter; try info"))?;
     match command {
-        Command::Serve(config) => {
-            http::start_logs();
-            app::serve(config, http::stop_on_signals()?).await
-        }
+        Command::Serve(config) => app::serve(config).await,
         Command::Provider(ProviderCommand::Add(add)) => {
             let deployment = Deployment::load(&add.base.deployment)?;
             let chain = Chain::new(checked_reader(&add.base.rpc_url, &deployment).await?, deployment);

@@ -1,34 +1,14 @@
-//! HTTP errors as RFC 9457 `application/problem+json`.
+//! The types of problems that this crate answers with, and what of our own failures a client gets to see.
 
 use axum::{
-    http::{StatusCode, header},
+    http::StatusCode,
     response::{IntoResponse, Response},
 };
-use serde::Serialize;
-use utoipa::ToSchema;
+use tidemark::service::{self, causes};
 
-/// What went wrong, as a client sees it.
-#[derive(Clone, Debug, Serialize, ToSchema)]
-pub struct Problem {
-    /// `urn:tidemark:problem:<slug>`.
-    #[serde(rename = "type")]
-    pub kind: String,
-    /// The same for every problem of this type.
-    pub title: &'static str,
-    /// HTTP status.
-    pub status: u16,
-    /// One sentence on this very case.
-    pub detail: String,
-    /// Path of the field, header or parameter, for example `[3].initial_metadata_root`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub field: Option<String>,
-    /// What should have been there.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub expected: Option<String>,
-    /// What was there.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub actual: Option<String>,
-}
+/// A problem document; `?` makes one of our own failures.
+#[derive(Clone, Debug)]
+pub struct Problem(pub service::Problem);
 
 /// The types of problems: slug, status, title.
 macro_rules! kinds {
@@ -90,79 +70,56 @@ kinds! {
     NotFound = NOT_FOUND, "not-found", "There is nothing here";
     MethodNotAllowed = METHOD_NOT_ALLOWED, "method-not-allowed", "The method is not allowed here";
     NotAcceptable = NOT_ACCEPTABLE, "not-acceptable", "Only raw blocks are served";
-    Internal = INTERNAL_SERVER_ERROR, "internal", "Something failed on our side";
-    Unavailable = SERVICE_UNAVAILABLE, "unavailable", "A part we depend on does not answer; try again later";
 }
 
 impl Problem {
     /// A problem of a type.
     pub fn new(kind: Kind, detail: impl Into<String>) -> Self {
         let (slug, status, title) = kind.parts();
-        Self {
-            kind: format!("urn:tidemark:problem:{slug}"),
-            title,
-            status: status.as_u16(),
-            detail: detail.into(),
-            field: None,
-            expected: None,
-            actual: None,
-        }
+        Self(service::Problem::new(status, slug, title, detail))
     }
 
     /// About one field: the detail says path, expectation and what came.
     pub fn field(kind: Kind, field: impl Into<String>, expected: impl Into<String>, actual: impl Into<String>) -> Self {
-        let (field, expected, actual) = (field.into(), expected.into(), shorten(actual.into()));
-        let detail = format!("{field}: expected {expected}, got {actual}");
-        Self { field: Some(field), expected: Some(expected), actual: Some(actual), ..Self::new(kind, detail) }
+        Self(Self::new(kind, "").0.about(field, expected, actual))
     }
 
-    /// The slug at the end of the type.
-    pub fn slug(&self) -> &str {
-        self.kind.rsplit(':').next().unwrap_or(&self.kind)
+    /// The same with another sentence.
+    pub fn saying(self, detail: impl Into<String>) -> Self {
+        Self(service::Problem { detail: detail.into(), ..self.0 })
     }
 
     /// Our own fault: logged in full, told in general.
     pub fn internal(error: impl Into<anyhow::Error>) -> Self {
         let error: anyhow::Error = error.into();
-        tracing::error!(error = format!("{error:#}"), "request failed");
-        Self::new(Kind::Internal, "the request failed on our side and changed nothing; it is logged")
+        Self(service::Problem::internal(error.as_ref()))
     }
 
     /// A part we need does not answer: logged in full.
     pub fn unavailable(part: &str, error: impl Into<anyhow::Error>) -> Self {
         let error: anyhow::Error = error.into();
-        tracing::warn!(part, error = format!("{error:#}"), "a part does not answer");
-        Self::new(Kind::Unavailable, format!("{part} does not answer"))
+        tracing::warn!(part, cause = causes(error.as_ref()), "a part does not answer");
+        Self(service::Problem::unavailable(format!("{part} does not answer; try again later")))
     }
-}
 
-/// What a client sent, short enough to be told back.
-fn shorten(text: String) -> String {
-    match text.char_indices().nth(160) {
-        Some((at, _)) => format!("{}…", text.get(..at).unwrap_or_default()),
-        None => text,
+    /// The slug at the end of the type.
+    pub fn slug(&self) -> &str {
+        self.0.slug()
     }
 }
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let body = serde_json::to_vec(&self).unwrap_or_default();
-        let mut response = (status, [(header::CONTENT_TYPE, "application/problem+json")], body).into_response();
-        if status == StatusCode::SERVICE_UNAVAILABLE {
-            response.headers_mut().insert(header::RETRY_AFTER, axum::http::HeaderValue::from_static("2"));
-        }
-        if status == StatusCode::UNAUTHORIZED {
-            response.headers_mut().insert(header::WWW_AUTHENTICATE, axum::http::HeaderValue::from_static("ApiKey"));
-        }
-        response
+        self.0.into_response()
     }
 }
 
 impl From<sqlx::Error> for Problem {
     fn from(error: sqlx::Error) -> Self {
         match error {
-            sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed => Self::unavailable("the database", error),
+            sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed => {
+                Self::unavailable("the database", error)
+            }
             error => Self::internal(error),
         }
     }
@@ -177,19 +134,6 @@ impl From<anyhow::Error> for Problem {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_problem_says_field_expectation_and_what_came_and_no_more_than_fits() {
-        let problem = Problem::field(Kind::MetadataRootWrong, "[3].initial_metadata_root", "0x01", "y".repeat(1000));
-        let json = serde_json::to_value(&problem).unwrap();
-        assert_eq!(json["type"], "urn:tidemark:problem:metadata-root-wrong");
-        assert_eq!(json["status"], 422);
-        assert_eq!(json["field"], "[3].initial_metadata_root");
-        assert_eq!(json["expected"], "0x01");
-        assert!(json["actual"].as_str().unwrap().len() < 200);
-        let plain = serde_json::to_value(Problem::new(Kind::NotFound, "x")).unwrap();
-        assert!(plain.get("field").is_none());
-    }
 
     #[test]
     fn every_type_has_its_own_slug() {

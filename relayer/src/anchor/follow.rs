@@ -333,7 +333,8 @@ pub async fn lane(db: &PgPool, sender: &Sender) -> anyhow::Result<(Option<i64>, 
         .bind(sender.address().0.0)
         .fetch_optional(db)
         .await?;
-    let rows = sqlx::query("SELECT state, count(*) FROM transaction GROUP BY state ORDER BY state").fetch_all(db).await?;
+    let rows =
+        sqlx::query("SELECT state, count(*) FROM transaction GROUP BY state ORDER BY state").fetch_all(db).await?;
     let counts = rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect::<sqlx::Result<_>>()?;
     Ok((next, counts))
 }

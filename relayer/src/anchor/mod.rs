@@ -12,6 +12,7 @@ pub mod send;
 
 use std::sync::Arc;
 
+use tidemark::service::causes;
 use tokio_util::sync::CancellationToken;
 
 pub use self::send::Sender;
@@ -21,7 +22,7 @@ use crate::app::App;
 pub async fn run(app: Arc<App>, stop: CancellationToken) {
     loop {
         if let Err(error) = round(&app).await {
-            tracing::warn!(error = format!("{error:#}"), "the chain has to wait");
+            tracing::warn!(cause = causes(error.as_ref()), "the chain has to wait");
         }
         tokio::select! {
             () = stop.cancelled() => return,

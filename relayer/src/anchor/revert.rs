@@ -4,7 +4,9 @@ use alloy::{
     sol_types::SolInterface,
     transports::{RpcError, TransportError},
 };
-use tidemark::contracts::{ConsentRegistry::ConsentRegistryErrors, ProvenanceLog::ProvenanceLogErrors, RewardPool::RewardPoolErrors};
+use tidemark::contracts::{
+    ConsentRegistry::ConsentRegistryErrors, ProvenanceLog::ProvenanceLogErrors, RewardPool::RewardPoolErrors,
+};
 
 /// The revert in a node's answer as text, or `None` where the node failed for another reason.
 pub fn reason(error: &TransportError) -> Option<String> {

@@ -108,7 +108,8 @@ impl Sender {
 pub async fn send_batches(app: &App) -> anyhow::Result<()> {
     for batch in batch::to_anchor(&app.db).await? {
         let (provider, number, root) = (batch.header.provider, batch.header.number, batch.header.root);
-        let input = ProvenanceLog::anchorCall { batch: (&batch.header).into(), signature: batch.signature }.abi_encode();
+        let input =
+            ProvenanceLog::anchorCall { batch: (&batch.header).into(), signature: batch.signature }.abi_encode();
         let purpose = Purpose::Anchor { provider, number };
         let refused = send(app, purpose, app.chain.deployment.provenance_log, input.into()).await?;
         let Some(reason) = refused else { continue };

@@ -29,7 +29,7 @@ pub struct Format {
 /// One block of the content store, as IPFS trustless gateways serve it.
 #[utoipa::path(get, path = "/ipfs/{cid}", params(("cid" = String, Path, description = "CIDv1"), Format),
     responses((status = 200, description = "the block", body = Vec<u8>, content_type = "application/vnd.ipld.raw"),
-              (status = "default", description = "not-found, not-acceptable, field-invalid", body = Problem)))]
+              (status = "default", description = "not-found, not-acceptable, field-invalid", body = tidemark::service::Problem)))]
 pub async fn get_block(
     State(app): State<Arc<App>>,
     headers: HeaderMap,

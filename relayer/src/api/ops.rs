@@ -12,13 +12,7 @@ use axum::{
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::{
-    anchor::follow::lane,
-    app::App,
-    batch,
-    intake::event,
-    problem::Problem,
-};
+use crate::{anchor::follow::lane, app::App, batch, intake::event, problem::Problem};
 
 /// Whether the process runs.
 #[utoipa::path(get, path = "/health", responses((status = 200, description = "it does")))]
@@ -28,7 +22,7 @@ pub async fn health() -> &'static str {
 
 /// Whether requests can be answered: database, chain and attestor do.
 #[utoipa::path(get, path = "/ready",
-    responses((status = 200, description = "they can"), (status = 503, description = "they can't", body = Problem)))]
+    responses((status = 200, description = "they can"), (status = 503, description = "they can't", body = tidemark::service::Problem)))]
 pub async fn ready(State(app): State<Arc<App>>) -> Response {
     if let Err(error) = sqlx::query("SELECT 1").execute(&app.db).await {
         return Problem::unavailable("the database", error).into_response();
@@ -103,7 +97,11 @@ async fn gather(app: &App) -> Result<Status, Problem> {
         backlog_age_ms,
         batches: counts(open.counts),
         unanchored_age_ms: open.unanchored_age_ms,
-        errors: open.errors.into_iter().map(|(provider, number, error)| BatchError { provider, number, error }).collect(),
+        errors: open
+            .errors
+            .into_iter()
+            .map(|(provider, number, error)| BatchError { provider, number, error })
+            .collect(),
         transactions: counts(transactions),
         signer,
         next_nonce,
@@ -115,7 +113,9 @@ async fn gather(app: &App) -> Result<Status, Problem> {
 /// Prometheus text; the gauges are read now.
 pub async fn metrics(State(app): State<Arc<App>>) -> String {
     if let Ok(status) = gather(&app).await {
-        let gauge = |name: &'static str, value: i64| metrics::gauge!(name).set(f64::from(i32::try_from(value).unwrap_or(i32::MAX)));
+        let gauge = |name: &'static str, value: i64| {
+            metrics::gauge!(name).set(f64::from(i32::try_from(value).unwrap_or(i32::MAX)))
+        };
         gauge("backlog_events", status.backlog_events);
         gauge("backlog_age_ms", status.backlog_age_ms.unwrap_or(0));
         gauge("unanchored_age_ms", status.unanchored_age_ms.unwrap_or(0));

@@ -89,7 +89,7 @@ fn data_id(text: &str) -> Result<DataId, Problem> {
 #[utoipa::path(get, path = "/v1/records/{data_id}",
     params(("data_id" = String, Path, description = "UUID"), ("X-API-Key" = String, Header, description = "issued to the provider")),
     responses((status = 200, description = "found", body = RecordView),
-              (status = "default", description = "record-unknown", body = Problem)))]
+              (status = "default", description = "record-unknown", body = tidemark::service::Problem)))]
 pub async fn get_record(
     State(app): State<Arc<App>>,
     headers: HeaderMap,
@@ -111,7 +111,11 @@ pub async fn get_record(
             let state = event.batch_number.and_then(|number| states.get(&number));
             EventView {
                 sequence: event.sequence,
-                kind: u8::try_from(event.kind).ok().and_then(EventKind::from_u8).map_or("unknown", EventKind::name).into(),
+                kind: u8::try_from(event.kind)
+                    .ok()
+                    .and_then(EventKind::from_u8)
+                    .map_or("unknown", EventKind::name)
+                    .into(),
                 state: match state.map(String::as_str) {
                     None => "pending".into(),
                     Some("signed") => "sealed".into(),
@@ -201,7 +205,7 @@ pub struct ContributorRecord {
     params(("contributor_ref" = String, Path, description = "the provider's own reference"), Page,
            ("X-API-Key" = String, Header, description = "issued to the provider")),
     responses((status = 200, description = "ascending by data_id", body = ContributorRecords),
-              (status = "default", description = "refused", body = Problem)))]
+              (status = "default", description = "refused", body = tidemark::service::Problem)))]
 pub async fn get_contributor_records(
     State(app): State<Arc<App>>,
     headers: HeaderMap,
@@ -270,7 +274,7 @@ pub struct BatchView {
 #[utoipa::path(get, path = "/v1/batches",
     params(BatchQuery, ("X-API-Key" = String, Header, description = "issued to the provider")),
     responses((status = 200, description = "ascending by number", body = Batches),
-              (status = "default", description = "refused", body = Problem)))]
+              (status = "default", description = "refused", body = tidemark::service::Problem)))]
 pub async fn get_batches(
     State(app): State<Arc<App>>,
     headers: HeaderMap,

@@ -78,14 +78,16 @@ pub struct Form {
     request_body(content = Form, content_type = "multipart/form-data"),
     responses((status = 201, description = "judged: accepted or rejected", body = Submitted),
               (status = 200, description = "the answer to an earlier try", body = Submitted),
-              (status = "default", description = "not taken, nothing changed", body = Problem)))]
+              (status = "default", description = "not taken, nothing changed", body = tidemark::service::Problem)))]
 pub async fn post_submission(State(app): State<Arc<App>>, request: Request) -> Result<Response, Problem> {
     let provider = caller(&app, request.headers(), false).await?;
     let _permit = app.uploads.acquire().await.map_err(Problem::internal)?;
     let (parts, body) = request.into_parts();
     let body = http::read_body(body, FILE_BYTES_MAX + FORM_BYTES_MAX).await?;
     let form = Multipart::from_request(Request::from_parts(parts, Body::from(body)), &()).await;
-    let form = form.map_err(|error| Problem::new(Kind::MediaTypeUnsupported, format!("expected multipart/form-data: {}", error.body_text())))?;
+    let form = form.map_err(|error| {
+        Problem::new(Kind::MediaTypeUnsupported, format!("expected multipart/form-data: {}", error.body_text()))
+    })?;
     let (meta, file) = parts_of(form).await?;
     let submission = read(&provider, meta, file)?;
     Ok(match submit(&app, &provider, submission).await? {
@@ -105,7 +107,12 @@ async fn parts_of(mut form: Multipart) -> Result<(Meta, Bytes), Problem> {
             "meta" if meta.is_none() => {
                 if bytes.len() > META_BYTES_MAX {
                     let actual = format!("{} bytes", bytes.len());
-                    return Err(Problem::field(Kind::BodyTooLarge, "meta", format!("at most {META_BYTES_MAX} bytes"), actual));
+                    return Err(Problem::field(
+                        Kind::BodyTooLarge,
+                        "meta",
+                        format!("at most {META_BYTES_MAX} bytes"),
+                        actual,
+                    ));
                 }
                 let read: Meta = serde_json::from_slice(&bytes).map_err(|error| {
                     let kind = if error.is_data() { Kind::FieldInvalid } else { Kind::BodyInvalid };
@@ -116,7 +123,12 @@ async fn parts_of(mut form: Multipart) -> Result<(Meta, Bytes), Problem> {
             "file" if file.is_none() => {
                 if bytes.len() > FILE_BYTES_MAX {
                     let actual = format!("{} bytes", bytes.len());
-                    return Err(Problem::field(Kind::BodyTooLarge, "file", format!("at most {FILE_BYTES_MAX} bytes"), actual));
+                    return Err(Problem::field(
+                        Kind::BodyTooLarge,
+                        "file",
+                        format!("at most {FILE_BYTES_MAX} bytes"),
+                        actual,
+                    ));
                 }
                 file = Some(bytes);
             }
@@ -128,7 +140,9 @@ async fn parts_of(mut form: Multipart) -> Result<(Meta, Bytes), Problem> {
 }
 
 fn read(provider: &Provider, meta: Meta, bytes: Bytes) -> Result<Submission, Problem> {
-    let invalid = |field: &str, expected: &str, actual: &str| Problem::field(Kind::FieldInvalid, format!("meta.{field}"), expected, actual);
+    let invalid = |field: &str, expected: &str, actual: &str| {
+        Problem::field(Kind::FieldInvalid, format!("meta.{field}"), expected, actual)
+    };
     let id = meta.source_record_id.trim().to_owned();
     let expected = "1 to 512 bytes without control characters";
     let data_id = DataId::new(&provider.name, &id).map_err(|_| invalid("source_record_id", expected, &id))?;
@@ -139,8 +153,8 @@ fn read(provider: &Provider, meta: Meta, bytes: Bytes) -> Result<Submission, Pro
                         image/gif, video/mp4 or video/quicktime";
         Problem::field(Kind::MediaTypeUnsupported, "meta.mime_type", expected, meta.mime_type.clone())
     })?;
-    let occurred_at =
-        unix_of(&meta.occurred_at).ok_or_else(|| invalid("occurred_at", "an RFC 3339 time from 1970 on", &meta.occurred_at))?;
+    let occurred_at = unix_of(&meta.occurred_at)
+        .ok_or_else(|| invalid("occurred_at", "an RFC 3339 time from 1970 on", &meta.occurred_at))?;
     if occurred_at > unix_now() + AHEAD_SECONDS_MAX {
         return Err(invalid("occurred_at", "a time that is not in the future", &meta.occurred_at));
     }

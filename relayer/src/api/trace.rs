@@ -43,7 +43,10 @@ const CONSENTS_AT_ONCE: usize = 16;
 
 /// One item of `records:batch`.
 #[derive(ToSchema)]
-#[allow(dead_code, reason = "the shape for the OpenAPI document; items are read field by field, to name the one that is wrong")]
+#[allow(
+    dead_code,
+    reason = "the shape for the OpenAPI document; items are read field by field, to name the one that is wrong"
+)]
 pub struct RegistrationItem {
     /// The provider's own id: trimmed, 1 to 512 bytes, no control characters.
     source_record_id: String,
@@ -145,7 +148,7 @@ struct Envelope {
     responses((status = 202, description = "at least one new, none in conflict", body = BatchAnswer),
               (status = 200, description = "all here already", body = BatchAnswer),
               (status = 409, description = "at least one in conflict; the others count", body = BatchAnswer),
-              (status = "default", description = "refused as a whole, nothing changed", body = Problem)))]
+              (status = "default", description = "refused as a whole, nothing changed", body = tidemark::service::Problem)))]
 pub async fn post_records(State(app): State<Arc<App>>, headers: HeaderMap, body: Body) -> Result<Response, Problem> {
     let envelope = envelope(&app, &headers).await?;
     let body = http::read_body(body, BATCH_BYTES_MAX).await?;
@@ -158,7 +161,9 @@ pub async fn post_records(State(app): State<Arc<App>>, headers: HeaderMap, body:
     let items = check_consents(&app, &envelope.provider, items).await?;
 
     let mut tx = app.db.begin().await?;
-    if let Some((status, answer)) = webhook::replay(&mut tx, envelope.provider.account, &envelope.batch_id, body_hash).await? {
+    if let Some((status, answer)) =
+        webhook::replay(&mut tx, envelope.provider.account, &envelope.batch_id, body_hash).await?
+    {
         return Ok(respond(status, &answer));
     }
     let ids: Vec<(String, DataId)> = items.iter().map(|item| (item.source_record_id.clone(), item.data_id)).collect();
@@ -166,7 +171,13 @@ pub async fn post_records(State(app): State<Arc<App>>, headers: HeaderMap, body:
     let items = ids
         .into_iter()
         .zip(statuses)
-        .map(|((id, data_id), status)| ItemAnswer { source_record_id: Some(id), data_id, seq: None, status, reason: None })
+        .map(|((id, data_id), status)| ItemAnswer {
+            source_record_id: Some(id),
+            data_id,
+            seq: None,
+            status,
+            reason: None,
+        })
         .collect();
     finish(tx, &envelope, body_hash, "records", items).await
 }
@@ -182,7 +193,7 @@ pub async fn post_records(State(app): State<Arc<App>>, headers: HeaderMap, body:
     responses((status = 202, description = "at least one new, none in conflict", body = BatchAnswer),
               (status = 200, description = "all here already", body = BatchAnswer),
               (status = 409, description = "at least one in conflict; the others count", body = BatchAnswer),
-              (status = "default", description = "refused as a whole, nothing changed", body = Problem)))]
+              (status = "default", description = "refused as a whole, nothing changed", body = tidemark::service::Problem)))]
 pub async fn post_updates(State(app): State<Arc<App>>, headers: HeaderMap, body: Body) -> Result<Response, Problem> {
     let envelope = envelope(&app, &headers).await?;
     let body = http::read_body(body, BATCH_BYTES_MAX).await?;
@@ -193,7 +204,9 @@ pub async fn post_updates(State(app): State<Arc<App>>, headers: HeaderMap, body:
     let updates = parse(body, updates).await?;
 
     let mut tx = app.db.begin().await?;
-    if let Some((status, answer)) = webhook::replay(&mut tx, envelope.provider.account, &envelope.batch_id, body_hash).await? {
+    if let Some((status, answer)) =
+        webhook::replay(&mut tx, envelope.provider.account, &envelope.batch_id, body_hash).await?
+    {
         return Ok(respond(status, &answer));
     }
     let ids: Vec<(DataId, u32)> = updates.iter().map(|update| (update.data_id, update.seq)).collect();
@@ -220,15 +233,29 @@ async fn envelope(app: &App, headers: &HeaderMap) -> Result<Envelope, Problem> {
             let (expected, actual) = (format!("at most {BATCH_ID_BYTES_MAX} bytes"), format!("{} bytes", id.len()));
             return Err(Problem::field(Kind::HeaderInvalid, "X-Batch-Id", expected, actual));
         }
-        None => return Err(Problem::field(Kind::HeaderInvalid, "X-Batch-Id", "an id that is stable across retries", "none")),
+        None => {
+            return Err(Problem::field(
+                Kind::HeaderInvalid,
+                "X-Batch-Id",
+                "an id that is stable across retries",
+                "none",
+            ));
+        }
     };
     match http::header_text(headers, "x-ingestion-source")? {
         None | Some("backlog") => {}
         Some(other) => {
-            return Err(Problem::field(Kind::HeaderInvalid, "X-Ingestion-Source", "`backlog`, or no such header", other));
+            return Err(Problem::field(
+                Kind::HeaderInvalid,
+                "X-Ingestion-Source",
+                "`backlog`, or no such header",
+                other,
+            ));
         }
     }
-    let unsupported = |name: &str, expected: &str, actual: &str| Err(Problem::field(Kind::MediaTypeUnsupported, name, expected, actual));
+    let unsupported = |name: &str, expected: &str, actual: &str| {
+        Err(Problem::field(Kind::MediaTypeUnsupported, name, expected, actual))
+    };
     match http::header_text(headers, "content-type")? {
         Some(mime) if !is_json(mime) => return unsupported("Content-Type", "application/json", mime),
         _ => {}
@@ -259,7 +286,8 @@ async fn finish(
     items: Vec<ItemAnswer>,
 ) -> Result<Response, Problem> {
     let count = |status| items.iter().filter(|item| item.status == status).count() as u64;
-    let (accepted, duplicates, conflicts) = (count(Status::Accepted), count(Status::Duplicate), count(Status::Conflict));
+    let (accepted, duplicates, conflicts) =
+        (count(Status::Accepted), count(Status::Duplicate), count(Status::Conflict));
     let answer = BatchAnswer {
         request_id: Uuid::new_v4(),
         provider: envelope.provider.name.clone(),
@@ -301,13 +329,18 @@ async fn parse<T: Send + 'static>(
     tokio::task::spawn_blocking(move || work(&body)).await.map_err(Problem::internal)?
 }
 
-async fn check_consents(app: &App, provider: &Provider, items: Vec<Registration>) -> Result<Vec<Registration>, Problem> {
+async fn check_consents(
+    app: &App,
+    provider: &Provider,
+    items: Vec<Registration>,
+) -> Result<Vec<Registration>, Problem> {
     futures::stream::iter(items.into_iter().enumerate())
         .map(|(at, mut item)| async move {
             if let Some((id, consent)) = &mut item.consent {
                 let field = format!("[{at}].consent");
                 let times = [item.occurred_at];
-                *id = consent::check(&app.chain, &app.db, provider, consent, data_type::METADATA, &times, &field).await?;
+                *id =
+                    consent::check(&app.chain, &app.db, provider, consent, data_type::METADATA, &times, &field).await?;
             }
             Ok(item)
         })
@@ -329,7 +362,12 @@ fn items(body: &[u8]) -> Result<Vec<Item>, Problem> {
             let length = raw.get().len();
             if length > RECORD_BYTES_MAX {
                 let expected = format!("at most {RECORD_BYTES_MAX} bytes");
-                return Err(Problem::field(Kind::RecordTooLarge, format!("[{at}]"), expected, format!("{length} bytes")));
+                return Err(Problem::field(
+                    Kind::RecordTooLarge,
+                    format!("[{at}]"),
+                    expected,
+                    format!("{length} bytes"),
+                ));
             }
             match serde_json::from_str(raw.get()) {
                 Ok(Value::Object(fields)) => Ok(Item { at, fields }),
@@ -391,7 +429,8 @@ impl Item {
             metadata @ Value::Object(_) => metadata,
             other => return Err(self.invalid(name, "an object (trace-v1.0)", kind_of(&other))),
         };
-        let computed = metadata_root(&metadata).map_err(|error| self.invalid(name, "JSON with a canonical form", error.to_string()))?;
+        let computed = metadata_root(&metadata)
+            .map_err(|error| self.invalid(name, "JSON with a canonical form", error.to_string()))?;
         if computed != root {
             let expected = format!("{computed}, the SHA-256 of {name} in canonical form (RFC 8785)");
             return Err(Problem::field(Kind::MetadataRootWrong, self.path(root_name), expected, root.to_string()));
@@ -424,7 +463,8 @@ fn content_hash(metadata: &Value, path: &str) -> Result<ContentHash, Problem> {
         let Value::String(text) = value else {
             return Err(Problem::field(Kind::FieldInvalid, field, expected, kind_of(value)));
         };
-        let hash = ContentHash::parse(text).map_err(|_| Problem::field(Kind::FieldInvalid, field.clone(), expected, text))?;
+        let hash =
+            ContentHash::parse(text).map_err(|_| Problem::field(Kind::FieldInvalid, field.clone(), expected, text))?;
         match &found {
             Some((first, other)) if *other != hash => {
                 let expected = format!("{}, as {first} says", other.prefixed());
@@ -454,7 +494,8 @@ fn registrations(body: &[u8], provider_name: &str) -> Result<Vec<Registration>, 
         .map(|mut item| {
             let expected = "1 to 512 bytes without control characters";
             let id = item.text("source_record_id", expected)?.trim().to_owned();
-            let data_id = DataId::new(provider_name, &id).map_err(|_| item.invalid("source_record_id", expected, id.clone()))?;
+            let data_id =
+                DataId::new(provider_name, &id).map_err(|_| item.invalid("source_record_id", expected, id.clone()))?;
             if !seen.insert(id.clone()) {
                 let path = item.path("source_record_id");
                 return Err(Problem::field(Kind::DuplicateInBatch, path, "each id once in a batch", id));
@@ -502,11 +543,17 @@ fn updates(body: &[u8]) -> Result<Vec<Update>, Problem> {
             let text = item.text("data_id", "a UUID")?;
             let data_id: DataId = text.parse().map_err(|_| item.invalid("data_id", "a UUID", text.clone()))?;
             let value = item.need("seq", "1 to 100")?;
-            let seq = value.as_u64().filter(|seq| (1..=UPDATES_MAX).contains(seq)).and_then(|seq| u32::try_from(seq).ok());
+            let seq =
+                value.as_u64().filter(|seq| (1..=UPDATES_MAX).contains(seq)).and_then(|seq| u32::try_from(seq).ok());
             let seq = seq.ok_or_else(|| item.invalid("seq", "1 to 100", value.to_string()))?;
             if !seen.insert((data_id, seq)) {
                 let actual = format!("{data_id}, {seq}");
-                return Err(Problem::field(Kind::DuplicateInBatch, item.path("seq"), "each data_id and seq once in a batch", actual));
+                return Err(Problem::field(
+                    Kind::DuplicateInBatch,
+                    item.path("seq"),
+                    "each data_id and seq once in a batch",
+                    actual,
+                ));
             }
             let prev_metadata_root = item.root("prev_metadata_root")?;
             let root = item.root("metadata_root")?;
@@ -514,7 +561,8 @@ fn updates(body: &[u8]) -> Result<Vec<Update>, Problem> {
             let path = item.path("metadata_json");
             let content_hash = content_hash(&metadata, &path)?;
             let canonical = jcs(&metadata).ok().and_then(|bytes| String::from_utf8(bytes).ok());
-            let metadata = canonical.ok_or_else(|| item.invalid("metadata_json", "JSON with a canonical form", "none"))?;
+            let metadata =
+                canonical.ok_or_else(|| item.invalid("metadata_json", "JSON with a canonical form", "none"))?;
             let occurred_at = item.time("occurred_at")?;
             Ok(Update { data_id, seq, prev_metadata_root, metadata_root: root, content_hash, metadata, occurred_at })
         })
@@ -545,7 +593,7 @@ mod tests {
 
     fn refused(items: Value, slug: &str, field: &str) -> Problem {
         let problem = read(&items).unwrap_err();
-        assert_eq!((problem.slug(), problem.field.as_deref()), (slug, Some(field)), "{problem:?}");
+        assert_eq!((problem.slug(), problem.0.field.as_deref()), (slug, Some(field)), "{problem:?}");
         problem
     }
 
@@ -572,9 +620,9 @@ mod tests {
         refused(with(json!("0x12")), "field-invalid", field);
         refused(with(json!(12)), "field-invalid", field);
         let problem = refused(with(json!(format!("0x{}", "1".repeat(64)))), "metadata-root-wrong", field);
-        assert!(problem.expected.unwrap().starts_with(&metadata_root(&metadata()).unwrap().to_string()));
-        assert_eq!(problem.actual.unwrap(), format!("0x{}", "1".repeat(64)));
-        assert_eq!(problem.status, 422);
+        assert!(problem.0.expected.unwrap().starts_with(&metadata_root(&metadata()).unwrap().to_string()));
+        assert_eq!(problem.0.actual.unwrap(), format!("0x{}", "1".repeat(64)));
+        assert_eq!(problem.0.status, 422);
     }
 
     #[test]
@@ -588,7 +636,11 @@ mod tests {
         refused(json!([item("a", disagreeing)]), "content-hashes-disagree", "[0].initial_metadata_json.content_hash");
         let none = json!({"file": {"size_bytes": 3}});
         refused(json!([item("a", none)]), "field-missing", "[0].initial_metadata_json.file.content_sha256");
-        refused(json!([item("a", json!({"content_hash": 5}))]), "field-invalid", "[0].initial_metadata_json.content_hash");
+        refused(
+            json!([item("a", json!({"content_hash": 5}))]),
+            "field-invalid",
+            "[0].initial_metadata_json.content_hash",
+        );
     }
 
     #[test]
@@ -611,9 +663,10 @@ mod tests {
         for body in ["", "{}", "[", "null", "\u{1}", "[]"] {
             assert_eq!(registrations(body.as_bytes(), "numo").unwrap_err().slug(), "body-invalid", "{body:?}");
         }
-        let large = json!({"file": {"content_sha256": HASH}, "provider_payload": {"text": "x".repeat(RECORD_BYTES_MAX)}});
+        let large =
+            json!({"file": {"content_sha256": HASH}, "provider_payload": {"text": "x".repeat(RECORD_BYTES_MAX)}});
         let problem = refused(json!([item("a", metadata()), item("b", large)]), "record-too-large", "[1]");
-        assert_eq!(problem.status, 413);
+        assert_eq!(problem.0.status, 413);
         let deep = format!("[{}{}]", "[".repeat(10_000), "]".repeat(10_000));
         assert_eq!(registrations(deep.as_bytes(), "numo").unwrap_err().slug(), "body-invalid");
     }
@@ -641,14 +694,14 @@ mod tests {
         let read = |items: Value| updates(&serde_json::to_vec(&items).unwrap());
         assert_eq!(read(update(json!(100))).unwrap()[0].seq, 100);
         for seq in [json!(0), json!(101), json!(-1), json!(1.5), json!("1")] {
-            assert_eq!(read(update(seq)).unwrap_err().field.as_deref(), Some("[0].seq"));
+            assert_eq!(read(update(seq)).unwrap_err().0.field.as_deref(), Some("[0].seq"));
         }
         let mut wrong = update(json!(1));
         wrong[0]["metadata_root"] = json!(format!("0x{}", "2".repeat(64)));
         assert_eq!(read(wrong).unwrap_err().slug(), "metadata-root-wrong");
         let mut wrong = update(json!(1));
         wrong[0]["data_id"] = json!("no-uuid");
-        assert_eq!(read(wrong).unwrap_err().field.as_deref(), Some("[0].data_id"));
+        assert_eq!(read(wrong).unwrap_err().0.field.as_deref(), Some("[0].data_id"));
         let mut twice = update(json!(1));
         let copy = twice[0].clone();
         twice.as_array_mut().unwrap().push(copy);

@@ -35,7 +35,7 @@ pub struct Withdrawal {
     params(("X-API-Key" = String, Header, description = "issued to the provider")),
     request_body = Withdrawal,
     responses((status = 202, description = "withdrawn here; the chain follows", body = Withdrawn),
-              (status = "default", description = "consent-unknown, signature-invalid", body = Problem)))]
+              (status = "default", description = "consent-unknown, signature-invalid", body = tidemark::service::Problem)))]
 pub async fn post_withdrawal(
     State(app): State<Arc<App>>,
     headers: HeaderMap,

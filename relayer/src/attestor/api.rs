@@ -30,7 +30,10 @@ use crate::{
 const QUESTION_BYTES_MAX: usize = 4 << 20;
 
 #[derive(OpenApi)]
-#[openapi(info(title = "Tidemark attestor", description = "Judges submissions; signs verdicts, batches and dataset versions."))]
+#[openapi(info(
+    title = "Tidemark attestor",
+    description = "Judges submissions; signs verdicts, batches and dataset versions."
+))]
 struct Api;
 
 fn routes() -> OpenApiRouter<Arc<Attestor>> {
@@ -56,13 +59,14 @@ pub fn router(attestor: Arc<Attestor>) -> Router {
     router
         .route("/metrics", get(async |State(attestor): State<Arc<Attestor>>| attestor.metrics.render()))
         .route("/openapi.json", get(async move || http::openapi_json(&document)))
-        .route("/docs", get(http::docs_page))
+        .route("/docs", get(tidemark::service::docs))
         .layer(DefaultBodyLimit::disable())
         .with_state(attestor)
 }
 
 fn allow(attestor: &Attestor, headers: &HeaderMap) -> Result<(), Problem> {
-    let token = http::header_text(headers, "authorization")?.and_then(|text| text.strip_prefix("Bearer ")).unwrap_or_default();
+    let token =
+        http::header_text(headers, "authorization")?.and_then(|text| text.strip_prefix("Bearer ")).unwrap_or_default();
     match bool::from(token.as_bytes().ct_eq(attestor.token.as_bytes())) {
         true => Ok(()),
         false => Err(Problem::new(Kind::TokenWrong, "expected the attestor's token: Authorization: Bearer …")),
@@ -82,7 +86,7 @@ struct VerdictQuery {
 #[utoipa::path(post, path = "/v1/verdicts", params(VerdictQuery),
     request_body(content = Vec<u8>, content_type = "application/octet-stream", description = "the file, at most 32 MiB"),
     responses((status = 200, description = "the signed verdict and what was measured", body = Object),
-              (status = "default", description = "token-wrong, media-type-unsupported, record-conflict, body-too-large", body = Problem)))]
+              (status = "default", description = "token-wrong, media-type-unsupported, record-conflict, body-too-large", body = tidemark::service::Problem)))]
 async fn post_verdict(
     State(attestor): State<Arc<Attestor>>,
     query: Result<Query<VerdictQuery>, QueryRejection>,
@@ -91,8 +95,10 @@ async fn post_verdict(
 ) -> Result<Json<Judged>, Problem> {
     allow(&attestor, &headers)?;
     let Query(query) = query.map_err(|error| Problem::new(Kind::FieldInvalid, error.body_text()))?;
-    let data_id: DataId =
-        query.data_id.parse().map_err(|_| Problem::field(Kind::FieldInvalid, "data_id", "a UUID", query.data_id.clone()))?;
+    let data_id: DataId = query
+        .data_id
+        .parse()
+        .map_err(|_| Problem::field(Kind::FieldInvalid, "data_id", "a UUID", query.data_id.clone()))?;
     let bytes = http::read_body(body, FILE_BYTES_MAX).await?;
     verdicts::decide(&attestor, data_id, &query.mime_type, bytes).await.map(Json)
 }
@@ -118,13 +124,14 @@ struct SignatureAnswer {
 
 async fn question<T: serde::de::DeserializeOwned>(body: Body) -> Result<T, Problem> {
     let body = http::read_body(body, QUESTION_BYTES_MAX).await?;
-    serde_json::from_slice(&body).map_err(|error| Problem::new(Kind::BodyInvalid, format!("expected the documented JSON: {error}")))
+    serde_json::from_slice(&body)
+        .map_err(|error| Problem::new(Kind::BodyInvalid, format!("expected the documented JSON: {error}")))
 }
 
 /// Sign a batch header whose manifest, read back from the content store, holds.
 #[utoipa::path(post, path = "/v1/batches", request_body = BatchQuestion,
     responses((status = 200, description = "signed", body = SignatureAnswer),
-              (status = "default", description = "token-wrong, batch-refused, batch-number-taken", body = Problem)))]
+              (status = "default", description = "token-wrong, batch-refused, batch-number-taken", body = tidemark::service::Problem)))]
 async fn post_batch(
     State(attestor): State<Arc<Attestor>>,
     headers: HeaderMap,
@@ -140,7 +147,7 @@ async fn post_batch(
 #[utoipa::path(post, path = "/v1/dataset-versions",
     request_body(content = Object, description = "{provider, ip_id (decimal digits), version, content: {root, member_count, total_weight, points_weight, manifest_cid}}"),
     responses((status = 200, description = "signed", body = SignatureAnswer),
-              (status = "default", description = "token-wrong, version-refused, version-taken", body = Problem)))]
+              (status = "default", description = "token-wrong, version-refused, version-taken", body = tidemark::service::Problem)))]
 async fn post_version(
     State(attestor): State<Arc<Attestor>>,
     headers: HeaderMap,
@@ -174,7 +181,7 @@ async fn health() -> &'static str {
 }
 
 /// Whether requests can be answered.
-#[utoipa::path(get, path = "/ready", responses((status = 200, description = "they can"), (status = 503, description = "they can't", body = Problem)))]
+#[utoipa::path(get, path = "/ready", responses((status = 200, description = "they can"), (status = 503, description = "they can't", body = tidemark::service::Problem)))]
 async fn ready(State(attestor): State<Arc<Attestor>>) -> Response {
     match sqlx::query("SELECT 1").execute(&attestor.db).await {
         Ok(_) => (StatusCode::OK, "ready").into_response(),

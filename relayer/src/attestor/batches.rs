@@ -35,7 +35,10 @@ pub async fn sign(attestor: &Attestor, header: Header) -> Result<Bytes, Problem>
 
     let mut tx = attestor.db.begin().await?;
     // one batch of a provider at a time: the next one's chains begin where this one's end
-    sqlx::query("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))").bind(header.provider.to_string()).execute(&mut *tx).await?;
+    sqlx::query("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))")
+        .bind(header.provider.to_string())
+        .execute(&mut *tx)
+        .await?;
     if let Some(signature) = signed(attestor, &header, digest).await? {
         return Ok(signature);
     }
@@ -67,7 +70,12 @@ async fn signed(attestor: &Attestor, header: &Header, digest: B256) -> Result<Op
     let Some(row) = row else { return Ok(None) };
     let before = B256::from(row.try_get::<[u8; 32], _>(0)?);
     if before != digest {
-        return Err(Problem::field(Kind::BatchNumberTaken, "header", format!("digest {before}"), format!("digest {digest}")));
+        return Err(Problem::field(
+            Kind::BatchNumberTaken,
+            "header",
+            format!("digest {before}"),
+            format!("digest {digest}"),
+        ));
     }
     Ok(Some(Bytes::from(row.try_get::<Vec<u8>, _>(1)?)))
 }
@@ -126,7 +134,11 @@ fn check_payload(event: &Event, index: u32, commitment: B256, payload: &str) -> 
             if expected != *root {
                 return Err(format!("metadata_root: expected {expected}, got {root}"));
             }
-            if matches!(payload, Payload::Registered { .. }) { EventKind::Registered } else { EventKind::MetadataUpdated }
+            if matches!(payload, Payload::Registered { .. }) {
+                EventKind::Registered
+            } else {
+                EventKind::MetadataUpdated
+            }
         }
         Payload::Accepted { .. } => EventKind::Accepted,
         Payload::Rejected { .. } => EventKind::Rejected,
@@ -149,7 +161,9 @@ async fn check_prices(attestor: &Attestor, header: &Header, events: &[Event]) ->
                 let terms = attestor.chain.task_terms(task_id).await;
                 let terms = terms.map_err(|error| Problem::unavailable("the chain", error))?;
                 let terms = terms.filter(|terms| terms.provider == header.provider);
-                terms.ok_or_else(|| wrong(format!("task {task_id}: expected one of {}, got none", header.provider)))?.price
+                terms
+                    .ok_or_else(|| wrong(format!("task {task_id}: expected one of {}, got none", header.provider)))?
+                    .price
             }
         };
         if event.reward != price {
@@ -230,16 +244,20 @@ async fn check_verdicts(tx: &mut Tx<'_>, events: &[Event], payloads: &[Payload])
         .collect();
     for chunk in decided.chunks(ROWS_PER_STATEMENT) {
         let ids: Vec<_> = chunk.iter().map(|(event, _)| event.data_id.0).collect();
-        let rows = sqlx::query("SELECT data_id, verdict FROM verdict WHERE data_id = ANY($1)").bind(&ids).fetch_all(&mut **tx).await?;
+        let rows = sqlx::query("SELECT data_id, verdict FROM verdict WHERE data_id = ANY($1)")
+            .bind(&ids)
+            .fetch_all(&mut **tx)
+            .await?;
         let mut own: BTreeMap<DataId, Verdict> = BTreeMap::new();
         for row in rows {
             let Json(verdict) = row.try_get(1)?;
             own.insert(DataId(row.try_get(0)?), verdict);
         }
-        let before: Vec<uuid::Uuid> = sqlx::query_scalar("SELECT data_id FROM signed_acceptance WHERE data_id = ANY($1)")
-            .bind(&ids)
-            .fetch_all(&mut **tx)
-            .await?;
+        let before: Vec<uuid::Uuid> =
+            sqlx::query_scalar("SELECT data_id FROM signed_acceptance WHERE data_id = ANY($1)")
+                .bind(&ids)
+                .fetch_all(&mut **tx)
+                .await?;
         for (event, verdict) in chunk {
             let wrong = |reason: &str| Err(refused(Kind::BatchRefused, format!("event {}: {reason}", event.index)));
             if own.get(&event.data_id) != Some(*verdict) {
@@ -339,10 +357,10 @@ mod tests {
             let tip = Tip { provider: PROVIDER, sequence: 0, kind: Some(EventKind::Registered), leaf: first.leaf() };
             BTreeMap::from([(first.data_id, tip)])
         };
-        assert_eq!(continue_chains(PROVIDER, &[second.clone()], tip()), Ok(()));
+        assert_eq!(continue_chains(PROVIDER, std::slice::from_ref(&second), tip()), Ok(()));
         let refused = |events: &[Event], tips| continue_chains(PROVIDER, events, tips).unwrap_err();
-        assert!(refused(&[first.clone()], tip()).contains("sequence: expected 1"));
-        assert!(refused(&[second.clone()], BTreeMap::new()).contains("sequence: expected 0"));
+        assert!(refused(std::slice::from_ref(&first), tip()).contains("sequence: expected 1"));
+        assert!(refused(std::slice::from_ref(&second), BTreeMap::new()).contains("sequence: expected 0"));
         assert!(refused(&[event(0, 1, EventKind::Accepted, B256::repeat_byte(9))], tip()).contains("previous"));
         let again = event(1, 2, EventKind::Rejected, second.leaf());
         assert!(refused(&[second.clone(), again], tip()).contains("can't follow accepted"));

@@ -44,7 +44,8 @@ impl AttestorClient {
             .connect_timeout(CONNECT_TIME_MAX)
             .build()
             .context("make an HTTP client")?;
-        let url = format!("{}/", url.trim_end_matches('/')).parse().context("--attestor-url: expected http://host:port")?;
+        let url =
+            format!("{}/", url.trim_end_matches('/')).parse().context("--attestor-url: expected http://host:port")?;
         Ok(Self { client, url, token: token.to_owned(), domain })
     }
 
@@ -72,8 +73,8 @@ impl AttestorClient {
             .map_err(|error| unavailable(error.without_url().into()))?;
         let (status, body) = read(answer).await.map_err(unavailable)?;
         if status == StatusCode::CONFLICT {
-            let detail = "another file was sent before under this source_record_id";
-            return Err(Problem { field: Some("meta.source_record_id".into()), ..Problem::new(Kind::RecordConflict, detail) });
+            let (expected, actual) = ("the file that was judged before under this id", content_hash.prefixed());
+            return Err(Problem::field(Kind::RecordConflict, "meta.source_record_id", expected, actual));
         }
         if !status.is_success() {
             return Err(unavailable(anyhow::anyhow!("the attestor answers {status}: {}", shown(&body))));
@@ -82,7 +83,11 @@ impl AttestorClient {
         let verdict = &judged.verdict;
         verdict.check(&self.domain).map_err(|error| unavailable(error.into()))?;
         if verdict.data_id != submission.data_id || verdict.content_hash != content_hash {
-            return Err(unavailable(anyhow::anyhow!("the verdict is of {} with content {}", verdict.data_id, verdict.content_hash)));
+            return Err(unavailable(anyhow::anyhow!(
+                "the verdict is of {} with content {}",
+                verdict.data_id,
+                verdict.content_hash
+            )));
         }
         Ok(judged)
     }
@@ -111,7 +116,10 @@ async fn read(answer: reqwest::Response) -> anyhow::Result<(StatusCode, Vec<u8>)
     let mut body = Vec::new();
     while let Some(chunk) = stream.try_next().await.context("read the attestor's answer")? {
         body.extend_from_slice(&chunk);
-        anyhow::ensure!(body.len() <= ANSWER_BYTES_MAX, "the attestor's answer is longer than {ANSWER_BYTES_MAX} bytes");
+        anyhow::ensure!(
+            body.len() <= ANSWER_BYTES_MAX,
+            "the attestor's answer is longer than {ANSWER_BYTES_MAX} bytes"
+        );
     }
     Ok((status, body))
 }
@@ -119,5 +127,8 @@ async fn read(answer: reqwest::Response) -> anyhow::Result<(StatusCode, Vec<u8>)
 fn shown(body: &[u8]) -> String {
     let problem: Option<serde_json::Value> = serde_json::from_slice(body).ok();
     let detail = problem.as_ref().and_then(|problem| problem.get("detail")).and_then(|detail| detail.as_str());
-    detail.map_or_else(|| String::from_utf8_lossy(body).chars().take(200).collect(), |detail| detail.chars().take(500).collect())
+    detail.map_or_else(
+        || String::from_utf8_lossy(body).chars().take(200).collect(),
+        |detail| detail.chars().take(500).collect(),
+    )
 }

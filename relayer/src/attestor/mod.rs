@@ -23,12 +23,20 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use sqlx::PgPool;
 use tidemark::{
     chain::{Deployment, checked_reader},
+    service::serve_until_stopped,
     store::Store,
 };
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use crate::{app::open_database, chain::Chain, config, config::signer_file, http, problem::{Kind, Problem}};
+use crate::{
+    app::open_database,
+    chain::Chain,
+    config,
+    config::signer_file,
+    http,
+    problem::{Kind, Problem},
+};
 
 /// The attestor's tables.
 pub static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("./migrations-attestor");
@@ -61,8 +69,8 @@ impl Attestor {
     }
 }
 
-/// Runs the attestor until `stop`.
-pub async fn serve(config: config::Attestor, stop: CancellationToken) -> anyhow::Result<()> {
+/// Runs the attestor until SIGTERM or SIGINT.
+pub async fn serve(config: config::Attestor) -> anyhow::Result<()> {
     let deployment = Deployment::load(&config.deployment)?;
     let provider = checked_reader(&config.rpc_url, &deployment).await?;
     let attestor = Arc::new(Attestor {
@@ -76,10 +84,11 @@ pub async fn serve(config: config::Attestor, stop: CancellationToken) -> anyhow:
     });
     let listener = http::bind(config.listen).await?;
     tracing::info!(listen = %config.listen, attestor = %attestor.address(), "attestor starts");
-    let served = http::serve(listener, api::router(Arc::clone(&attestor)), stop).await;
+    let router = http::dress(api::router(Arc::clone(&attestor)));
+    let served = serve_until_stopped(listener, router, CancellationToken::new()).await;
     attestor.db.close().await;
     tracing::info!("attestor stops");
-    served
+    served.context("serve HTTP")
 }
 
 fn refused(kind: Kind, reason: impl Into<String>) -> Problem {

@@ -23,7 +23,8 @@ pub async fn decide(attestor: &Attestor, data_id: DataId, mime_type: &str, bytes
     };
     let permit = attestor.decodes.acquire().await.map_err(Problem::internal)?;
     let hashed = bytes.clone();
-    let content_hash = tokio::task::spawn_blocking(move || ContentHash::of(&hashed)).await.map_err(Problem::internal)?;
+    let content_hash =
+        tokio::task::spawn_blocking(move || ContentHash::of(&hashed)).await.map_err(Problem::internal)?;
     if let Some(judged) = find(attestor, data_id, content_hash).await? {
         return Ok(judged);
     }

@@ -36,7 +36,12 @@ pub async fn sign(attestor: &Attestor, request: VersionRequest) -> Result<Bytes,
     if let Some(row) = row {
         let before = B256::from(row.try_get::<[u8; 32], _>(0)?);
         if before != digest {
-            return Err(Problem::field(Kind::VersionTaken, "content", format!("digest {before}"), format!("digest {digest}")));
+            return Err(Problem::field(
+                Kind::VersionTaken,
+                "content",
+                format!("digest {before}"),
+                format!("digest {digest}"),
+            ));
         }
         return Ok(Bytes::from(row.try_get::<Vec<u8>, _>(1)?));
     }
@@ -78,7 +83,9 @@ async fn read(attestor: &Attestor, content: &VersionContent) -> Result<Vec<Membe
         let expected = (summary.tree.root(), rows.len() as u64, summary.total_weight, summary.points_weight);
         let actual = (content.root, u64::from(content.member_count), content.total_weight, content.points_weight);
         if expected != actual {
-            return Err(wrong(format!("root, members, weights: expected {expected:?}, as the members give, got {actual:?}")));
+            return Err(wrong(format!(
+                "root, members, weights: expected {expected:?}, as the members give, got {actual:?}"
+            )));
         }
         Ok(rows)
     });
@@ -102,7 +109,8 @@ async fn check_members(attestor: &Attestor, owner: Address, rows: &[MemberRow]) 
         for member in chunk {
             let id = member.member.data_id;
             let wrong = |reason: String| refused(Kind::VersionRefused, format!("member {id}: {reason}"));
-            let row = own.get(&id).ok_or_else(|| wrong("expected a record whose acceptance this attestor signed".into()))?;
+            let row =
+                own.get(&id).ok_or_else(|| wrong("expected a record whose acceptance this attestor signed".into()))?;
             let hash = |column: &str| row.try_get::<[u8; 32], _>(column).map(B256::from);
             let provider = Address::from(row.try_get::<[u8; 20], _>("provider")?);
             if provider != owner {

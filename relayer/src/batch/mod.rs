@@ -11,7 +11,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use alloy::primitives::{Address, Bytes};
 use sqlx::{PgConnection, PgPool, Row, postgres::PgRow, types::Json};
-use tidemark::batch::Header;
+use tidemark::{batch::Header, service::causes};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -36,7 +36,7 @@ pub async fn start_lane(tx: &mut Tx<'_>, provider: Address, next_number: u64) ->
 pub async fn run(app: Arc<App>, stop: CancellationToken) {
     loop {
         if let Err(error) = round(&app).await {
-            tracing::warn!(error = format!("{error:#}"), "batches have to wait");
+            tracing::warn!(cause = causes(error.as_ref()), "batches have to wait");
         }
         tokio::select! {
             () = stop.cancelled() => return,
@@ -49,8 +49,8 @@ async fn round(app: &App) -> anyhow::Result<()> {
     seal::seal_due(app).await?;
     for (provider, number) in sealed(&app.db).await? {
         if let Err(error) = build::build_and_sign(app, provider, number).await {
-            tracing::warn!(%provider, number, error = format!("{error:#}"), "a sealed batch is not signed yet");
-            fail(&app.db, provider, number, &format!("{error:#}")).await?;
+            tracing::warn!(%provider, number, cause = causes(error.as_ref()), "a sealed batch is not signed yet");
+            fail(&app.db, provider, number, &causes(error.as_ref())).await?;
         }
     }
     Ok(())
@@ -203,7 +203,13 @@ pub struct Seen {
 }
 
 /// Batches of a provider from `from` on, ascending; of one state, where asked.
-pub async fn list(db: &PgPool, provider: Address, state: Option<&str>, from: i64, limit: i64) -> sqlx::Result<Vec<Seen>> {
+pub async fn list(
+    db: &PgPool,
+    provider: Address,
+    state: Option<&str>,
+    from: i64,
+    limit: i64,
+) -> sqlx::Result<Vec<Seen>> {
     let rows = sqlx::query(
         "SELECT number, state, event_count, header, error, extract(epoch FROM sealed_at)::bigint FROM batch
          WHERE provider = $1 AND number >= $2 AND ($3::text IS NULL OR state = $3) ORDER BY number LIMIT $4",

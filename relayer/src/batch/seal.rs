@@ -113,11 +113,8 @@ mod tests {
 
     #[test]
     fn sealing_chains_events_of_one_record_in_the_batch_and_across_batches() {
-        let mut first = [
-            event(1, 0, EventKind::Registered),
-            event(2, 0, EventKind::Registered),
-            event(1, 1, EventKind::Accepted),
-        ];
+        let mut first =
+            [event(1, 0, EventKind::Registered), event(2, 0, EventKind::Registered), event(1, 1, EventKind::Accepted)];
         chain(&mut first, BTreeMap::new()).unwrap();
         assert_eq!(first.each_ref().map(|event| event.index), [0, 1, 2]);
         assert_eq!(first[2].previous, first[0].leaf());

@@ -2,20 +2,25 @@
 
 use std::process::ExitCode;
 
+use anyhow::Context;
 use clap::Parser;
-use tidemark_relayer::{attestor, config, http};
+use tidemark::service::{causes, start_log};
+use tidemark_relayer::{attestor, config};
 
 #[tokio::main]
 async fn main() -> ExitCode {
     tidemark::install_tls();
-    let config = config::Attestor::parse();
-    http::start_logs();
-    let served = async { attestor::serve(config, http::stop_on_signals()?).await };
-    match served.await {
+    match run(config::Attestor::parse()).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("tidemark-attestor: {error:#}");
+            // causes name addresses, and those of nodes and databases may hold keys: they are cut here
+            eprintln!("tidemark-attestor: {}", causes(error.as_ref()));
             ExitCode::FAILURE
         }
     }
+}
+
+async fn run(config: config::Attestor) -> anyhow::Result<()> {
+    start_log(&config.log).with_context(|| format!("--log: {:?} is no filter; try info", config.log))?;
+    attestor::serve(config).await
 }

@@ -49,14 +49,18 @@ pub async fn check(
 fn problem(error: ConsentError, field: &str) -> Problem {
     let detail = format!("{field}.{error}");
     let (part, expected, actual) = match error {
-        ConsentError::Signature { expected, digest, actual } => ("signature", format!("one by {expected} over {digest}"), actual),
+        ConsentError::Signature { expected, digest, actual } => {
+            ("signature", format!("one by {expected} over {digest}"), actual)
+        }
         ConsentError::Provider { expected, actual } => ("provider", expected.to_string(), actual.to_string()),
         ConsentError::Period { at, from, until } => {
             ("valid_until", format!("a period with {at} (Unix seconds) in it"), format!("{from} to {until}"))
         }
-        ConsentError::DataType { expected, actual } => ("data_types", format!("bit {expected:#b}"), format!("{actual:#b}")),
+        ConsentError::DataType { expected, actual } => {
+            ("data_types", format!("bit {expected:#b}"), format!("{actual:#b}"))
+        }
     };
-    Problem { detail, ..Problem::field(Kind::ConsentInvalid, format!("{field}.{part}"), expected, actual) }
+    Problem::field(Kind::ConsentInvalid, format!("{field}.{part}"), expected, actual).saying(detail)
 }
 
 /// Whether the contributor took it back here.

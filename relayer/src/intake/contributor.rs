@@ -33,19 +33,22 @@ impl StorageKey {
         let mut nonce = [0u8; 24];
         getrandom::fill(&mut nonce)?;
         let payload = Payload { msg: secret, aad: &Self::context(provider, reference) };
-        let sealed = self.0.encrypt(&XNonce::from(nonce), payload).map_err(|_| anyhow::anyhow!("seal a contributor's secret"))?;
+        let sealed = self
+            .0
+            .encrypt(&XNonce::from(nonce), payload)
+            .map_err(|_| anyhow::anyhow!("seal a contributor's secret"))?;
         Ok([&nonce[..], &sealed].concat())
     }
 
     fn open(&self, provider: Address, reference: &str, sealed: &[u8]) -> anyhow::Result<Zeroizing<[u8; 32]>> {
         let (nonce, sealed) = sealed.split_first_chunk::<24>().context("a sealed secret is cut")?;
         let payload = Payload { msg: sealed, aad: &Self::context(provider, reference) };
-        let secret = Zeroizing::new(
-            self.0
-                .decrypt(&XNonce::from(*nonce), payload)
-                .map_err(|_| anyhow::anyhow!("a contributor's secret does not open: is this the storage key it was sealed with?"))?,
-        );
-        Ok(Zeroizing::new(<[u8; 32]>::try_from(secret.as_slice()).context("a contributor's secret has another length")?))
+        let secret = Zeroizing::new(self.0.decrypt(&XNonce::from(*nonce), payload).map_err(|_| {
+            anyhow::anyhow!("a contributor's secret does not open: is this the storage key it was sealed with?")
+        })?);
+        Ok(Zeroizing::new(
+            <[u8; 32]>::try_from(secret.as_slice()).context("a contributor's secret has another length")?,
+        ))
     }
 }
 
@@ -80,11 +83,12 @@ pub async fn secrets(
     .bind(sealed)
     .execute(&mut **tx)
     .await?;
-    let rows = sqlx::query("SELECT reference, sealed_secret FROM contributor WHERE provider = $1 AND reference = ANY($2)")
-        .bind(provider.0.0)
-        .bind(&references)
-        .fetch_all(&mut **tx)
-        .await?;
+    let rows =
+        sqlx::query("SELECT reference, sealed_secret FROM contributor WHERE provider = $1 AND reference = ANY($2)")
+            .bind(provider.0.0)
+            .bind(&references)
+            .fetch_all(&mut **tx)
+            .await?;
     rows.into_iter()
         .map(|row| {
             let reference: String = row.try_get(0)?;

@@ -219,7 +219,11 @@ pub async fn of_batch(db: &PgPool, provider: Address, number: u64) -> anyhow::Re
     let mut disclosures = Vec::with_capacity(rows.len());
     for row in &rows {
         let event = read(row)?;
-        disclosures.push(Disclosure { index: event.index, salt: row.try_get("salt")?, payload: row.try_get("payload")? });
+        disclosures.push(Disclosure {
+            index: event.index,
+            salt: row.try_get("salt")?,
+            payload: row.try_get("payload")?,
+        });
         events.push(event);
     }
     Ok((events, disclosures))

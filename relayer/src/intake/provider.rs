@@ -20,7 +20,8 @@ pub async fn of_key(db: &PgPool, key: &str) -> sqlx::Result<Option<Provider>> {
     .bind(sha256(&[key.as_bytes()]).0)
     .fetch_optional(db)
     .await?;
-    row.map(|row| Ok(Provider { account: Address::from(row.try_get::<[u8; 20], _>(0)?), name: row.try_get(1)? })).transpose()
+    row.map(|row| Ok(Provider { account: Address::from(row.try_get::<[u8; 20], _>(0)?), name: row.try_get(1)? }))
+        .transpose()
 }
 
 /// Whether a provider of this name was let in.

@@ -75,7 +75,11 @@ pub async fn insert(tx: &mut Tx<'_>, provider: Address, records: &[NewRecord]) -
 }
 
 /// Fingerprints of those of these records that exist.
-pub async fn fingerprints(tx: &mut Tx<'_>, provider: Address, ids: &[DataId]) -> anyhow::Result<BTreeMap<DataId, B256>> {
+pub async fn fingerprints(
+    tx: &mut Tx<'_>,
+    provider: Address,
+    ids: &[DataId],
+) -> anyhow::Result<BTreeMap<DataId, B256>> {
     let rows = sqlx::query("SELECT data_id, fingerprint FROM record WHERE provider = $1 AND data_id = ANY($2)")
         .bind(provider.0.0)
         .bind(ids.iter().map(|id| id.0).collect::<Vec<_>>())
@@ -113,8 +117,10 @@ pub async fn lock(tx: &mut Tx<'_>, ids: &BTreeSet<DataId>) -> anyhow::Result<BTr
 
 /// The ids of the records under one consent.
 pub async fn of_consent(tx: &mut Tx<'_>, consent: ConsentId) -> anyhow::Result<BTreeSet<DataId>> {
-    let ids: Vec<Uuid> =
-        sqlx::query_scalar("SELECT data_id FROM record WHERE consent_id = $1").bind(consent.0.0).fetch_all(&mut **tx).await?;
+    let ids: Vec<Uuid> = sqlx::query_scalar("SELECT data_id FROM record WHERE consent_id = $1")
+        .bind(consent.0.0)
+        .fetch_all(&mut **tx)
+        .await?;
     Ok(ids.into_iter().map(DataId).collect())
 }
 

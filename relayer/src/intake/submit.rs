@@ -267,7 +267,12 @@ async fn price(app: &App, provider: &Provider, task_id: u64) -> Result<u128, Pro
     let now = unix_now();
     if now > terms.closes_at {
         let expected = "a task that is open";
-        return Err(Problem::field(Kind::TaskClosed, field, expected, format!("closed at {} (Unix seconds)", terms.closes_at)));
+        return Err(Problem::field(
+            Kind::TaskClosed,
+            field,
+            expected,
+            format!("closed at {} (Unix seconds)", terms.closes_at),
+        ));
     }
     Ok(terms.price)
 }
@@ -290,7 +295,9 @@ async fn deliver(app: &App, submission: &Submission) -> Result<Delivery, Problem
 }
 
 /// CPU work on a whole file, away from the threads that answer requests.
-async fn off_thread<T: Send + 'static>(work: impl FnOnce() -> anyhow::Result<T> + Send + 'static) -> Result<T, Problem> {
+async fn off_thread<T: Send + 'static>(
+    work: impl FnOnce() -> anyhow::Result<T> + Send + 'static,
+) -> Result<T, Problem> {
     tokio::task::spawn_blocking(work).await.map_err(Problem::internal)?.map_err(Problem::internal)
 }
 

@@ -164,7 +164,11 @@ pub async fn take(tx: &mut Tx<'_>, provider: Address, updates: Vec<Update>) -> a
     let mut lines = lines(tx, provider, &ids).await?;
     let mut answers = Vec::with_capacity(updates.len());
     for update in updates {
-        let line = lines.entry(update.data_id).or_insert_with(|| Line { head: None, rows: BTreeMap::new(), applied: Vec::new() });
+        let line = lines.entry(update.data_id).or_insert_with(|| Line {
+            head: None,
+            rows: BTreeMap::new(),
+            applied: Vec::new(),
+        });
         answers.push(line.take(provider, update));
     }
     write(tx, provider, lines).await?;
@@ -287,7 +291,8 @@ async fn write(tx: &mut Tx<'_>, provider: Address, mut lines: BTreeMap<DataId, L
     .execute(&mut **tx)
     .await?;
     event::insert(tx, provider, &events).await?;
-    let heads: Vec<&Head> = lines.iter().filter(|(id, _)| moved.contains(*id)).filter_map(|(_, line)| line.head.as_ref()).collect();
+    let heads: Vec<&Head> =
+        lines.iter().filter(|(id, _)| moved.contains(*id)).filter_map(|(_, line)| line.head.as_ref()).collect();
     record::advance(tx, &heads).await
 }
 

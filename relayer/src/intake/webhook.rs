@@ -42,13 +42,15 @@ pub async fn keep<T: serde::Serialize + Sync>(
     status: u16,
     answer: &T,
 ) -> Result<(), Problem> {
-    sqlx::query("INSERT INTO webhook_batch (provider, batch_id, body_hash, status, answer) VALUES ($1, $2, $3, $4, $5)")
-        .bind(provider.0.0)
-        .bind(batch_id)
-        .bind(body_hash.0)
-        .bind(i16::try_from(status).map_err(Problem::internal)?)
-        .bind(Json(answer))
-        .execute(&mut **tx)
-        .await?;
+    sqlx::query(
+        "INSERT INTO webhook_batch (provider, batch_id, body_hash, status, answer) VALUES ($1, $2, $3, $4, $5)",
+    )
+    .bind(provider.0.0)
+    .bind(batch_id)
+    .bind(body_hash.0)
+    .bind(i16::try_from(status).map_err(Problem::internal)?)
+    .bind(Json(answer))
+    .execute(&mut **tx)
+    .await?;
     Ok(())
 }

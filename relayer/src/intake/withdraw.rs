@@ -36,12 +36,17 @@ pub struct Withdrawn {
 /// Withdraws a consent; saying it twice changes nothing more.
 pub async fn withdraw(app: &App, provider: &Provider, id: ConsentId, signature: Bytes) -> Result<Withdrawn, Problem> {
     let Some(consent) = consent::find(&app.db, provider.account, id).await? else {
-        return Err(Problem::field(Kind::ConsentUnknown, "consent_id", "a consent that a record came with", id.to_string()));
+        return Err(Problem::field(
+            Kind::ConsentUnknown,
+            "consent_id",
+            "a consent that a record came with",
+            id.to_string(),
+        ));
     };
     let digest = withdrawal_digest(&app.chain.deployment.consent_domain(), id);
     check_signature(consent.contributor, digest, &signature).map_err(|error| {
         let expected = format!("one by {} over {digest}", consent.contributor);
-        Problem { detail: error.to_string(), ..Problem::field(Kind::SignatureInvalid, "signature", expected, signature.to_string()) }
+        Problem::field(Kind::SignatureInvalid, "signature", expected, signature.to_string()).saying(error.to_string())
     })?;
 
     let mut tx = app.db.begin().await?;
@@ -51,10 +56,11 @@ pub async fn withdraw(app: &App, provider: &Provider, id: ConsentId, signature: 
         .bind(signature.as_ref())
         .execute(&mut *tx)
         .await?;
-    let settled: bool = sqlx::query_scalar("SELECT settled_at IS NOT NULL FROM withdrawal WHERE consent_id = $1 FOR UPDATE")
-        .bind(id.0.0)
-        .fetch_one(&mut *tx)
-        .await?;
+    let settled: bool =
+        sqlx::query_scalar("SELECT settled_at IS NOT NULL FROM withdrawal WHERE consent_id = $1 FOR UPDATE")
+            .bind(id.0.0)
+            .fetch_one(&mut *tx)
+            .await?;
     let records = append(&mut tx, id, &signature).await?;
     tx.commit().await?;
     Ok(Withdrawn { consent_id: id, records, chain: if settled { "settled" } else { "pending" } })
@@ -70,7 +76,8 @@ async fn append(tx: &mut Tx<'_>, id: ConsentId, signature: &Bytes) -> anyhow::Re
     heads.retain(|data_id, _| !told.contains(data_id));
     let mut by_provider: std::collections::BTreeMap<Address, Vec<NewEvent>> = Default::default();
     for head in heads.values_mut() {
-        let event = NewEvent::new(&event::Subject { task_id: 0, ..head.subject.clone() }, head.next_sequence, now, &payload)?;
+        let event =
+            NewEvent::new(&event::Subject { task_id: 0, ..head.subject.clone() }, head.next_sequence, now, &payload)?;
         by_provider.entry(head.provider).or_default().push(event);
         head.next_sequence += 1;
     }

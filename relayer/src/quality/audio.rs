@@ -31,7 +31,9 @@ pub(super) fn decode(bytes: &[u8], form: Form) -> Result<Facts, Refusal> {
 
 /// Decodes the default sound track of any container that symphonia knows.
 pub(super) fn decode_track(bytes: &[u8], extension: &str) -> Result<Facts, Refusal> {
-    let failed = |error: symphonia::core::errors::Error| Refusal::undecodable(format!("expected sound to the end, got: {error}"));
+    let failed = |error: symphonia::core::errors::Error| {
+        Refusal::undecodable(format!("expected sound to the end, got: {error}"))
+    };
     let source = MediaSourceStream::new(Box::new(Cursor::new(bytes.to_vec())), MediaSourceStreamOptions::default());
     let mut hint = Hint::new();
     hint.with_extension(extension);
@@ -47,8 +49,9 @@ pub(super) fn decode_track(bytes: &[u8], extension: &str) -> Result<Facts, Refus
         .as_ref()
         .and_then(|parameters| parameters.audio())
         .ok_or_else(|| Refusal::undecodable("expected a known sound codec, got another"))?;
-    let mut decoder =
-        symphonia::default::get_codecs().make_audio_decoder(parameters, &AudioDecoderOptions::default()).map_err(failed)?;
+    let mut decoder = symphonia::default::get_codecs()
+        .make_audio_decoder(parameters, &AudioDecoderOptions::default())
+        .map_err(failed)?;
 
     let mut frames = 0u64;
     let mut rate = 0u32;

@@ -59,9 +59,10 @@ pub(super) fn decode(bytes: &[u8], form: Form) -> Result<Facts, Refusal> {
 
 fn refusal(error: ImageError) -> Refusal {
     match error {
-        ImageError::Limits(error) => {
-            Refusal { outcome: Outcome::TooLarge, detail: format!("expected a picture of at most {ALLOC_BYTES_MAX} bytes decoded: {error}") }
-        }
+        ImageError::Limits(error) => Refusal {
+            outcome: Outcome::TooLarge,
+            detail: format!("expected a picture of at most {ALLOC_BYTES_MAX} bytes decoded: {error}"),
+        },
         error => Refusal::undecodable(format!("expected a picture to the end, got: {error}")),
     }
 }

@@ -134,7 +134,12 @@ pub fn judge(bytes: &[u8], claim: Claim) -> Judgement {
         return Judgement::no(Outcome::Empty, "expected a file, got 0 bytes");
     }
     match sniff::sniff(bytes) {
-        None => return Judgement::no(Outcome::Undecodable, format!("expected {}, got bytes of no known type", claim.form.name())),
+        None => {
+            return Judgement::no(
+                Outcome::Undecodable,
+                format!("expected {}, got bytes of no known type", claim.form.name()),
+            );
+        }
         Some(found) if found != claim.form => {
             let detail = format!("expected {}, got {}", claim.form.name(), found.name());
             return Judgement::no(Outcome::TypeMismatch, detail);
@@ -147,12 +152,16 @@ pub fn judge(bytes: &[u8], claim: Claim) -> Judgement {
         Media::Photo => image::decode(bytes, claim.form),
         Media::Video => video::decode(bytes),
     });
-    let decoded = decoded.unwrap_or_else(|_| Err(Refusal::undecodable("expected a well-formed file, got one that the decoder gives up on")));
+    let decoded = decoded.unwrap_or_else(|_| {
+        Err(Refusal::undecodable("expected a well-formed file, got one that the decoder gives up on"))
+    });
     match decoded {
         Err(refusal) => Judgement::no(refusal.outcome, refusal.detail),
         Ok(facts) => match bounds(claim.media, &facts) {
             Some((outcome, detail)) => Judgement { outcome, detail, facts },
-            None => Judgement { outcome: Outcome::Accepted, detail: "decoded to the end and within bounds".into(), facts },
+            None => {
+                Judgement { outcome: Outcome::Accepted, detail: "decoded to the end and within bounds".into(), facts }
+            }
         },
     }
 }
@@ -242,9 +251,18 @@ mod tests {
     #[test]
     fn a_good_file_cut_anywhere_is_never_accepted() {
         for file in [
-            "voice/ko-004.wav", "voice/ko-006.flac", "voice/ko-012.ogg", "voice/ko-014.m4a", "voice/ko-008.mp3",
-            "photo/photo-003.jpg", "photo/photo-008.png", "photo/photo-012.webp", "photo/photo-013.gif", "video/clip-001.mp4",
-            "video/clip-005.mp4", "video/clip-008.mov",
+            "voice/ko-004.wav",
+            "voice/ko-006.flac",
+            "voice/ko-012.ogg",
+            "voice/ko-014.m4a",
+            "voice/ko-008.mp3",
+            "photo/photo-003.jpg",
+            "photo/photo-008.png",
+            "photo/photo-012.webp",
+            "photo/photo-013.gif",
+            "video/clip-001.mp4",
+            "video/clip-005.mp4",
+            "video/clip-008.mov",
         ] {
             let bytes = std::fs::read(samples().join(file)).unwrap();
             for part in [1, 30, 50, 75, 95] {
@@ -263,7 +281,13 @@ mod tests {
             state ^= state << 17;
             state
         };
-        for file in ["voice/bad-short.wav", "photo/photo-012.webp", "photo/photo-013.gif", "video/clip-006.mov", "voice/ko-011.ogg"] {
+        for file in [
+            "voice/bad-short.wav",
+            "photo/photo-012.webp",
+            "photo/photo-013.gif",
+            "video/clip-006.mov",
+            "voice/ko-011.ogg",
+        ] {
             let bytes = std::fs::read(samples().join(file)).unwrap();
             for _ in 0..20 {
                 let mut bytes = bytes.clone();

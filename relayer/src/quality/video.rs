@@ -30,7 +30,12 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Facts, Refusal> {
     for sample in film.tracks().values().flat_map(|track| &track.samples) {
         let end = sample.offset.checked_add(sample.size);
         if end.is_none_or(|end| end > bytes.len() as u64) {
-            let detail = format!("expected a sample of {} bytes at {}, got a file of {}", sample.size, sample.offset, bytes.len());
+            let detail = format!(
+                "expected a sample of {} bytes at {}, got a file of {}",
+                sample.size,
+                sample.offset,
+                bytes.len()
+            );
             return Err(Refusal::undecodable(detail));
         }
     }
@@ -126,7 +131,9 @@ pub(super) fn check_boxes(bytes: &[u8]) -> Result<(), Refusal> {
 
 fn walk(mut rest: &[u8], depth: usize, left: &mut usize) -> Result<(), Refusal> {
     while rest.len() >= 8 {
-        *left = left.checked_sub(1).ok_or_else(|| Refusal::undecodable(format!("expected at most {BOXES_MAX} boxes, got more")))?;
+        *left = left
+            .checked_sub(1)
+            .ok_or_else(|| Refusal::undecodable(format!("expected at most {BOXES_MAX} boxes, got more")))?;
         let short = u32::from_be_bytes([rest[0], rest[1], rest[2], rest[3]]);
         let kind = [rest[4], rest[5], rest[6], rest[7]];
         let (header, size) = match short {
@@ -138,17 +145,22 @@ fn walk(mut rest: &[u8], depth: usize, left: &mut usize) -> Result<(), Refusal> 
             },
             short => (8, u64::from(short)),
         };
-        let size = usize::try_from(size).ok().filter(|&size| size >= header && size <= rest.len()).ok_or_else(|| {
-            let kind = String::from_utf8_lossy(&kind).into_owned();
-            Refusal::undecodable(format!("expected box {kind:?} to fit, got {size} bytes where {} are left", rest.len()))
-        })?;
+        let size =
+            usize::try_from(size).ok().filter(|&size| size >= header && size <= rest.len()).ok_or_else(|| {
+                let kind = String::from_utf8_lossy(&kind).into_owned();
+                Refusal::undecodable(format!(
+                    "expected box {kind:?} to fit, got {size} bytes where {} are left",
+                    rest.len()
+                ))
+            })?;
         let body = rest.get(header..size).unwrap_or_default();
         match &kind {
             b"moof" => return Err(Refusal::undecodable("expected a film in one piece, got a fragmented one")),
             b"moov" | b"trak" | b"mdia" | b"minf" | b"stbl" if depth < DEPTH_MAX => walk(body, depth + 1, left)?,
             b"stsz" => {
                 // version and flags, size of all samples or 0, count
-                let count = body.get(8..12).and_then(<[u8]>::first_chunk::<4>).map_or(0, |count| u32::from_be_bytes(*count));
+                let count =
+                    body.get(8..12).and_then(<[u8]>::first_chunk::<4>).map_or(0, |count| u32::from_be_bytes(*count));
                 if count > SAMPLES_MAX {
                     return Err(Refusal::undecodable(format!("expected at most {SAMPLES_MAX} samples, got {count}")));
                 }
