@@ -116,13 +116,12 @@ async fn the_trace_door_names_what_is_wrong_and_takes_nothing_of_a_refused_batch
     let field = "[1].initial_metadata_root";
     let good = item("good");
     for (root, status, slug) in [
-        (json!(null), 400, ""),
+        (json!(null), 400, "field-missing"),
         (json!("0x12"), 400, "field-invalid"),
         (json!(format!("0x{}", "0".repeat(64))), 400, "field-invalid"),
         (json!(format!("0x{}", "1".repeat(64))), 422, "metadata-root-wrong"),
     ] {
         let answer = bench.register("root", &[good.clone(), with(item("bad"), "initial_metadata_root", root)]).await;
-        let slug = if slug.is_empty() { "field-invalid" } else { slug };
         refused(answer, status, slug, field).await;
     }
     let mut missing = item("bad");
