@@ -9,6 +9,7 @@ use tidemark::{contracts::RewardPool, event::EventKind, history::LoadedBatch, pa
 use super::{
     market::{CONTRIBUTOR_BPS, LICENSE_PRICE},
     money::{balance, won},
+    pages,
     run::{Told, events},
     samples::Kind,
     table::Table,
@@ -29,6 +30,7 @@ pub async fn table(stack: &Stack, told: &Told) -> Result<Table> {
     money(&mut table, stack, told).await?;
     delivery(&mut table, told);
     strangers(&mut table, told);
+    explorer(&mut table, stack, told).await?;
     transactions(&mut table, told);
     Ok(table)
 }
@@ -189,6 +191,14 @@ fn strangers(table: &mut Table, told: &Told) {
     let filled = told.checksums.values().filter(|(rows, _)| *rows > 0).count();
     let value = format!("{rows} rows in {} tables ({filled} not empty), all checksums equal", told.checksums.len());
     table.claim("second indexer", value, rows > 0);
+}
+
+async fn explorer(table: &mut Table, stack: &Stack, told: &Told) -> Result<()> {
+    table.section("Explorer");
+    for page in pages::see(stack, told).await? {
+        table.claim(page.what, page.url, page.is_right);
+    }
+    Ok(())
 }
 
 fn transactions(table: &mut Table, told: &Told) {

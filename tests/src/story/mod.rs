@@ -11,6 +11,7 @@ pub mod doors;
 pub mod finality;
 pub mod market;
 pub mod money;
+pub mod pages;
 pub mod payout;
 pub mod people;
 pub mod run;
