@@ -1,15 +1,19 @@
-//! The one loop that writes: mirror, apply what is final, settle what waits, look again.
+//! The loops that write: one mirrors the chain and applies what is final, one fetches the files behind it, and one shows
+//! what is mined. They are apart so that a file that does not come never holds up a block.
 
 use std::{
+    collections::BTreeSet,
     sync::Arc,
     time::{Duration, Instant},
 };
 
+use futures::{StreamExt, stream::FuturesUnordered};
 use tidemark::service::causes;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    manifest::{self, Files, Mined, SettleError},
+    manifest::{self, Files, Mined},
     project::{self, ProjectError},
     status::Status,
     sync::{self, Head, Mirror, SyncError},
@@ -17,6 +21,9 @@ use crate::{
 
 /// Longest pause after failures in a row.
 const PAUSE_MAX: Duration = Duration::from_secs(30);
+/// Files fetched at once, and how many of them may be ones that did not come before.
+const JOBS_MAX: usize = 16;
+const RETRIES_MAX: usize = 8;
 
 #[derive(Debug, thiserror::Error)]
 enum StepError {
@@ -24,8 +31,6 @@ enum StepError {
     Sync(#[from] SyncError),
     #[error(transparent)]
     Project(#[from] ProjectError),
-    #[error(transparent)]
-    Settle(#[from] SettleError),
 }
 
 impl StepError {
@@ -35,11 +40,26 @@ impl StepError {
 }
 
 /// Follows the chain until cancelled, or until a reorg goes deeper than finality.
-pub async fn follow(mut mirror: Mirror, files: Files, status: Arc<Status>, poll: Duration, stop: CancellationToken) {
-    let mut mined = Mined::default();
+pub async fn follow(mirror: Mirror, files: Files, status: Arc<Status>, poll: Duration, stop: CancellationToken) {
+    let applied = Notify::new();
+    tokio::join!(
+        follow_chain(mirror, &files, &status, poll, &applied, &stop),
+        follow_files(&files, &status, poll, &applied, &stop),
+        show_mined(&files, poll, &stop),
+    );
+}
+
+async fn follow_chain(
+    mut mirror: Mirror,
+    files: &Files,
+    status: &Status,
+    poll: Duration,
+    applied: &Notify,
+    stop: &CancellationToken,
+) {
     let mut failures = 0u32;
     loop {
-        let pause = match step(&mut mirror, &files, &mut mined, &status).await {
+        let pause = match step(&mut mirror, files, status, applied).await {
             Ok(head) => {
                 failures = 0;
                 status.update(|seen| seen.last_error = None);
@@ -65,7 +85,7 @@ pub async fn follow(mut mirror: Mirror, files: Files, status: Arc<Status>, poll:
     }
 }
 
-async fn step(mirror: &mut Mirror, files: &Files, mined: &mut Mined, status: &Status) -> Result<Head, StepError> {
+async fn step(mirror: &mut Mirror, files: &Files, status: &Status, applied: &Notify) -> Result<Head, StepError> {
     let head = mirror.step().await?;
     status.update(|seen| {
         seen.latest = Some(head.latest.number);
@@ -73,9 +93,8 @@ async fn step(mirror: &mut Mirror, files: &Files, mined: &mut Mined, status: &St
     });
     if let Some(finalized) = head.finalized {
         while project::apply(&files.pool, &files.deployment, finalized).await? {}
+        applied.notify_one();
     }
-    while manifest::settle(files).await? > 0 {}
-    mined.preview(files).await?;
     let cursor = sync::cursor(&mut *files.pool.acquire().await.map_err(SyncError::from)?).await.map_err(SyncError::from)?;
     metrics::gauge!("tidemark_indexer_latest_block").set(gauge(head.latest.number));
     metrics::gauge!("tidemark_indexer_applied_block").set(gauge(cursor.applied_number));
@@ -86,8 +105,64 @@ async fn step(mirror: &mut Mirror, files: &Files, mined: &mut Mined, status: &St
     Ok(head)
 }
 
-/// A gauge takes nothing but a float; block numbers stay far below 2^53.
+/// Fetches what waits, several at once; one that takes long holds up only what follows it.
+async fn follow_files(files: &Files, status: &Status, poll: Duration, applied: &Notify, stop: &CancellationToken) {
+    let mut running = FuturesUnordered::new();
+    let mut keys = BTreeSet::<String>::new();
+    let mut retries = 0usize;
+    loop {
+        let mut failed = None;
+        match manifest::due(files).await {
+            Ok(jobs) => {
+                for job in jobs {
+                    let (key, is_retry) = (job.key(), job.is_retry());
+                    let is_full = running.len() >= JOBS_MAX || (is_retry && retries >= RETRIES_MAX);
+                    if is_full || !keys.insert(key.clone()) {
+                        continue;
+                    }
+                    retries += usize::from(is_retry);
+                    running.push(async move { (key, is_retry, job.run(files).await) });
+                }
+            }
+            Err(error) => failed = Some(causes(&error)),
+        }
+        let pause = tokio::time::sleep(poll);
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = pause => {}
+            () = applied.notified() => {}
+            Some((key, is_retry, settled)) = running.next() => {
+                keys.remove(&key);
+                retries -= usize::from(is_retry);
+                failed = settled.err().map(|error| causes(&error)).or(failed);
+            }
+        }
+        if let Some(error) = &failed {
+            tracing::warn!(error, "files could not be settled: trying again");
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(poll) => {}
+            }
+        }
+        status.update(|seen| seen.files_error = failed);
+    }
+}
+
+/// Shows events of mined batches, for readers who do not want to wait for finality.
+async fn show_mined(files: &Files, poll: Duration, stop: &CancellationToken) {
+    let mut mined = Mined::default();
+    loop {
+        if let Err(error) = mined.preview(files).await {
+            tracing::debug!(error = causes(&error), "mined batches can't be shown: they will be once final");
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(poll) => {}
+        }
+    }
+}
+
+/// A gauge takes nothing but a float; block numbers stay far below 2^32 for long.
 fn gauge(number: u64) -> f64 {
     u32::try_from(number).map_or(f64::INFINITY, f64::from)
 }
-

@@ -16,6 +16,8 @@ pub struct Seen {
     pub level_at: Option<Instant>,
     /// What failed last; none after a good step.
     pub last_error: Option<String>,
+    /// What failed last about files, beside their not being there.
+    pub files_error: Option<String>,
     /// Why following ended for good.
     pub halted: Option<String>,
 }

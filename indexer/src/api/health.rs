@@ -91,7 +91,7 @@ pub async fn status(State(app): State<App>) -> Result<Json<StatusView>, Problem>
         behind_seconds: app.status.behind().as_secs(),
         ready: ready.is_ok(),
         not_ready_because: ready.err(),
-        last_error: seen.last_error,
+        last_error: seen.last_error.or(seen.files_error),
         halted: seen.halted,
         waiting_files: at.waiting_files,
         invalid_batches: u64::try_from(invalid).unwrap_or_default(),

@@ -4,7 +4,6 @@ use std::collections::HashMap;
 
 use alloy::primitives::Address;
 use cid::Cid;
-use futures::{StreamExt, TryStreamExt};
 use sqlx::{PgConnection, PgPool, Row};
 use tidemark::{
     batch::Debit,
@@ -15,7 +14,7 @@ use tidemark::{
 };
 
 use super::{
-    Files, SettleError,
+    Files, SettleError, lock_tables,
     disclosed::{Checked, Judge},
     fetch::{Fetched, fetch, forget},
     record,
@@ -24,23 +23,37 @@ use super::{
 };
 use crate::ledger::{self, AccountKey, Cause, Kind};
 
-/// Providers worked on at once.
-const PROVIDERS_AT_ONCE: usize = 4;
 const BATCHES_PER_STEP: i64 = 64;
 /// After this many tries disclosures count as erased.
 const LATE_ATTEMPTS_MAX: i64 = 40;
 
 /// The next batch of a provider that waits.
-struct Next {
+pub struct Next {
     promised: Promised,
     number: i64,
     manifest_cid: Vec<u8>,
     cause: Cause,
     log_index: i64,
+    /// The manifest was asked for before.
+    pub(super) is_retry: bool,
+}
+
+/// Disclosures that were not there when their batch was settled.
+pub struct Late {
+    provider: Address,
+    number: i64,
+    cid: Option<String>,
+    attempts: i64,
+}
+
+impl Late {
+    pub(super) fn what(&self) -> String {
+        disclosures_of(self.provider, self.number)
+    }
 }
 
 impl Next {
-    fn what(&self) -> String {
+    pub(super) fn what(&self) -> String {
         format!("batch/{:#x}/{}", self.promised.provider, self.number)
     }
 }
@@ -49,49 +62,43 @@ fn disclosures_of(provider: Address, number: i64) -> String {
     format!("disclosures/{provider:#x}/{number}")
 }
 
-/// Settles each provider's next waiting batch whose manifest is due.
-pub async fn settle(files: &Files) -> Result<usize, SettleError> {
+/// Each provider's next waiting batch, where its manifest is due.
+pub async fn due(files: &Files) -> Result<Vec<Next>, SettleError> {
     let rows = sqlx::query(
         "SELECT b.provider, b.number, b.root, b.event_count, b.points_total::text, b.wallet_total::text, b.debits,
-             b.manifest_cid, b.block_number, b.block_time, b.tx_hash, b.log_index
+             b.manifest_cid, b.block_number, b.block_time, b.tx_hash, b.log_index, f.attempts IS NOT NULL
          FROM (SELECT DISTINCT ON (provider) * FROM batch WHERE state = 'waiting' ORDER BY provider, number) AS b
          LEFT JOIN local.fetch AS f ON f.what = 'batch/0x' || encode(b.provider, 'hex') || '/' || b.number
          WHERE f.next_attempt_at IS NULL OR f.next_attempt_at <= now()
-         ORDER BY b.block_number, b.log_index LIMIT $1",
+         ORDER BY f.attempts NULLS FIRST, b.block_number, b.log_index LIMIT $1",
     )
     .bind(BATCHES_PER_STEP)
     .fetch_all(&files.pool)
     .await?;
-    let next = rows
-        .iter()
-        .map(|row| {
-            let debits: serde_json::Value = row.try_get(6)?;
-            Ok(Next {
-                promised: Promised {
-                    provider: stored::address(row, 0)?,
-                    number: count(row, 1)?,
-                    root: stored::hash(row, 2)?,
-                    event_count: count(row, 3)?,
-                    points_total: digits(row, 4)?,
-                    wallet_total: digits(row, 5)?,
-                    debits: serde_json::from_value::<Vec<Debit>>(debits).map_err(|_| corrupt("batch.debits"))?,
-                },
-                number: row.try_get(1)?,
-                manifest_cid: row.try_get(7)?,
-                cause: Cause { block_number: row.try_get(8)?, block_time: row.try_get(9)?, tx_hash: row.try_get(10)? },
-                log_index: row.try_get(11)?,
-            })
+    let next = rows.iter().map(|row| {
+        let debits: serde_json::Value = row.try_get(6)?;
+        Ok(Next {
+            promised: Promised {
+                provider: stored::address(row, 0)?,
+                number: count(row, 1)?,
+                root: stored::hash(row, 2)?,
+                event_count: count(row, 3)?,
+                points_total: digits(row, 4)?,
+                wallet_total: digits(row, 5)?,
+                debits: serde_json::from_value::<Vec<Debit>>(debits).map_err(|_| corrupt("batch.debits"))?,
+            },
+            number: row.try_get(1)?,
+            manifest_cid: row.try_get(7)?,
+            cause: Cause { block_number: row.try_get(8)?, block_time: row.try_get(9)?, tx_hash: row.try_get(10)? },
+            log_index: row.try_get(11)?,
+            is_retry: row.try_get(12)?,
         })
-        .collect::<Result<Vec<Next>, sqlx::Error>>()?;
-    let settled: Vec<bool> = futures::stream::iter(next.into_iter().map(|next| settle_one(files, next)))
-        .buffer_unordered(PROVIDERS_AT_ONCE)
-        .try_collect()
-        .await?;
-    Ok(settled.into_iter().filter(|moved| *moved).count())
+    });
+    Ok(next.collect::<Result<_, sqlx::Error>>()?)
 }
 
 /// True where the batch waits no more.
-async fn settle_one(files: &Files, next: Next) -> Result<bool, SettleError> {
+pub async fn settle(files: &Files, next: Next) -> Result<bool, SettleError> {
     let what = next.what();
     let bytes = match fetch(&files.pool, &files.store, &what, &next.manifest_cid, MANIFEST_BYTES_MAX).await? {
         Fetched::File(bytes) => bytes,
@@ -111,7 +118,7 @@ async fn settle_one(files: &Files, next: Next) -> Result<bool, SettleError> {
     };
     let events = &manifest.events;
     let provider = next.promised.provider;
-    // only this loop writes events, so what is read here still holds in the transaction below
+    // only one job of a provider writes its events, so what is read here still holds in the transaction below
     let tails = tails(&files.pool, provider, events).await?;
     let tasks = tasks(&files.pool, events).await?;
     if let Err(wrong) = check_chains(&next.promised, events, &leaves, tails, &tasks) {
@@ -124,6 +131,7 @@ async fn settle_one(files: &Files, next: Next) -> Result<bool, SettleError> {
 
     let mut transaction = files.pool.begin().await?;
     let connection = &mut *transaction;
+    lock_tables(connection).await?;
     let cid_text = manifest.disclosures.map(|cid| cid.to_string());
     if !set_state(connection, &next, "valid", None, cid_text.as_deref()).await? {
         return Ok(false);
@@ -307,8 +315,8 @@ async fn judge(files: &Files, provider: Address, number: i64) -> Result<Judge, s
     Ok(Judge { provider_name: name, verdicts: files.deployment.batch_domain(), attestors })
 }
 
-/// Disclosures that were not there when their batch was settled.
-pub async fn settle_late_disclosures(files: &Files) -> Result<usize, SettleError> {
+/// Late disclosures that are due.
+pub async fn due_late(files: &Files) -> Result<Vec<Late>, SettleError> {
     let rows = sqlx::query(
         "SELECT b.provider, b.number, b.disclosures_cid, f.attempts
          FROM local.fetch AS f
@@ -318,37 +326,45 @@ pub async fn settle_late_disclosures(files: &Files) -> Result<usize, SettleError
     .bind(BATCHES_PER_STEP)
     .fetch_all(&files.pool)
     .await?;
-    let mut moved = 0;
-    for row in rows {
-        let (provider, number) = (stored::address(&row, 0)?, row.try_get::<i64, _>(1)?);
-        let cid: Option<String> = row.try_get(2)?;
-        let what = disclosures_of(provider, number);
-        let cid = cid.and_then(|cid| cid.parse::<Cid>().ok());
-        let (Some(cid), true) = (cid, row.try_get::<i64, _>(3)? < LATE_ATTEMPTS_MAX) else {
-            forget(&files.pool, &what).await?;
-            continue;
-        };
-        let events = events_of(&files.pool, provider, number).await?;
-        let disclosures = disclosures(files, provider, number, &cid, &events).await?;
-        if disclosures.is_empty() {
-            continue;
-        }
-        let mut transaction = files.pool.begin().await?;
-        stored::insert_disclosures(&mut transaction, provider, number, &disclosures).await?;
-        let erased: Vec<uuid::Uuid> = sqlx::query_scalar(
-            "SELECT e.data_id FROM event AS e WHERE e.provider = $1 AND e.kind = 5 AND e.data_id IN
-                 (SELECT data_id FROM event WHERE provider = $1 AND number = $2)",
-        )
-        .bind(provider.as_slice())
-        .bind(number)
-        .fetch_all(&mut *transaction)
-        .await?;
-        stored::erase(&mut transaction, provider, &erased).await?;
-        record::refresh(&mut transaction, provider, &data_ids(&events)).await?;
-        transaction.commit().await?;
-        moved += 1;
+    let late = rows.iter().map(|row| {
+        Ok(Late {
+            provider: stored::address(row, 0)?,
+            number: row.try_get(1)?,
+            cid: row.try_get(2)?,
+            attempts: row.try_get(3)?,
+        })
+    });
+    Ok(late.collect::<Result<_, sqlx::Error>>()?)
+}
+
+/// Lets late disclosures in; gives up on them after enough tries.
+pub async fn settle_late(files: &Files, late: Late) -> Result<bool, SettleError> {
+    let Late { provider, number, .. } = late;
+    let cid = late.cid.as_ref().and_then(|cid| cid.parse::<Cid>().ok());
+    let (Some(cid), true) = (cid, late.attempts < LATE_ATTEMPTS_MAX) else {
+        forget(&files.pool, &late.what()).await?;
+        return Ok(true);
+    };
+    let events = events_of(&files.pool, provider, number).await?;
+    let disclosures = disclosures(files, provider, number, &cid, &events).await?;
+    if disclosures.is_empty() {
+        return Ok(false);
     }
-    Ok(moved)
+    let mut transaction = files.pool.begin().await?;
+    lock_tables(&mut transaction).await?;
+    stored::insert_disclosures(&mut transaction, provider, number, &disclosures).await?;
+    let erased: Vec<uuid::Uuid> = sqlx::query_scalar(
+        "SELECT e.data_id FROM event AS e WHERE e.provider = $1 AND e.kind = 5 AND e.data_id IN
+             (SELECT data_id FROM event WHERE provider = $1 AND number = $2)",
+    )
+    .bind(provider.as_slice())
+    .bind(number)
+    .fetch_all(&mut *transaction)
+    .await?;
+    stored::erase(&mut transaction, provider, &erased).await?;
+    record::refresh(&mut transaction, provider, &data_ids(&events)).await?;
+    transaction.commit().await?;
+    Ok(true)
 }
 
 /// The events of a valid batch in index order.

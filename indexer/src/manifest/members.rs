@@ -11,7 +11,7 @@ use tidemark::{
 };
 
 use super::{
-    Files, SettleError,
+    Files, SettleError, lock_tables,
     fetch::{Fetched, fetch, forget},
     stored::{self, ROWS_PER_STATEMENT, count, digits},
 };
@@ -42,20 +42,33 @@ fn check(promised: &Promised, rows: &[MemberRow]) -> Result<(), String> {
     differs("points weight", promised.points_weight.to_string(), summary.points_weight.to_string())
 }
 
-/// Settles versions whose members manifest is due, then the sales that waited for them.
-pub async fn settle(files: &Files) -> Result<usize, SettleError> {
+/// A version that waits for its members manifest.
+pub struct Next {
+    promised: Promised,
+    manifest_cid: Vec<u8>,
+    /// The manifest was asked for before.
+    pub(super) is_retry: bool,
+}
+
+impl Next {
+    pub(super) fn what(&self) -> String {
+        format!("members/{}/{}", self.promised.ip_id, self.promised.version)
+    }
+}
+
+/// Waiting versions whose members manifest is due.
+pub async fn due(files: &Files) -> Result<Vec<Next>, SettleError> {
     let rows = sqlx::query(
         "SELECT v.ip_id::text, v.version, v.root, v.member_count, v.total_weight::text, v.points_weight::text,
-             v.manifest_cid
+             v.manifest_cid, f.attempts IS NOT NULL
          FROM dataset_version AS v LEFT JOIN local.fetch AS f ON f.what = 'members/' || v.ip_id || '/' || v.version
          WHERE v.state = 'waiting' AND (f.next_attempt_at IS NULL OR f.next_attempt_at <= now())
-         ORDER BY v.block_number, v.ip_id, v.version LIMIT $1",
+         ORDER BY f.attempts NULLS FIRST, v.block_number, v.ip_id, v.version LIMIT $1",
     )
     .bind(VERSIONS_PER_STEP)
     .fetch_all(&files.pool)
     .await?;
-    let mut moved = 0;
-    for row in &rows {
+    let next = rows.iter().map(|row| {
         let promised = Promised {
             ip_id: digits(row, 0)?,
             version: row.try_get(1)?,
@@ -64,18 +77,15 @@ pub async fn settle(files: &Files) -> Result<usize, SettleError> {
             total_weight: digits(row, 4)?,
             points_weight: digits(row, 5)?,
         };
-        moved += usize::from(settle_version(files, promised, row.try_get(6)?).await?);
-    }
-    if moved > 0 {
-        let mut transaction = files.pool.begin().await?;
-        settle_sales(&mut transaction).await?;
-        transaction.commit().await?;
-    }
-    Ok(moved)
+        Ok(Next { promised, manifest_cid: row.try_get(6)?, is_retry: row.try_get(7)? })
+    });
+    Ok(next.collect::<Result<_, sqlx::Error>>()?)
 }
 
-async fn settle_version(files: &Files, promised: Promised, cid: Vec<u8>) -> Result<bool, SettleError> {
-    let what = format!("members/{}/{}", promised.ip_id, promised.version);
+/// Lets a version's members in, and posts the sales that waited for them; true where it waits no more.
+pub async fn settle(files: &Files, next: Next) -> Result<bool, SettleError> {
+    let what = next.what();
+    let Next { promised, manifest_cid: cid, .. } = next;
     let verified = match fetch(&files.pool, &files.store, &what, &cid, MEMBERS_BYTES_MAX).await? {
         Fetched::Later => return Ok(false),
         Fetched::Never(reason) => Err(reason),
@@ -94,7 +104,8 @@ async fn settle_version(files: &Files, promised: Promised, cid: Vec<u8>) -> Resu
         Err(reason) => ("invalid", Some(reason.replace('\0', "\u{fffd}")), Vec::new()),
     };
     let mut transaction = files.pool.begin().await?;
-    sqlx::query(
+    lock_tables(&mut transaction).await?;
+    let settled = sqlx::query(
         "UPDATE dataset_version SET state = $3, reason = $4
          WHERE ip_id = $1::text::numeric AND version = $2 AND state = 'waiting'",
     )
@@ -104,8 +115,12 @@ async fn settle_version(files: &Files, promised: Promised, cid: Vec<u8>) -> Resu
     .bind(&reason)
     .execute(&mut *transaction)
     .await?;
+    if settled.rows_affected() == 0 {
+        return Ok(false);
+    }
     insert_members(&mut transaction, &promised, &rows).await?;
     forget(&mut *transaction, &what).await?;
+    settle_sales(&mut transaction).await?;
     transaction.commit().await?;
     match reason {
         None => tracing::info!(ip_id = %promised.ip_id, version = promised.version, members = rows.len(), "dataset version is valid"),

@@ -1,6 +1,6 @@
 //! Events of batches that are mined but not final: for readers who do not want to wait, gone with their block in a reorg.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, time::Duration};
 
 use alloy::{
     primitives::Address,
@@ -15,6 +15,7 @@ use crate::project::{Placed, Said};
 /// Larger manifests show their events at finality only.
 const BYTES_MAX: u64 = 8 << 20;
 const LOGS_PER_STEP: i64 = 16;
+const FETCH_TIME_MAX: Duration = Duration::from_secs(3);
 /// Remembered logs; the oldest go when there are more.
 const TRIED_MAX: usize = 10_000;
 
@@ -61,7 +62,9 @@ async fn show(files: &Files, placed: &Placed) -> Result<(), SettleError> {
         return Ok(());
     };
     let Ok(cid) = cid::Cid::try_from(anchored.manifestCid.as_ref()) else { return Ok(()) };
-    let Ok(bytes) = files.store.get(&cid, BYTES_MAX).await else { return Ok(()) };
+    let Ok(Ok(bytes)) = tokio::time::timeout(FETCH_TIME_MAX, files.store.get(&cid, BYTES_MAX)).await else {
+        return Ok(());
+    };
     let promised = Promised {
         provider: anchored.provider,
         number: anchored.number,

@@ -29,7 +29,7 @@ pub struct Files {
     pub deployment: Deployment,
 }
 
-/// Why settling stopped; the next poll tries again.
+/// Why settling stopped; the next look tries again.
 #[derive(Debug, thiserror::Error)]
 pub enum SettleError {
     /// The database.
@@ -40,12 +40,59 @@ pub enum SettleError {
     Worker(#[from] tokio::task::JoinError),
 }
 
-/// Settles what waits and is due: batches, members of versions, late disclosures. Gives how many moved.
-pub async fn settle(files: &Files) -> Result<usize, SettleError> {
-    let batches = batches::settle(files).await?;
-    let versions = members::settle(files).await?;
-    let late = batches::settle_late_disclosures(files).await?;
-    Ok(batches + versions + late)
+/// One file to fetch, verify and let in.
+pub enum Job {
+    /// A provider's next batch.
+    Batch(batches::Next),
+    /// A dataset version's members.
+    Version(members::Next),
+    /// Disclosures that were not there when their batch was settled.
+    Late(batches::Late),
+}
+
+impl Job {
+    /// What may not run twice at once.
+    pub fn key(&self) -> String {
+        match self {
+            Self::Batch(next) => next.what(),
+            Self::Version(next) => next.what(),
+            Self::Late(late) => late.what(),
+        }
+    }
+
+    /// Whether the file was asked for before, in vain.
+    pub fn is_retry(&self) -> bool {
+        match self {
+            Self::Batch(next) => next.is_retry,
+            Self::Version(next) => next.is_retry,
+            Self::Late(_) => true,
+        }
+    }
+
+    /// Does it; true where it waits no more.
+    pub async fn run(self, files: &Files) -> Result<bool, SettleError> {
+        match self {
+            Self::Batch(next) => batches::settle(files, next).await,
+            Self::Version(next) => members::settle(files, next).await,
+            Self::Late(late) => batches::settle_late(files, late).await,
+        }
+    }
+}
+
+/// What waits and is due, in the order of the chain, what was never asked for first.
+pub async fn due(files: &Files) -> Result<Vec<Job>, SettleError> {
+    let mut jobs: Vec<Job> = batches::due(files).await?.into_iter().map(Job::Batch).collect();
+    jobs.extend(members::due(files).await?.into_iter().map(Job::Version));
+    jobs.extend(batches::due_late(files).await?.into_iter().map(Job::Late));
+    jobs.sort_by_key(Job::is_retry);
+    Ok(jobs)
+}
+
+/// One writer of tables at a time, so that credits and what waits for credits always see each other.
+pub async fn lock_tables(connection: &mut sqlx::PgConnection) -> Result<(), sqlx::Error> {
+    const TABLES: i64 = 0x7469_6465;
+    sqlx::query("SELECT pg_advisory_xact_lock($1)").bind(TABLES).execute(connection).await?;
+    Ok(())
 }
 
 pub use members::settle_sales;

@@ -123,7 +123,7 @@ impl Placed {
 pub async fn apply(pool: &PgPool, deployment: &Deployment, finalized: Header) -> Result<bool, ProjectError> {
     let mut transaction = pool.begin().await?;
     let connection = &mut *transaction;
-    sqlx::query("SELECT 1 FROM local.cursor FOR UPDATE").execute(&mut *connection).await?;
+    crate::manifest::lock_tables(connection).await?;
     let cursor = sync::cursor(connection).await?;
     let target_max = finalized.number.min(cursor.mirrored_number);
     if target_max <= cursor.applied_number {
