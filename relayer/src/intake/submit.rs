@@ -1,6 +1,6 @@
 //! Uploads: consent checked, judged by the attestor, encrypted, stored, and only then one transaction.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Instant};
 
 use alloy::primitives::{Address, B256};
 use anyhow::Context;
@@ -120,9 +120,34 @@ pub enum Answer {
     Again(Submitted),
 }
 
+/// The stages of an upload, by which `submission_stage_seconds` tells where its time goes.
+pub const STAGES: [&str; 4] = ["check", "judge", "encrypt and store", "commit"];
+
+/// Times one stage after another.
+struct Stages {
+    since: Instant,
+    names: std::slice::Iter<'static, &'static str>,
+}
+
+impl Stages {
+    fn start() -> Self {
+        Self { since: Instant::now(), names: STAGES.iter() }
+    }
+
+    /// Ends the stage under way and begins the next.
+    fn end(&mut self) {
+        let now = Instant::now();
+        if let Some(stage) = self.names.next() {
+            metrics::histogram!("submission_stage_seconds", "stage" => *stage).record(now - self.since);
+        }
+        self.since = now;
+    }
+}
+
 /// Takes an upload in. Every step before the transaction may be repeated; what a crash leaves in the content store is
 /// ciphertext that nothing points to.
 pub async fn submit(app: &App, provider: &Provider, submission: Submission) -> Result<Answer, Problem> {
+    let mut stages = Stages::start();
     let bytes = submission.bytes.clone();
     let content_hash = off_thread(move || Ok(ContentHash::of(&bytes))).await?;
     let fingerprint = submission.fingerprint(content_hash);
@@ -139,10 +164,13 @@ pub async fn submit(app: &App, provider: &Provider, submission: Submission) -> R
         let mut db = app.db.acquire().await?;
         budget::check(&mut db, &app.chain, provider.account, submission.task_id, price).await?;
     }
+    stages.end();
 
     let judged = app.attestor.judge(&submission, content_hash).await?;
     let is_accepted = judged.verdict.outcome == Outcome::Accepted;
+    stages.end();
     let delivery = if is_accepted { Some(deliver(app, &submission).await?) } else { None };
+    stages.end();
 
     let metadata = metadata(&submission, content_hash, consent_id.0, &judged.facts);
     let root = metadata_root(&metadata).map_err(Problem::internal)?;
@@ -204,6 +232,7 @@ pub async fn submit(app: &App, provider: &Provider, submission: Submission) -> R
         budget::reserve(&mut tx, &app.chain, provider.account, submission.task_id, reward).await?;
     }
     tx.commit().await?;
+    stages.end();
     match answered(app, provider, &submission, fingerprint).await? {
         Some(Answer::Again(submitted) | Answer::New(submitted)) => Ok(Answer::New(submitted)),
         None => Err(Problem::internal(anyhow::anyhow!("a record was made and is not found"))),
