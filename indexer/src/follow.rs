@@ -95,7 +95,8 @@ async fn step(mirror: &mut Mirror, files: &Files, status: &Status, applied: &Not
         while project::apply(&files.pool, &files.deployment, finalized).await? {}
         applied.notify_one();
     }
-    let cursor = sync::cursor(&mut *files.pool.acquire().await.map_err(SyncError::from)?).await.map_err(SyncError::from)?;
+    let cursor =
+        sync::cursor(&mut *files.pool.acquire().await.map_err(SyncError::from)?).await.map_err(SyncError::from)?;
     metrics::gauge!("tidemark_indexer_latest_block").set(gauge(head.latest.number));
     metrics::gauge!("tidemark_indexer_applied_block").set(gauge(cursor.applied_number));
     let final_number = head.finalized.map_or(0, |header| header.number);

@@ -52,7 +52,12 @@ impl Problem {
     }
 
     /// Names the field, what was expected there and what came, and keeps the detail.
-    pub fn compared(mut self, field: impl Into<String>, expected: impl Into<String>, actual: impl Into<String>) -> Self {
+    pub fn compared(
+        mut self,
+        field: impl Into<String>,
+        expected: impl Into<String>,
+        actual: impl Into<String>,
+    ) -> Self {
         let detail = std::mem::take(&mut self.0.detail);
         Self(service::Problem { detail, ..self.0.about(field, expected, actual) })
     }

@@ -84,9 +84,8 @@ pub struct AccountBalances {
 #[utoipa::path(post, path = "/v1/accounts:query", tag = "points", request_body = AccountsQuery,
     responses((status = 200, body = Answer<AccountBalances>), (status = 400, body = Problem)))]
 pub async fn query(State(app): State<App>, headers: HeaderMap, body: Bytes) -> Result<Response, Problem> {
-    let query: AccountsQuery = serde_json::from_slice(&body).map_err(|error| {
-        Problem::invalid("body", "JSON as in /docs, AccountsQuery", error.to_string())
-    })?;
+    let query: AccountsQuery = serde_json::from_slice(&body)
+        .map_err(|error| Problem::invalid("body", "JSON as in /docs, AccountsQuery", error.to_string()))?;
     if query.accounts.is_empty() || query.accounts.len() > ACCOUNTS_MAX {
         let expected = format!("1 to {ACCOUNTS_MAX} pseudonyms");
         return Err(Problem::invalid("accounts", expected, query.accounts.len().to_string()));
@@ -103,6 +102,7 @@ pub async fn query(State(app): State<App>, headers: HeaderMap, body: Bytes) -> R
     let mut distinct: Vec<&AccountBalance> = accounts.iter().collect();
     distinct.sort_by(|a, b| a.account.cmp(&b.account));
     distinct.dedup_by(|a, b| a.account == b.account);
-    let total = distinct.iter().filter_map(|account| account.balance.parse::<u128>().ok()).fold(0u128, u128::saturating_add);
+    let total =
+        distinct.iter().filter_map(|account| account.balance.parse::<u128>().ok()).fold(0u128, u128::saturating_add);
     answer(&headers, at, AccountBalances { accounts, total: total.to_string() })
 }

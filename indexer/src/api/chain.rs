@@ -16,8 +16,7 @@ use super::{
 use crate::{
     problem::Problem,
     read::{
-        self, Answer, At, BatchEvents, BatchList, BatchView, ProviderList, ProviderView, Settlement,
-        page::PageQuery,
+        self, Answer, At, BatchEvents, BatchList, BatchView, ProviderList, ProviderView, Settlement, page::PageQuery,
     },
 };
 
@@ -27,7 +26,10 @@ async fn find(connection: &mut PgConnection, at: &At, provider: &str) -> Result<
     let found = read::find_provider(connection, provider).await?;
     found.ok_or_else(|| {
         let shown: String = provider.chars().take(64).collect();
-        Problem::unknown("provider", format!("no provider {shown:?} up to block {}: an account or a name", at.block_number))
+        Problem::unknown(
+            "provider",
+            format!("no provider {shown:?} up to block {}: an account or a name", at.block_number),
+        )
     })
 }
 

@@ -12,7 +12,9 @@ pub fn router(document: utoipa::openapi::OpenApi) -> Router<App> {
     Router::new()
         .route(
             "/openapi.json",
-            get(move || async move { ([(header::CONTENT_TYPE, "application/json")], json.to_string()).into_response() }),
+            get(
+                move || async move { ([(header::CONTENT_TYPE, "application/json")], json.to_string()).into_response() },
+            ),
         )
         .route("/docs", get(tidemark::service::docs))
 }

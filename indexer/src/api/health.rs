@@ -73,7 +73,8 @@ pub struct StatusView {
 pub async fn status(State(app): State<App>) -> Result<Json<StatusView>, Problem> {
     let mut snapshot = read::snapshot(&app.pool).await?;
     let at = read::at(&mut snapshot).await?;
-    let mirrored: i64 = sqlx::query_scalar("SELECT mirrored_number FROM local.cursor").fetch_one(&mut *snapshot).await?;
+    let mirrored: i64 =
+        sqlx::query_scalar("SELECT mirrored_number FROM local.cursor").fetch_one(&mut *snapshot).await?;
     let invalid: i64 =
         sqlx::query_scalar("SELECT count(*) FROM batch WHERE state = 'invalid'").fetch_one(&mut *snapshot).await?;
     drop(snapshot);

@@ -12,12 +12,17 @@ mod trace;
 pub(crate) use answer::{snapshot, token_id};
 pub(crate) use chain::settlements;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use axum::{
     Router,
-    extract::DefaultBodyLimit,
+    extract::{DefaultBodyLimit, MatchedPath, Request},
     http::{Method, StatusCode, header},
+    middleware::Next,
+    response::Response,
 };
 use metrics_exporter_prometheus::PrometheusHandle;
 use sqlx::PgPool;
@@ -111,5 +116,29 @@ pub fn router(app: App, payouts: Option<Payouts>) -> Router {
                 .expose_headers([header::ETAG]),
         )
         .layer(TraceLayer::new_for_http())
+        .layer(axum::middleware::from_fn(count))
         .with_state(app)
+}
+
+/// Counts requests by route and status; the route is the template, so that ids make no new series.
+async fn count(request: Request, next: Next) -> Response {
+    let route = request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str).to_owned();
+    let begun = Instant::now();
+    let response = next.run(request).await;
+    let labels = [("route", route), ("status", response.status().as_u16().to_string())];
+    metrics::counter!("tidemark_indexer_http_requests_total", &labels).increment(1);
+    metrics::histogram!("tidemark_indexer_http_request_seconds", &labels[..1]).record(begun.elapsed().as_secs_f64());
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    /// An API change shows in review.
+    #[test]
+    fn the_checked_in_document_is_what_the_code_says() {
+        let code: serde_json::Value = serde_json::from_str(&super::openapi().to_json().unwrap()).unwrap();
+        let file: serde_json::Value = serde_json::from_str(include_str!("../../openapi.json")).unwrap();
+        assert!(code == file, "run: cargo run -p tidemark-indexer -- openapi > indexer/openapi.json");
+        assert_eq!(code["openapi"], "3.1.0");
+    }
 }

@@ -22,11 +22,7 @@ use crate::{
     params(("data_id" = String, Path, description = "UUID of the record")),
     responses((status = 200, body = Answer<RecordView>), (status = 304), (status = 400, body = Problem),
         (status = 404, body = Problem)))]
-pub async fn record(
-    State(app): State<App>,
-    Path(id): Path<String>,
-    headers: HeaderMap,
-) -> Result<Response, Problem> {
+pub async fn record(State(app): State<App>, Path(id): Path<String>, headers: HeaderMap) -> Result<Response, Problem> {
     let id = data_id(&id)?;
     let (mut snapshot, at) = snapshot(&app).await?;
     match read::record(&mut snapshot, id).await? {
@@ -46,11 +42,7 @@ fn unknown(id: tidemark::ids::DataId, block: u64) -> Problem {
     params(("data_id" = String, Path, description = "UUID of the record")),
     responses((status = 200, body = Answer<RecordProofs>), (status = 304), (status = 400, body = Problem),
         (status = 404, body = Problem)))]
-pub async fn proofs(
-    State(app): State<App>,
-    Path(id): Path<String>,
-    headers: HeaderMap,
-) -> Result<Response, Problem> {
+pub async fn proofs(State(app): State<App>, Path(id): Path<String>, headers: HeaderMap) -> Result<Response, Problem> {
     let id = data_id(&id)?;
     let (mut snapshot, at) = snapshot(&app).await?;
     match read::proofs(&mut snapshot, id).await? {

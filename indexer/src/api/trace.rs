@@ -140,8 +140,9 @@ fn trace_event(record: &RecordView, event: &EventView, event_type: &'static str,
 async fn read(app: &App, id: &str) -> Result<(read::At, RecordView, Vec<TraceEvent>), Problem> {
     let id = data_id(id)?;
     let (mut snapshot, at) = snapshot(app).await?;
-    let unknown =
-        || Problem::unknown("data_id", format!("no anchored event up to block {} speaks of record {id}", at.block_number));
+    let unknown = || {
+        Problem::unknown("data_id", format!("no anchored event up to block {} speaks of record {id}", at.block_number))
+    };
     let record = read::record(&mut snapshot, id).await?.ok_or_else(unknown)?;
     let events = trace_events(&record);
     Ok((at, record, events))
@@ -152,19 +153,13 @@ async fn read(app: &App, id: &str) -> Result<(read::At, RecordView, Vec<TraceEve
     params(("data_id" = String, Path, description = "UUID of the record")),
     responses((status = 200, body = Answer<TraceRecord>), (status = 304), (status = 400, body = Problem),
         (status = 404, body = Problem)))]
-pub async fn profile(
-    State(app): State<App>,
-    Path(id): Path<String>,
-    headers: HeaderMap,
-) -> Result<Response, Problem> {
+pub async fn profile(State(app): State<App>, Path(id): Path<String>, headers: HeaderMap) -> Result<Response, Problem> {
     let (at, record, mut events) = read(&app, &id).await?;
     let registered_at = events.first().map(|event| event.occurred_at.clone()).unwrap_or_default();
     let Some(latest_event) = events.pop() else {
         return Err(Problem::unknown("data_id", format!("record {id} has no registration")));
     };
-    let file = |field: &str| {
-        record.metadata.as_ref()?.pointer(&format!("/file/{field}"))?.as_str().map(str::to_owned)
-    };
+    let file = |field: &str| record.metadata.as_ref()?.pointer(&format!("/file/{field}"))?.as_str().map(str::to_owned);
     let profile = TraceProfile {
         data_id: record.data_id.clone(),
         provider: record.provider.name.clone(),

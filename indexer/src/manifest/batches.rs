@@ -14,10 +14,10 @@ use tidemark::{
 };
 
 use super::{
-    Files, SettleError, lock_tables,
+    Files, SettleError,
     disclosed::{Checked, Judge},
     fetch::{Fetched, fetch, forget},
-    record,
+    lock_tables, record,
     stored::{self, corrupt, count, digits},
     verify::{Promised, Tail, TaskTerms, check_chains, check_header},
 };
@@ -249,9 +249,7 @@ async fn tasks(pool: &PgPool, events: &[Event]) -> Result<HashMap<u64, TaskTerms
         .fetch_all(pool)
         .await?;
     rows.iter()
-        .map(|row| {
-            Ok((count(row, 0)?, TaskTerms { provider: stored::address(row, 1)?, price: digits(row, 2)? }))
-        })
+        .map(|row| Ok((count(row, 0)?, TaskTerms { provider: stored::address(row, 1)?, price: digits(row, 2)? })))
         .collect()
 }
 

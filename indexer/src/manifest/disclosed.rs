@@ -63,7 +63,8 @@ impl Judge {
             Payload::Accepted { verdict } => (EventKind::Accepted, self.verdict_fault(event, verdict, true)),
             Payload::Rejected { verdict } => (EventKind::Rejected, self.verdict_fault(event, verdict, false)),
             Payload::ConsentWithdrawn { consent_id, .. } => {
-                let fault = (*consent_id != event.consent_id).then(|| "consent_id: another than the event's".to_owned());
+                let fault =
+                    (*consent_id != event.consent_id).then(|| "consent_id: another than the event's".to_owned());
                 (EventKind::ConsentWithdrawn, fault)
             }
             Payload::Erased {} => (EventKind::Erased, None),
@@ -79,7 +80,11 @@ impl Judge {
             return Some("verdict: of another record or other bytes".to_owned());
         }
         if (verdict.outcome == Outcome::Accepted) != accepted {
-            return Some(format!("verdict: expected the outcome of {}, got {}", event.kind.name(), verdict.outcome.name()));
+            return Some(format!(
+                "verdict: expected the outcome of {}, got {}",
+                event.kind.name(),
+                verdict.outcome.name()
+            ));
         }
         if !self.attestors.contains(&verdict.attestor) {
             return Some(format!("verdict: {} was no attestor of the provider", verdict.attestor));
@@ -98,7 +103,10 @@ fn root_fault(expected: alloy::primitives::B256, metadata: &serde_json::Value) -
 
 #[cfg(test)]
 mod tests {
-    use alloy::{primitives::B256, signers::{SignerSync, local::PrivateKeySigner}};
+    use alloy::{
+        primitives::B256,
+        signers::{SignerSync, local::PrivateKeySigner},
+    };
     use serde_json::json;
     use tidemark::ids::{ConsentId, ContentHash};
 

@@ -11,8 +11,9 @@ use tidemark::{
 };
 
 use super::{
-    Files, SettleError, lock_tables,
+    Files, SettleError,
     fetch::{Fetched, fetch, forget},
+    lock_tables,
     stored::{self, ROWS_PER_STATEMENT, count, digits},
 };
 use crate::ledger::{self, AccountKey, Cause, Kind, PointsMember};
@@ -123,7 +124,9 @@ pub async fn settle(files: &Files, next: Next) -> Result<bool, SettleError> {
     settle_sales(&mut transaction).await?;
     transaction.commit().await?;
     match reason {
-        None => tracing::info!(ip_id = %promised.ip_id, version = promised.version, members = rows.len(), "dataset version is valid"),
+        None => {
+            tracing::info!(ip_id = %promised.ip_id, version = promised.version, members = rows.len(), "dataset version is valid")
+        }
         Some(reason) => {
             tracing::error!(ip_id = %promised.ip_id, version = promised.version, reason, "dataset version is invalid");
         }

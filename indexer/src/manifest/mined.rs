@@ -2,14 +2,14 @@
 
 use std::{collections::HashSet, time::Duration};
 
-use alloy::{
-    primitives::Address,
-    sol_types::SolEvent,
-};
+use alloy::{primitives::Address, sol_types::SolEvent};
 use sqlx::types::Json;
 use tidemark::{contracts::ProvenanceLog::BatchAnchored, manifest::Manifest};
 
-use super::{Files, SettleError, verify::{Promised, check_header}};
+use super::{
+    Files, SettleError,
+    verify::{Promised, check_header},
+};
 use crate::project::{Placed, Said};
 
 /// Larger manifests show their events at finality only.
@@ -118,4 +118,3 @@ async fn insert(
     }
     Ok(())
 }
-

@@ -139,7 +139,10 @@ pub async fn insert_disclosures(
         .bind(chunk.iter().map(|(_, checked)| checked.salt.as_slice()).collect::<Vec<_>>())
         .bind(chunk.iter().map(|(_, checked)| checked.payload.as_deref()).collect::<Vec<_>>())
         .bind(
-            chunk.iter().map(|(_, checked)| checked.fault.as_ref().map(|fault| fault.replace('\0', ""))).collect::<Vec<_>>(),
+            chunk
+                .iter()
+                .map(|(_, checked)| checked.fault.as_ref().map(|fault| fault.replace('\0', "")))
+                .collect::<Vec<_>>(),
         )
         .execute(&mut *connection)
         .await?;
@@ -148,7 +151,11 @@ pub async fn insert_disclosures(
 }
 
 /// Deletes what was disclosed of erased records.
-pub async fn erase(connection: &mut PgConnection, provider: Address, data_ids: &[uuid::Uuid]) -> Result<(), sqlx::Error> {
+pub async fn erase(
+    connection: &mut PgConnection,
+    provider: Address,
+    data_ids: &[uuid::Uuid],
+) -> Result<(), sqlx::Error> {
     sqlx::query(
         "DELETE FROM disclosure AS d USING event AS e
          WHERE (d.provider, d.number, d.index) = (e.provider, e.number, e.index)

@@ -127,7 +127,9 @@ fn check_reward(provider: Address, event: &Event, tasks: &HashMap<u64, TaskTerms
     };
     match task.price == event.reward {
         true => Ok(()),
-        false => Err(format!("reward: expected {}, the price of task {}, got {}", task.price, event.task_id, event.reward)),
+        false => {
+            Err(format!("reward: expected {}, the price of task {}, got {}", task.price, event.task_id, event.reward))
+        }
     }
 }
 

@@ -90,15 +90,13 @@ async fn provenance(at: At<'_>, said: ProvenanceLogEvents) -> Done {
 }
 
 async fn attestor(at: At<'_>, provider: Address, attestor: Address) -> Done {
-    sqlx::query(
-        "INSERT INTO provider_attestor (provider, block_number, log_index, attestor) VALUES ($1, $2, $3, $4)",
-    )
-    .bind(provider.as_slice())
-    .bind(at.placed.block_number)
-    .bind(at.placed.log_index)
-    .bind(attestor.as_slice())
-    .execute(at.connection)
-    .await?;
+    sqlx::query("INSERT INTO provider_attestor (provider, block_number, log_index, attestor) VALUES ($1, $2, $3, $4)")
+        .bind(provider.as_slice())
+        .bind(at.placed.block_number)
+        .bind(at.placed.log_index)
+        .bind(attestor.as_slice())
+        .execute(at.connection)
+        .await?;
     Ok(())
 }
 

@@ -226,7 +226,8 @@ pub async fn batch_events(
     page: &Page,
 ) -> Result<BatchEvents, ReadError> {
     let mut events =
-        record::events_of_batch(connection, provider, batch_number, page.after.as_ref().map(|p| p.0), page.limit).await?;
+        record::events_of_batch(connection, provider, batch_number, page.after.as_ref().map(|p| p.0), page.limit)
+            .await?;
     let next_cursor = cut(&mut events, page.limit, |event| Place(i64::from(event.index), String::new()));
     Ok(BatchEvents { events, next_cursor })
 }

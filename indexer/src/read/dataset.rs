@@ -7,7 +7,9 @@ use tidemark::{ids::DataId, merkle::Tree};
 use utoipa::ToSchema;
 
 use super::{
-    ProviderRef, ReadError, TermsView, address_text, cid_text, hash_text, hex0x, license::terms, number,
+    ProviderRef, ReadError, TermsView, address_text, cid_text, hash_text, hex0x,
+    license::terms,
+    number,
     page::{Page, Place, cut},
     proof_text, rfc3339,
 };

@@ -10,13 +10,11 @@ mod record;
 
 pub use account::{AccountBalance, AccountView, TransferView, account, balances};
 pub use batch::{BatchEvents, BatchList, BatchView, DebitView, batch, batch_events, batches};
-pub use dataset::{
-    DatasetList, DatasetView, MemberProof, OfferView, VersionView, dataset, datasets, member_proof,
-};
+pub use dataset::{DatasetList, DatasetView, MemberProof, OfferView, VersionView, dataset, datasets, member_proof};
 pub use license::{LicenseTransfer, LicenseView, TermsView, license};
 pub use provider::{
-    PolicyView, ProviderList, ProviderRef, ProviderView, Settlement, TaskView, find as find_provider,
-    providers, settlement, provider,
+    PolicyView, ProviderList, ProviderRef, ProviderView, Settlement, TaskView, find as find_provider, provider,
+    providers, settlement,
 };
 pub(crate) use record::trace_event_type;
 pub use record::{

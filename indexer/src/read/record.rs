@@ -14,8 +14,8 @@ use tidemark::{
 use utoipa::ToSchema;
 
 use super::{
-    BatchView, ProviderRef, ReadError, TransferView, account, address_text, batch, hash_text, hex0x, number, proof_text,
-    rfc3339, rfc3339_u64, some_address,
+    BatchView, ProviderRef, ReadError, TransferView, account, address_text, batch, hash_text, hex0x, number,
+    proof_text, rfc3339, rfc3339_u64, some_address,
 };
 use crate::manifest::stored::{self, StoredEvent};
 
@@ -512,7 +512,11 @@ async fn only_mined(connection: &mut PgConnection, data_id: DataId) -> Result<Op
     }))
 }
 
-async fn claims(connection: &mut PgConnection, provider: Address, data_id: DataId) -> Result<Vec<ClaimView>, ReadError> {
+async fn claims(
+    connection: &mut PgConnection,
+    provider: Address,
+    data_id: DataId,
+) -> Result<Vec<ClaimView>, ReadError> {
     let rows = sqlx::query(
         "SELECT number, index, payee, amount::text, block_time, tx_hash FROM reward_claim
          WHERE provider = $1 AND data_id = $2 ORDER BY number, index LIMIT $3",

@@ -41,7 +41,9 @@ pub enum SyncError {
         actual: String,
     },
     /// The database holds another deployment.
-    #[error("this database mirrors chain {chain_id} with ProvenanceLog {log}: use another --database-url or deployment")]
+    #[error(
+        "this database mirrors chain {chain_id} with ProvenanceLog {log}: use another --database-url or deployment"
+    )]
     OtherDeployment {
         /// Its chain.
         chain_id: i64,
@@ -119,10 +121,9 @@ pub async fn claim(pool: &PgPool, deployment: &Deployment) -> Result<(), SyncErr
 
 /// Reads the cursor.
 pub async fn cursor(connection: &mut PgConnection) -> Result<Cursor, sqlx::Error> {
-    let row =
-        sqlx::query("SELECT mirrored_number, mirrored_hash, applied_number, applied_hash FROM local.cursor")
-            .fetch_one(connection)
-            .await?;
+    let row = sqlx::query("SELECT mirrored_number, mirrored_hash, applied_number, applied_hash FROM local.cursor")
+        .fetch_one(connection)
+        .await?;
     let hash = |bytes: Option<Vec<u8>>| bytes.and_then(|bytes| B256::try_from(bytes.as_slice()).ok());
     Ok(Cursor {
         mirrored_number: unsigned(row.try_get(0)?),

@@ -146,14 +146,15 @@ impl Node {
         }
         since.retain(|(treasury, _)| !contracts.contains(treasury));
         if !since.is_empty() {
-            let signatures = vec![PointsTreasury::PointsRedeemed::SIGNATURE_HASH, PointsTreasury::OperatorChanged::SIGNATURE_HASH];
+            let signatures =
+                vec![PointsTreasury::PointsRedeemed::SIGNATURE_HASH, PointsTreasury::OperatorChanged::SIGNATURE_HASH];
             let addresses: Vec<Address> = since.iter().map(|(treasury, _)| *treasury).collect();
             let filter = Filter::new().address(addresses).event_signature(signatures);
             let of_treasuries = self.logs_of(blocks, filter).await?;
             logs.extend(of_treasuries.into_iter().filter(|log| {
-                since.iter().any(|(treasury, from)| {
-                    *treasury == log.address && (log.block_number, log.log_index) >= *from
-                })
+                since
+                    .iter()
+                    .any(|(treasury, from)| *treasury == log.address && (log.block_number, log.log_index) >= *from)
             }));
         }
         logs.sort_by_key(|log| (log.block_number, log.log_index));
@@ -162,9 +163,12 @@ impl Node {
 
     async fn logs_of(&self, blocks: Blocks, filter: Filter) -> Result<Vec<PlacedLog>, NodeError> {
         let (doing, filter, from, to) = match blocks {
-            Blocks::One(header) => {
-                (format!("logs of block {}", header.hash), filter.at_block_hash(header.hash), header.number, header.number)
-            }
+            Blocks::One(header) => (
+                format!("logs of block {}", header.hash),
+                filter.at_block_hash(header.hash),
+                header.number,
+                header.number,
+            ),
             Blocks::Final(from, to) => {
                 (format!("logs of blocks {from} to {to}"), filter.from_block(from).to_block(to), from, to)
             }
