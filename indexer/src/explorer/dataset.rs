@@ -81,29 +81,28 @@ fn version_table(dataset: &DatasetView) -> Markup {
     let rows = dataset.versions.iter().rev().map(|version| {
         vec![
             html! { a href={ "/datasets/" (dataset.ip_id) "?version=" (version.version) } { "Version " (version.version) } },
-            html! { (badge(&version.state)) " " (sale_state(version, newest)) },
+            badge(&version.state),
+            sale_state(version, newest),
             html! { (group(&version.member_count.to_string())) },
             html! { (group(&version.license_ids.len().to_string())) },
             time(&version.registered_at),
             code(&version.tx_hash),
         ]
     });
-    let columns = ["Version", "State", "Records", "Licences", "Registered", "Transaction"];
-    table("Versions, newest first", &columns, &[2, 3], rows.collect())
+    let columns = ["Version", "Manifest", "For sale", "Records", "Licences", "Registered", "Transaction"];
+    table("Versions, newest first", &columns, &[3, 4], rows.collect())
 }
 
 fn sale_state(version: &VersionView, newest: Option<u64>) -> Markup {
     html! {
         @if let Some(data_id) = &version.withdrawn_data_id {
-            "off sale: the consent of " (record_link(data_id)) " was withdrawn"
+            "no: the consent of " (record_link(data_id)) " was withdrawn"
         } @else if let Some(reason) = &version.reason {
-            (reason)
-        } @else if version.state == "waiting" {
-            "its members’ manifest has not arrived yet"
+            "its manifest is wrong: " (reason)
         } @else if newest == Some(version.version) {
-            "for sale where an offer is open"
+            "where an offer is open"
         } @else {
-            "superseded"
+            "no: superseded"
         }
     }
 }
@@ -116,7 +115,7 @@ async fn members(
 ) -> Result<Markup, Failure> {
     let after = page.after.as_ref().map_or(-1, |place| place.0);
     let rows = sqlx::query(
-        "SELECT position, data_id, weight::text, payee = decode(repeat('00', 20), 'hex'), content_hash
+        "SELECT position, data_id, weight::text, payee = decode(repeat('00', 20), 'hex')
          FROM dataset_member WHERE ip_id = $1::text::numeric AND version = $2 AND position > $3
          ORDER BY position LIMIT $4",
     )
@@ -130,7 +129,6 @@ async fn members(
     for row in &rows {
         let (position, data_id): (i64, uuid::Uuid) = (row.try_get(0)?, row.try_get(1)?);
         let (weight, is_points): (String, bool) = (row.try_get(2)?, row.try_get(3)?);
-        let content = tidemark::ids::ContentHash(stored::hash(row, 4)?).prefixed();
         members.push((
             position,
             vec![
@@ -138,7 +136,6 @@ async fn members(
                 record_link(&data_id.to_string()),
                 html! { (group(&weight)) },
                 html! { (if is_points { "points" } else { "wallet" }) },
-                code(&content),
             ],
         ));
     }
@@ -164,7 +161,7 @@ async fn members(
         } @else {
             (table(
                 "Members in the order of the manifest",
-                &["Position", "Record", "Weight", "Royalties in", "Content hash"],
+                &["Position", "Record", "Weight", "Royalties in"],
                 &[0, 2],
                 members.into_iter().map(|(_, row)| row).collect(),
             ))

@@ -14,6 +14,9 @@ const STYLE: &str = include_str!("style.css");
 const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; form-action 'self'; \
                       base-uri 'none'; frame-ancestors 'none'";
 
+/// An address or a UUID stays on one line of a table.
+const LINE_CHARS_MAX: usize = 44;
+
 /// A whole page.
 pub struct Page {
     /// Of the document, and of its first heading.
@@ -102,7 +105,8 @@ pub fn with_status(status: StatusCode, page: &Page) -> Response {
 
 /// A hash, an address or an identifier, whole; one click selects all of it.
 pub fn code(text: &str) -> Markup {
-    html! { code { (text) } }
+    // in a table it breaks where an address does not
+    html! { code class=[(text.len() > LINE_CHARS_MAX).then_some("long")] { (text) } }
 }
 
 /// A state in a word, coloured by what it means.
@@ -125,20 +129,22 @@ pub fn facts(rows: Vec<(&str, Markup)>) -> Markup {
     }
 }
 
-/// A table with a caption and column headings; `numbers` are the columns that align to the right.
+/// A table with a caption and column headings; `numbers` are the columns that align to the right. On a narrow screen each
+/// row becomes a block with its headings beside the cells; the roles keep it a table for screen readers then.
 pub fn table(caption: &str, columns: &[&str], numbers: &[usize], rows: Vec<Vec<Markup>>) -> Markup {
+    let number = |at: usize| numbers.contains(&at).then_some("number");
     html! {
         div class="scroll" tabindex="0" role="region" aria-label=(caption) {
-            table {
+            table role="table" {
                 caption { (caption) }
-                thead { tr { @for (at, column) in columns.iter().enumerate() {
-                    th scope="col" class=[numbers.contains(&at).then_some("number")] { (column) }
+                thead role="rowgroup" { tr role="row" { @for (at, column) in columns.iter().enumerate() {
+                    th scope="col" role="columnheader" class=[number(at)] { (column) }
                 } } }
-                tbody {
-                    @for row in rows { tr { @for (at, cell) in row.into_iter().enumerate() {
-                        td class=[numbers.contains(&at).then_some("number")] { (cell) }
-                    } } }
-                }
+                tbody role="rowgroup" { @for row in rows { tr role="row" {
+                    @for (at, (cell, column)) in row.into_iter().zip(columns).enumerate() {
+                        td role="cell" data-label=(column) class=[number(at)] { div { (cell) } }
+                    }
+                } } }
             }
         }
     }

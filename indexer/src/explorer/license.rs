@@ -130,7 +130,11 @@ fn split(license: &LicenseView) -> Markup {
             amount(&license.wallet_share, Unit::Tokens),
             html! { "claimed on chain by each, by weight" },
         ],
-        vec![html! { strong { "In sum" } }, html! { strong { (amount(&license.price, Unit::Tokens)) } }, html! {}],
+        vec![
+            html! { strong { "In sum" } },
+            html! { strong { (amount(&license.price, Unit::Tokens)) } },
+            html! { "nothing is left over" },
+        ],
     ];
     html! {
         p {

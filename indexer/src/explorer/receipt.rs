@@ -79,9 +79,10 @@ async fn receipt(app: &App, text: &str) -> Result<Page, Failure> {
     let body = html! {
         p class="lead" { "What your records earned, one by one and together." }
         p {
-            "Nothing on this site or on chain says which records belong together: each has a contributor’s name of its own. "
-            "They are linked here only because you list them, only while this page is made, and the list is not kept. Sent by "
-            "the form, it is not in the page’s address either."
+            "Each record has a pseudonym of its own, and nothing here keeps which of them belong together: they are linked "
+            "only because you list them, only while this page is made. Sent by the form, the list is not in the page’s address "
+            "either. Two things are public by nature: records paid to the same wallet, and records whose points one payout "
+            "took, as it settles them in one transaction."
         }
         (ask(text))
         @if !lines.is_empty() { (answer(&lines)) }
@@ -254,7 +255,7 @@ fn line_table(lines: &[Line]) -> Markup {
             show(line.balance),
         ]
     });
-    let columns = ["Record", "State", "Reward", "Royalties", "Paid out or claimed", "Balance or to claim"];
+    let columns = ["Record", "State", "Reward", "Royalties", "Paid out", "Left"];
     table("Your records in the order given", &columns, &[2, 3, 4, 5], rows.collect())
 }
 

@@ -116,11 +116,14 @@ fn overview(record: &RecordView, account: Option<&AccountView>) -> Markup {
     rows.push((
         "Paid",
         match &record.payee {
+            _ if record.reward == "0" => html! { "nothing: a reward comes with acceptance" },
             Some(payee) => html! { "on chain to " (code(payee)) },
             None => html! { "in points by the provider" },
         },
     ));
-    if let (None, Some(account)) = (&record.payee, account) {
+    if let (None, Some(account)) = (&record.payee, account)
+        && account.balance.provider.is_some()
+    {
         rows.push((
             "Points account",
             html! {
@@ -228,16 +231,17 @@ fn of_event(record: &RecordView, event: &EventView) -> Entry {
                 None => html! { "The quality gate passed it. The provider owes the reward in points." },
             },
         ),
-        "rejected" => {
-            (format!("Rejected: {}", why(record)), html! { @if let Some(detail) = &record.reason_detail { (detail) } })
-        }
+        "rejected" => (
+            format!("Rejected: {}", why(record)),
+            html! { @if let Some(detail) = &record.reason_detail { "The gate says: “" (detail) "”." } },
+        ),
         "metadata_updated" => ("Metadata updated".to_owned(), html! { "The public metadata has a new full state." }),
         "consent_withdrawn" => ("Consent withdrawn".to_owned(), html! { "The contributor took the consent back." }),
         "erased" => ("Erased".to_owned(), html! { "Its key and its salts were destroyed." }),
         other => (other.to_owned(), html! {}),
     };
     let detail = html! {
-        (what) " Happened " (time(&event.occurred_at)) ", event " (event.index) " of batch "
+        (what) " It happened " (time(&event.occurred_at)) " and is event " (event.index) " of batch "
         (batch_link(&record.provider, event.batch_number)) "."
         @if let Some(fault) = &event.fault { " " strong class="bad" { "Its disclosure is wrong: " (fault) } }
     };
@@ -272,7 +276,7 @@ impl Entry {
         html! {
             li {
                 h3 { (self.title) @if !self.is_final { " " (badge("mined")) } }
-                p { (time(&self.time)) }
+                p { "On chain " (time(&self.time)) }
                 p { (self.detail) }
                 p class="soft" { "Transaction " (code(&self.tx_hash)) }
             }

@@ -195,8 +195,9 @@ async fn hashes(connection: &mut PgConnection, hash: B256) -> Result<Vec<Found>,
 
 async fn names(connection: &mut PgConnection, name: &str) -> Result<Vec<Found>, ReadError> {
     let mut found = Vec::new();
-    if let Some(provider) = read::find_provider(connection, name).await? {
-        found.push(Found { what: "Provider", name: name.to_owned(), path: format!("/providers/{provider}") });
+    if read::find_provider(connection, name).await?.is_some() {
+        // it is a name of a–z, 0–9 and "-", or an address
+        found.push(Found { what: "Provider", name: name.to_owned(), path: format!("/providers/{name}") });
     }
     let datasets = sqlx::query(
         "SELECT d.ip_id::text, d.name, p.name FROM dataset AS d JOIN provider AS p ON p.address = d.provider
