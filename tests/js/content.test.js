@@ -78,7 +78,8 @@ function hchacha20(key, nonce16) {
 /** XChaCha20-Poly1305 over OpenSSL's ChaCha20-Poly1305; throws where the tag is wrong. */
 function open(key, nonce24, aad, sealed) {
   const nonce = Buffer.concat([Buffer.alloc(4), nonce24.subarray(16)]);
-  const cipher = createDecipheriv('chacha20-poly1305', hchacha20(key, nonce24.subarray(0, 16)), nonce, { authTagLength: 16 });
+  const subkey = hchacha20(key, nonce24.subarray(0, 16));
+  const cipher = createDecipheriv('chacha20-poly1305', subkey, nonce, { authTagLength: 16 });
   cipher.setAAD(aad, { plaintextLength: sealed.length - 16 });
   cipher.setAuthTag(sealed.subarray(-16));
   return Buffer.concat([cipher.update(sealed.subarray(0, -16)), cipher.final()]);
@@ -112,9 +113,9 @@ test('a long file is sealed in chunks that count and know the last', () => {
     const nonce = Buffer.alloc(24);
     nonce[15] = at + (1 << 20) >= size ? 1 : 0;
     nonce.writeBigUInt64BE(BigInt(chunk), 16);
-    const key = hchacha20(bytes(sealing.content_key), nonce.subarray(0, 16));
-    const options = { authTagLength: 16 };
-    const cipher = createCipheriv('chacha20-poly1305', key, Buffer.concat([Buffer.alloc(4), nonce.subarray(16)]), options);
+    const subkey = hchacha20(bytes(sealing.content_key), nonce.subarray(0, 16));
+    const nonce12 = Buffer.concat([Buffer.alloc(4), nonce.subarray(16)]);
+    const cipher = createCipheriv('chacha20-poly1305', subkey, nonce12, { authTagLength: 16 });
     const piece = plaintext.subarray(at, at + (1 << 20));
     cipher.setAAD(dataId, { plaintextLength: piece.length });
     hash.update(cipher.update(piece)).update(cipher.final()).update(cipher.getAuthTag());
@@ -139,7 +140,8 @@ test('a sealed key\'s proof shows that the sealer knew r', () => {
   const minus = (point) => point.replace(/^0x0[23]/, (tag) => (tag === '0x02' ? '0x03' : '0x02'));
   // kG = zG − cR
   const nonce = SigningKey.addPoints(new SigningKey(response).publicKey, minus(times(ephemeral, challenge)), true);
-  const parts = [Buffer.from('tidemark/sealed-key-proof/1'), bytes(ephemeral), bytes(public_key), dataId, bytes(ciphertext), bytes(nonce)];
+  const label = Buffer.from('tidemark/sealed-key-proof/1');
+  const parts = [label, bytes(ephemeral), bytes(public_key), dataId, bytes(ciphertext), bytes(nonce)];
   const hash = createHash('sha256');
   for (const part of parts) {
     const length = Buffer.alloc(8);

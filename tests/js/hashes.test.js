@@ -7,6 +7,7 @@ const { test } = require('node:test');
 const canonicalize = require('canonicalize');
 const { bytes, read, sha256 } = require('./vectors.js');
 
+const compare = (a, b) => Number(a > b) - Number(a < b);
 const ofUuid = (text) => Buffer.from(text.replaceAll('-', ''), 'hex');
 
 /** RFC 9562, section 5.5. */
@@ -54,7 +55,7 @@ test('points are split by largest remainder, and the parts sum to the whole', ()
     const remainder = (i) => (amount * weights[i]) % total;
     let left = amount - parts.reduce((a, b) => a + b);
     // Array.prototype.sort is stable: equal remainders keep their order
-    const order = weights.map((_, i) => i).sort((i, j) => (remainder(i) < remainder(j) ? 1 : remainder(i) > remainder(j) ? -1 : 0));
+    const order = weights.map((_, i) => i).sort((i, j) => compare(remainder(j), remainder(i)));
     for (const i of order) {
       if (left-- <= 0n) break;
       parts[i] += 1n;

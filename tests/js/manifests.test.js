@@ -95,7 +95,8 @@ test('a manifest says whose it is and where its disclosures are', async () => {
 });
 
 test('every disclosure opens its event\'s commitment, and its payload is canonical', async () => {
-  const disclosed = await rows(`SELECT e.index, lower(hex(e.commitment)) AS commitment, lower(hex(d.salt)) AS salt, d.payload
+  const disclosed = await rows(`
+    SELECT e.index, lower(hex(e.commitment)) AS commitment, lower(hex(d.salt)) AS salt, d.payload
     FROM ${file('disclosures.parquet')} d JOIN ${file('manifest.parquet')} e USING (index) ORDER BY 1`);
   assert.ok(disclosed.length > 5);
   for (const { commitment, salt, payload } of disclosed) {
