@@ -2,6 +2,7 @@
 // The vectors in tests/vectors, which Rust and JavaScript check too: leaves, proofs and EIP-712 digests.
 pragma solidity ^0.8.28;
 
+import {ECDSA} from "@openzeppelin/contracts/utils/cryptography/ECDSA.sol";
 import {MerkleProof} from "@openzeppelin/contracts/utils/cryptography/MerkleProof.sol";
 import {Strings} from "@openzeppelin/contracts/utils/Strings.sol";
 import {ConsentRegistry} from "../src/ConsentRegistry.sol";
@@ -164,14 +165,8 @@ contract VectorsTest is Fixture {
     /// @dev The digest is the vector's, and its signature is the signer's.
     function checkSigned(uint256 i, bytes32 digest) private view {
         assertEq(digest, vm.parseJsonBytes32(json, entry(i, ".digest")));
-        bytes memory signature = vm.parseJsonBytes(json, entry(i, ".signature"));
-        bytes32 r;
-        bytes32 s;
-        assembly ("memory-safe") {
-            r := mload(add(signature, 32))
-            s := mload(add(signature, 64))
-        }
-        assertEq(ecrecover(digest, uint8(signature[64]), r, s), vm.parseJsonAddress(json, entry(i, ".signer")));
+        address signer = ECDSA.recover(digest, vm.parseJsonBytes(json, entry(i, ".signature")));
+        assertEq(signer, vm.parseJsonAddress(json, entry(i, ".signer")));
     }
 
     /// @dev The contract's code at the chain and address of the vectors' domain; OpenZeppelin's EIP712 adapts to both.
