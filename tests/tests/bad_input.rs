@@ -303,3 +303,29 @@ async fn a_task_pays_no_more_than_its_escrow_holds() {
     refused(bench.doors.post_upload(&unknown, second.mime, bytes).await.unwrap(), 422, "task-unknown", "meta.task_id")
         .await;
 }
+
+#[tokio::test]
+async fn an_upload_sent_again_gets_the_first_answer_and_broken_bodies_get_a_400() {
+    let bench = Bench::new([1, 1, 1]).await;
+    let (photo, person) = (sample(Kind::Photo, true), Contributor::group(1).remove(0));
+    let bytes = std::fs::read(&photo.path).unwrap();
+    let post = async |meta: &Value| bench.doors.post_upload(meta, photo.mime, bytes.clone()).await.unwrap();
+    let first_meta = meta(&bench.world, &photo, &person).unwrap();
+    let first = post(&first_meta).await;
+    assert_eq!(first.status(), 201);
+    let first: Value = first.json().await.unwrap();
+    // a retry may come with a consent that was signed anew
+    let again = post(&meta(&bench.world, &photo, &person).unwrap()).await;
+    assert_eq!(again.status(), 200);
+    assert_eq!(again.json::<Value>().await.unwrap(), first);
+
+    let mut executable = first_meta.clone();
+    executable["mime_type"] = json!("application/x-msdownload");
+    refused(post(&executable).await, 415, "media-type-unsupported", "meta.mime_type").await;
+    for body in ["", "null", "\u{0}", "[{\"a\": 1e999}]", &"[".repeat(10_000)] {
+        let answer = bench.doors.post_records("broken", body.into()).await.unwrap();
+        assert_eq!(answer.status(), 400, "{body:.20}");
+    }
+    let no_utf8 = bench.doors.post_records("bytes", vec![b'[', b'"', 0xff, b'"', b']']).await.unwrap();
+    assert_eq!(no_utf8.status(), 400);
+}
