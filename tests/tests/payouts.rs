@@ -1,0 +1,382 @@
+//! Payouts on a real Postgres, a real chain and a partner over HTTP that misbehaves: nothing is paid twice, nothing is lost.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::{collections::BTreeMap, time::Duration};
+
+use alloy::{
+    primitives::{Address, B256, U256},
+    providers::Provider,
+    rpc::types::Filter,
+    sol_types::SolEvent,
+};
+use axum::Router;
+use reqwest::StatusCode;
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use sqlx::PgPool;
+use tidemark::contracts::{DevToken, PointsTreasury};
+use tidemark_indexer::{
+    payout::{self, Config, Payouts, Resolution},
+    serve::open_database,
+};
+use tidemark_tests::{
+    Options, Stack,
+    anvil::Mining,
+    keys::{dev_signer, role},
+    partner::Misbehaviour,
+    stack::Services,
+};
+use tokio_util::sync::CancellationToken;
+
+const POINT: u128 = 1_000_000;
+const TOKEN: &str = "provider token";
+const ACCOUNTS: [B256; 2] = [B256::repeat_byte(0xa1), B256::repeat_byte(0xa2)];
+
+/// What payouts stand on: two accounts of 1,000 points each, and a treasury with as many tokens.
+struct Ground {
+    stack: Stack,
+    pool: PgPool,
+    provider: Address,
+    treasury: Address,
+    settlement: Address,
+    token: Address,
+    api: String,
+    payouts: Payouts,
+}
+
+impl Ground {
+    async fn new() -> Self {
+        tidemark::install_tls();
+        let options = Options { services: Services::None, mining: Mining::Automatic, ..Options::default() };
+        let stack = Stack::start(options).await.unwrap();
+        let pool = open_database(&stack.postgres.url("indexer"), 16).await.unwrap();
+        let operator = dev_signer(role::TREASURY_OPERATOR).unwrap();
+        let (provider, settlement) = (Address::repeat_byte(0x11), Address::repeat_byte(0x5e));
+        let sender = stack.sender(role::TREASURY_OPERATOR).await.unwrap();
+        let token = DevToken::deploy(&sender).await.unwrap();
+        let treasury = PointsTreasury::deploy(&sender, provider, *token.address(), operator.address()).await.unwrap();
+        token.mint(*treasury.address(), U256::from(2_000 * POINT)).send().await.unwrap().get_receipt().await.unwrap();
+        let digest = B256::from(<[u8; 32]>::from(Sha256::digest(TOKEN.as_bytes())));
+        let config = Config {
+            rail_url: stack.partner.url().parse().unwrap(),
+            rail_token: None,
+            rail_timeout: Duration::from_millis(200),
+            promotion_code: "DEV".into(),
+            operator,
+            settlement,
+            provider_tokens: BTreeMap::from([("numo".to_owned(), digest)]),
+            units_per_point: 1_000_000,
+            poll_interval: Duration::from_millis(10),
+        };
+        let chain_id = stack.deployment.chain_id;
+        let payouts = Payouts::new(pool.clone(), stack.provider().clone(), chain_id, config);
+        let (router, _) = payout::router::<()>(Some(payouts.clone())).split_for_parts();
+        let (token, treasury) = (*token.address(), *treasury.address());
+        let api = serve(router).await;
+        let ground = Self { stack, pool, provider, treasury, settlement, token, api, payouts };
+        ground.credit().await;
+        ground
+    }
+
+    /// Rewards as the ledger posts them.
+    async fn credit(&self) {
+        sqlx::query(
+            "INSERT INTO provider (address, name, attestor, points_treasury, token, block_number, block_time, tx_hash)
+             VALUES ($1, 'numo', $1, $2, $3, 1, 1, decode(repeat('00', 32), 'hex'))",
+        )
+        .bind(self.provider.as_slice())
+        .bind(self.treasury.as_slice())
+        .bind(self.token.as_slice())
+        .execute(&self.pool)
+        .await
+        .unwrap();
+        for (at, account) in ACCOUNTS.iter().enumerate() {
+            sqlx::query(
+                "INSERT INTO ledger_transfer (id, cause, provider, debit_kind, debit_key, credit_kind, credit_key, amount,
+                     account, data_id, block_number, block_time, tx_hash)
+                 VALUES ('reward/' || $3, 'reward', $1, 'issuer', decode(repeat('00', 32), 'hex'), 'contributor', $2, $4,
+                     $2, gen_random_uuid(), 1, 1, decode(repeat('00', 32), 'hex'))",
+            )
+            .bind(self.provider.as_slice())
+            .bind(account.as_slice())
+            .bind(at.to_string())
+            .bind(i64::try_from(1_000 * POINT).unwrap())
+            .execute(&self.pool)
+            .await
+            .unwrap();
+        }
+    }
+
+    /// What the mirror and the ledger do at finality with the treasury's log.
+    async fn mirror(&self) {
+        let filter =
+            Filter::new().address(self.treasury).event_signature(PointsTreasury::PointsRedeemed::SIGNATURE_HASH);
+        for log in self.stack.provider().get_logs(&filter.from_block(0)).await.unwrap() {
+            let event = log.log_decode::<PointsTreasury::PointsRedeemed>().unwrap().inner.data;
+            let mut transaction = self.pool.begin().await.unwrap();
+            let new = sqlx::query(
+                "INSERT INTO points_redeemed (treasury, payout_id, provider, account, amount, recipient, state, block_number,
+                     log_index, block_time, tx_hash)
+                 VALUES ($1, $2, $3, $4, $5::text::numeric, $6, 'posted', 1, 1, 1, $2) ON CONFLICT DO NOTHING",
+            )
+            .bind(self.treasury.as_slice())
+            .bind(event.payoutId.as_slice())
+            .bind(self.provider.as_slice())
+            .bind(event.account.as_slice())
+            .bind(event.amount.to_string())
+            .bind(event.to.as_slice())
+            .execute(&mut *transaction)
+            .await
+            .unwrap();
+            if new.rows_affected() == 1 {
+                sqlx::query(
+                    "INSERT INTO ledger_transfer (id, cause, provider, debit_kind, debit_key, credit_kind, credit_key,
+                         amount, account, block_number, block_time, tx_hash)
+                     VALUES ('redeem/' || $2::text, 'redeem', $1, 'contributor', $3, 'redeemed',
+                         decode(repeat('00', 32), 'hex'), $4::text::numeric, $3, 1, 1, $2)",
+                )
+                .bind(self.provider.as_slice())
+                .bind(event.payoutId.as_slice())
+                .bind(event.account.as_slice())
+                .bind(event.amount.to_string())
+                .execute(&mut *transaction)
+                .await
+                .unwrap();
+            }
+            transaction.commit().await.unwrap();
+        }
+    }
+
+    async fn post(&self, key: &str, parts: &[(B256, u128)]) -> (StatusCode, Value) {
+        let entries: Vec<Value> =
+            parts.iter().map(|(account, amount)| json!({"account": account, "amount": amount.to_string()})).collect();
+        self.post_raw(Some(TOKEN), Some(key), json!({"destination": "user-1", "entries": entries})).await
+    }
+
+    async fn post_raw(&self, token: Option<&str>, key: Option<&str>, body: Value) -> (StatusCode, Value) {
+        let mut request = reqwest::Client::new().post(format!("{}/v1/payouts", self.api)).json(&body);
+        if let Some(token) = token {
+            request = request.bearer_auth(token);
+        }
+        if let Some(key) = key {
+            request = request.header("idempotency-key", key);
+        }
+        let answer = request.send().await.unwrap();
+        (answer.status(), answer.json().await.unwrap())
+    }
+
+    async fn read(&self, id: &str) -> Value {
+        let request = reqwest::Client::new().get(format!("{}/v1/payouts/{id}", self.api)).bearer_auth(TOKEN);
+        request.send().await.unwrap().json().await.unwrap()
+    }
+
+    /// Makes a payout of so many points of the first account.
+    async fn payout(&self, points: u128) -> String {
+        let key = uuid::Uuid::new_v4().to_string();
+        let (status, body) = self.post(&key, &[(ACCOUNTS[0], points * POINT)]).await;
+        assert_eq!(status, StatusCode::CREATED, "{body}");
+        assert_eq!(body["state"], "pending");
+        body["payout_id"].as_str().unwrap().to_owned()
+    }
+
+    /// Runs a worker, and the mirror where `mirrored`, until the payout's step is one of these.
+    async fn work_until(&self, id: &str, steps: &[&str], mirrored: bool) -> Value {
+        let stop = CancellationToken::new();
+        let worker = tokio::spawn(payout::run(self.payouts.clone(), stop.clone()));
+        let begun = std::time::Instant::now();
+        let read = loop {
+            if mirrored {
+                self.mirror().await;
+            }
+            let read = self.read(id).await;
+            if steps.contains(&read["step"].as_str().unwrap()) {
+                break read;
+            }
+            assert!(begun.elapsed() < Duration::from_secs(20), "still {read}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        };
+        stop.cancel();
+        worker.await.unwrap().unwrap();
+        read
+    }
+
+    async fn settled(&self) -> u128 {
+        let token = DevToken::new(self.token, self.stack.provider());
+        token.balanceOf(self.settlement).call().await.unwrap().to::<u128>()
+    }
+}
+
+async fn serve(router: Router) -> String {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    url
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_payout_is_paid_once_redeemed_once_and_posted_at_finality() {
+    let ground = Ground::new().await;
+    let parts = [(ACCOUNTS[0], 200 * POINT + 1), (ACCOUNTS[1], 100 * POINT - 1)];
+    let (status, first) = ground.post("k", &parts).await;
+    assert_eq!((status, &first["points"]), (StatusCode::CREATED, &json!(300)));
+    let id = first["payout_id"].as_str().unwrap();
+    let sent = ground.work_until(id, &["redeemed"], false).await;
+    assert_eq!((&sent["state"], ground.settled().await), (&json!("pending"), 300 * POINT), "{sent}");
+    let posted = ground.work_until(id, &["posted"], true).await;
+    assert_eq!(posted["state"], "posted");
+    assert!(posted["transaction"].is_string() && posted["entries"][1]["posted"] == json!(true), "{posted}");
+    assert_eq!(ground.stack.partner.grants().iter().map(|grant| grant.amount).collect::<Vec<_>>(), [300]);
+    let destination: Option<String> =
+        sqlx::query_scalar("SELECT destination FROM local.payout").fetch_one(&ground.pool).await.unwrap();
+    assert_eq!(destination, None, "a destination is forgotten at the end");
+    let (status, again) = ground.post("k", &parts).await;
+    assert_eq!((status, again), (StatusCode::CREATED, first), "the first answer, also long after");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_that_are_wrong_are_told_so() {
+    let ground = Ground::new().await;
+    let body = json!({"destination": "u", "entries": [{"account": ACCOUNTS[0], "amount": "1000000"}]});
+    let kind = |answer: (StatusCode, Value)| {
+        let slug = answer.1["type"].as_str().unwrap_or("").rsplit(':').next().unwrap_or("").to_owned();
+        (answer.0.as_u16(), slug)
+    };
+    for (token, key, body, expected) in [
+        (None, Some("a"), body.clone(), (401, "unauthorized")),
+        (Some("wrong"), Some("a"), body.clone(), (401, "unauthorized")),
+        (Some(TOKEN), None, body.clone(), (400, "idempotency-key-missing")),
+        (Some(TOKEN), Some("a"), json!({"destination": "u"}), (400, "field-invalid")),
+        (Some(TOKEN), Some("a"), json!({"destination": "", "entries": []}), (400, "field-invalid")),
+        (Some(TOKEN), Some("a"), json!({"x": "y".repeat(70_000)}), (413, "body-too-large")),
+    ] {
+        let answer = kind(ground.post_raw(token, key, body).await);
+        assert_eq!((answer.0, answer.1.as_str()), expected);
+    }
+    let (status, refused) = ground.post("over", &[(ACCOUNTS[0], 1_001 * POINT)]).await;
+    assert_eq!(kind((status, refused.clone())), (409, "balance-exceeded".into()), "{refused}");
+    assert_eq!(ground.post("over", &[(ACCOUNTS[0], 1_001 * POINT)]).await.1, refused, "a refusal is replayed, too");
+    let of_another = ground.post("unknown", &[(B256::repeat_byte(9), POINT)]).await;
+    assert_eq!(kind(of_another), (409, "balance-exceeded".into()));
+    ground.post("k", &[(ACCOUNTS[0], POINT)]).await;
+    assert_eq!(kind(ground.post("k", &[(ACCOUNTS[0], 2 * POINT)]).await), (422, "idempotency-key-reused".into()));
+    assert_eq!(ground.read("nonsense").await["status"], 400);
+    assert_eq!(ground.read(&uuid::Uuid::new_v4().to_string()).await["status"], 404);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_at_the_same_time_never_overdraw() {
+    let ground = Ground::new().await;
+    // 20 requests of 100 points each from an account of 1,000
+    let keys: Vec<String> = (0..20).map(|at| format!("k{at}")).collect();
+    let parts = [(ACCOUNTS[0], 100 * POINT)];
+    let answers = futures::future::join_all(keys.iter().map(|key| ground.post(key, &parts))).await;
+    assert_eq!(answers.iter().filter(|(status, _)| *status == StatusCode::CREATED).count(), 10);
+    // one key, many at once: one payout, the others are replayed or told to wait
+    let parts = [(ACCOUNTS[1], 600 * POINT)];
+    let answers = futures::future::join_all((0..10).map(|_| ground.post("one", &parts))).await;
+    let ids: std::collections::BTreeSet<String> = answers
+        .iter()
+        .filter(|(status, _)| *status == StatusCode::CREATED)
+        .map(|(_, body)| body["payout_id"].to_string())
+        .collect();
+    assert_eq!(ids.len(), 1);
+    assert!(answers.iter().all(|(status, _)| [StatusCode::CREATED, StatusCode::CONFLICT].contains(status)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn silence_of_the_partner_is_asked_again_under_the_same_key() {
+    let ground = Ground::new().await;
+    ground.stack.partner.misbehave([
+        Misbehaviour::PayAndHang(Duration::from_secs(1)),
+        Misbehaviour::Unavailable,
+        Misbehaviour::Refuse("4110"),
+    ]);
+    let id = ground.payout(300).await;
+    ground.work_until(&id, &["posted"], true).await;
+    assert_eq!(
+        (ground.stack.partner.grants().len(), ground.stack.partner.requests(), ground.settled().await),
+        (1, 4, 300 * POINT)
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_frees_the_points_unless_an_attempt_is_in_doubt() {
+    let ground = Ground::new().await;
+    ground.stack.partner.misbehave([Misbehaviour::Refuse("4112"), Misbehaviour::Refuse("4114")]);
+    let id = ground.payout(1_000).await;
+    let voided = ground.work_until(&id, &["voided"], false).await;
+    assert_eq!(voided["state"], "voided");
+    assert!(voided["note"].as_str().unwrap().starts_with("4114"), "{voided}");
+
+    ground.stack.partner.misbehave([Misbehaviour::Unavailable, Misbehaviour::Refuse("4104")]);
+    let id = ground.payout(1_000).await;
+    let stuck = ground.work_until(&id, &["stuck"], false).await;
+    assert_eq!(stuck["state"], "pending", "the points stay held");
+    assert_eq!(ground.post("x", &[(ACCOUNTS[0], POINT)]).await.0, StatusCode::CONFLICT);
+    let payout_id = id.parse().unwrap();
+    payout::resolve(&ground.pool, payout_id, Resolution::Retry, "the partner says: try again").await.unwrap();
+    ground.work_until(&id, &["posted"], true).await;
+    assert!(payout::resolve(&ground.pool, payout_id, Resolution::Void, "too late").await.is_err());
+    assert_eq!((ground.stack.partner.grants().len(), ground.settled().await), (1, 1_000 * POINT));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_is_killed_anywhere_pays_and_redeems_once() {
+    let ground = Ground::new().await;
+    let seed = u64::from(std::process::id());
+    println!("seed {seed}");
+    let mut random = seed;
+    let mut ids = Vec::new();
+    for _ in 0..10 {
+        ids.push(ground.payout(10).await);
+    }
+    for _ in 0..60 {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let worker = tokio::spawn(payout::run(ground.payouts.clone(), CancellationToken::new()));
+        tokio::time::sleep(Duration::from_micros((random >> 33) % 25_000)).await;
+        worker.abort();
+        let _aborted = worker.await;
+        ground.mirror().await;
+    }
+    for id in &ids {
+        ground.work_until(id, &["posted"], true).await;
+    }
+    assert_eq!((ground.stack.partner.grants().len(), ground.settled().await), (10, 100 * POINT));
+    let held: String = sqlx::query_scalar("SELECT balance::text FROM ledger_account WHERE key = $1")
+        .bind(ACCOUNTS[0].as_slice())
+        .fetch_one(&ground.pool)
+        .await
+        .unwrap();
+    assert_eq!(held, (900 * POINT).to_string());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_redemption_that_the_chain_takes_back_is_sent_again() {
+    let ground = Ground::new().await;
+    let id = ground.payout(300).await;
+    ground.work_until(&id, &["redeemed"], false).await;
+    assert_eq!(ground.settled().await, 300 * POINT);
+    ground.stack.anvil.reorg(1).await.unwrap();
+    assert_eq!(ground.settled().await, 0, "the reorg took the redemption back");
+    ground.work_until(&id, &["posted"], true).await;
+    assert_eq!((ground.stack.partner.grants().len(), ground.settled().await), (1, 300 * POINT));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_nonce_that_another_transaction_took_is_given_up() {
+    let ground = Ground::new().await;
+    ground.stack.anvil.pause_mining().await.unwrap();
+    let id = ground.payout(300).await;
+    ground.work_until(&id, &["redeemed"], false).await;
+    ground.stack.anvil.call("anvil_dropAllTransactions", json!([])).await.unwrap();
+    ground.stack.anvil.resume_mining().await.unwrap();
+    let sender = ground.stack.sender(role::TREASURY_OPERATOR).await.unwrap();
+    let token = DevToken::new(ground.token, sender);
+    token.mint(ground.treasury, U256::from(1)).send().await.unwrap().get_receipt().await.unwrap();
+    ground.work_until(&id, &["posted"], true).await;
+    let lost: i64 = sqlx::query_scalar("SELECT count(*) FROM local.payout_transaction WHERE state = 'lost'")
+        .fetch_one(&ground.pool)
+        .await
+        .unwrap();
+    assert_eq!((lost, ground.settled().await), (1, 300 * POINT));
+}
