@@ -22,8 +22,8 @@ use crate::{
 /// Longest pause after failures in a row.
 const PAUSE_MAX: Duration = Duration::from_secs(30);
 /// Files fetched at once, and how many of them may be ones that did not come before.
-const JOBS_MAX: usize = 16;
-const RETRIES_MAX: usize = 8;
+const JOBS_MAX: usize = 8;
+const RETRIES_MAX: usize = 4;
 
 #[derive(Debug, thiserror::Error)]
 enum StepError {

@@ -2,7 +2,7 @@
 
 use axum::{
     body::Bytes,
-    extract::{Path, State},
+    extract::{State, rejection::BytesRejection},
     http::HeaderMap,
     response::Response,
 };
@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 
 use super::{
     App,
-    answer::{Params, answer, hash, snapshot},
+    answer::{Params, Segments, answer, body, hash, snapshot},
 };
 use crate::{
     problem::Problem,
@@ -38,7 +38,7 @@ pub struct AccountQuery {
     responses((status = 200, body = Answer<AccountView>), (status = 304), (status = 400, body = Problem)))]
 pub async fn account(
     State(app): State<App>,
-    Path(pseudonym): Path<String>,
+    Segments(pseudonym): Segments<String>,
     Params(query): Params<AccountQuery>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
@@ -83,8 +83,13 @@ pub struct AccountBalances {
 /// Balances of up to 1000 accounts at one block, for an app that sums up one contributor's records.
 #[utoipa::path(post, path = "/v1/accounts:query", tag = "points", request_body = AccountsQuery,
     responses((status = 200, body = Answer<AccountBalances>), (status = 400, body = Problem)))]
-pub async fn query(State(app): State<App>, headers: HeaderMap, body: Bytes) -> Result<Response, Problem> {
-    let query: AccountsQuery = serde_json::from_slice(&body)
+pub async fn query(
+    State(app): State<App>,
+    headers: HeaderMap,
+    payload: Result<Bytes, BytesRejection>,
+) -> Result<Response, Problem> {
+    let payload = body(payload, super::BODY_BYTES_MAX)?;
+    let query: AccountsQuery = serde_json::from_slice(&payload)
         .map_err(|error| Problem::invalid("body", "JSON as in /docs, AccountsQuery", error.to_string()))?;
     if query.accounts.is_empty() || query.accounts.len() > ACCOUNTS_MAX {
         let expected = format!("1 to {ACCOUNTS_MAX} pseudonyms");

@@ -3,7 +3,11 @@
 use alloy::primitives::{B256, U256};
 use axum::{
     Json,
-    extract::{FromRequestParts, Query, rejection::QueryRejection},
+    body::Bytes,
+    extract::{
+        FromRequestParts, Path, Query,
+        rejection::{BytesRejection, QueryRejection},
+    },
     http::{HeaderMap, HeaderValue, StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
 };
@@ -29,6 +33,31 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Params<
             Err(rejection) => Err(unreadable(&rejection, parts.uri.query().unwrap_or_default())),
         }
     }
+}
+
+/// Segments of the path; ones that are no text are a problem document.
+pub struct Segments<T>(pub T);
+
+impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Segments<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        match Path::<T>::from_request_parts(parts, state).await {
+            Ok(Path(segments)) => Ok(Self(segments)),
+            Err(rejection) => Err(Problem::invalid("path", "segments of UTF-8 text", rejection.body_text())),
+        }
+    }
+}
+
+/// A body within its bound; a larger one is a problem document.
+pub fn body(read: Result<Bytes, BytesRejection>, bytes_max: usize) -> Result<Bytes, Problem> {
+    read.map_err(|rejection| match rejection.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => {
+            let detail = format!("expected at most {bytes_max} bytes");
+            Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "body-too-large", "The body is too large", detail).at("body")
+        }
+        _ => Problem::invalid("body", "a body that arrives whole", rejection.body_text()),
+    })
 }
 
 fn unreadable(rejection: &QueryRejection, query: &str) -> Problem {

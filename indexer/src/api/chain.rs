@@ -1,17 +1,13 @@
 //! Batches, providers, and whether points are covered.
 
 use alloy::{eips::BlockId, primitives::Address};
-use axum::{
-    extract::{Path, State},
-    http::HeaderMap,
-    response::Response,
-};
+use axum::{extract::State, http::HeaderMap, response::Response};
 use sqlx::PgConnection;
 use tidemark::contracts::DevToken;
 
 use super::{
     App,
-    answer::{Params, answer, number, snapshot},
+    answer::{Params, Segments, answer, number, snapshot},
 };
 use crate::{
     problem::Problem,
@@ -54,7 +50,7 @@ pub async fn batches(
         (status = 404, body = Problem)))]
 pub async fn batch(
     State(app): State<App>,
-    Path((provider, batch_number)): Path<(String, String)>,
+    Segments((provider, batch_number)): Segments<(String, String)>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let batch_number: u64 = number("number", &batch_number)?;
@@ -73,7 +69,7 @@ pub async fn batch(
         (status = 404, body = Problem)))]
 pub async fn batch_events(
     State(app): State<App>,
-    Path((provider, batch_number)): Path<(String, String)>,
+    Segments((provider, batch_number)): Segments<(String, String)>,
     Params(query): Params<PageQuery>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
@@ -99,7 +95,7 @@ pub async fn providers(State(app): State<App>, headers: HeaderMap) -> Result<Res
     responses((status = 200, body = Answer<ProviderView>), (status = 304), (status = 404, body = Problem)))]
 pub async fn provider(
     State(app): State<App>,
-    Path(provider): Path<String>,
+    Segments(provider): Segments<String>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let (mut snapshot, at) = snapshot(&app).await?;

@@ -1,14 +1,10 @@
 //! Datasets, their members, and licences.
 
-use axum::{
-    extract::{Path, State},
-    http::HeaderMap,
-    response::Response,
-};
+use axum::{extract::State, http::HeaderMap, response::Response};
 
 use super::{
     App,
-    answer::{Params, answer, data_id, number, snapshot, token_id},
+    answer::{Params, Segments, answer, data_id, number, snapshot, token_id},
 };
 use crate::{
     problem::Problem,
@@ -36,7 +32,7 @@ pub async fn datasets(
         (status = 404, body = Problem)))]
 pub async fn dataset(
     State(app): State<App>,
-    Path(ip_id): Path<String>,
+    Segments(ip_id): Segments<String>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let ip_id = token_id("ip_id", &ip_id)?;
@@ -55,7 +51,7 @@ pub async fn dataset(
         (status = 404, body = Problem)))]
 pub async fn member(
     State(app): State<App>,
-    Path((ip_id, version, id)): Path<(String, String, String)>,
+    Segments((ip_id, version, id)): Segments<(String, String, String)>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let (ip_id, version, id) = (token_id("ip_id", &ip_id)?, number("version", &version)?, data_id(&id)?);
@@ -73,7 +69,7 @@ pub async fn member(
         (status = 404, body = Problem)))]
 pub async fn license(
     State(app): State<App>,
-    Path(license_id): Path<String>,
+    Segments(license_id): Segments<String>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let license_id = token_id("license_id", &license_id)?;

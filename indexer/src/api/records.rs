@@ -1,14 +1,10 @@
 //! Records: timeline and proofs.
 
-use axum::{
-    extract::{Path, State},
-    http::HeaderMap,
-    response::Response,
-};
+use axum::{extract::State, http::HeaderMap, response::Response};
 
 use super::{
     App,
-    answer::{answer, data_id, snapshot},
+    answer::{Segments, answer, data_id, snapshot},
 };
 use crate::{
     problem::Problem,
@@ -22,7 +18,11 @@ use crate::{
     params(("data_id" = String, Path, description = "UUID of the record")),
     responses((status = 200, body = Answer<RecordView>), (status = 304), (status = 400, body = Problem),
         (status = 404, body = Problem)))]
-pub async fn record(State(app): State<App>, Path(id): Path<String>, headers: HeaderMap) -> Result<Response, Problem> {
+pub async fn record(
+    State(app): State<App>,
+    Segments(id): Segments<String>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
     let id = data_id(&id)?;
     let (mut snapshot, at) = snapshot(&app).await?;
     match read::record(&mut snapshot, id).await? {
@@ -42,7 +42,11 @@ fn unknown(id: tidemark::ids::DataId, block: u64) -> Problem {
     params(("data_id" = String, Path, description = "UUID of the record")),
     responses((status = 200, body = Answer<RecordProofs>), (status = 304), (status = 400, body = Problem),
         (status = 404, body = Problem)))]
-pub async fn proofs(State(app): State<App>, Path(id): Path<String>, headers: HeaderMap) -> Result<Response, Problem> {
+pub async fn proofs(
+    State(app): State<App>,
+    Segments(id): Segments<String>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
     let id = data_id(&id)?;
     let (mut snapshot, at) = snapshot(&app).await?;
     match read::proofs(&mut snapshot, id).await? {

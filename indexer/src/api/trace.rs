@@ -1,17 +1,13 @@
 //! The Trace API's read side (facts: GET data-ids, GET metadatas), for clients that know Trace.
 
-use axum::{
-    extract::{Path, State},
-    http::HeaderMap,
-    response::Response,
-};
+use axum::{extract::State, http::HeaderMap, response::Response};
 use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::{
     App,
-    answer::{answer, data_id, snapshot},
+    answer::{Segments, answer, data_id, snapshot},
 };
 use crate::{
     problem::Problem,
@@ -153,7 +149,11 @@ async fn read(app: &App, id: &str) -> Result<(read::At, RecordView, Vec<TraceEve
     params(("data_id" = String, Path, description = "UUID of the record")),
     responses((status = 200, body = Answer<TraceRecord>), (status = 304), (status = 400, body = Problem),
         (status = 404, body = Problem)))]
-pub async fn profile(State(app): State<App>, Path(id): Path<String>, headers: HeaderMap) -> Result<Response, Problem> {
+pub async fn profile(
+    State(app): State<App>,
+    Segments(id): Segments<String>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
     let (at, record, mut events) = read(&app, &id).await?;
     let registered_at = events.first().map(|event| event.occurred_at.clone()).unwrap_or_default();
     let Some(latest_event) = events.pop() else {
@@ -189,7 +189,7 @@ pub async fn profile(State(app): State<App>, Path(id): Path<String>, headers: He
         (status = 404, body = Problem)))]
 pub async fn metadatas(
     State(app): State<App>,
-    Path(id): Path<String>,
+    Segments(id): Segments<String>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let (at, record, metadatas) = read(&app, &id).await?;

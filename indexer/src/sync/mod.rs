@@ -40,6 +40,17 @@ pub enum SyncError {
         /// What the node has now.
         actual: String,
     },
+    /// The node has not come as far as the tables.
+    #[error(
+        "the node is at block {latest}, and block {applied} was final and applied before: it is still syncing, or it is a \
+         new chain, which needs an empty database"
+    )]
+    NodeBehind {
+        /// The node's newest block.
+        latest: u64,
+        /// The applied block.
+        applied: u64,
+    },
     /// The database holds another deployment.
     #[error(
         "this database mirrors chain {chain_id} with ProvenanceLog {log}: use another --database-url or deployment"
@@ -144,6 +155,9 @@ impl Mirror {
         let latest = self.node.latest().await?;
         let finalized = self.node.finalized(latest, self.finality_blocks).await?;
         let mut cursor = cursor(&mut *self.pool.acquire().await?).await?;
+        if cursor.applied_hash.is_some() && latest.number < cursor.applied_number {
+            return Err(SyncError::NodeBehind { latest: latest.number, applied: cursor.applied_number });
+        }
         if let Some(hash) = cursor.mirrored_hash
             && !self.is_canonical(cursor.mirrored_number, hash, latest).await?
         {
