@@ -324,7 +324,6 @@ async fn a_refusal_frees_the_points_unless_an_attempt_is_in_doubt() {
 async fn a_worker_that_is_killed_anywhere_pays_and_redeems_once() {
     let ground = Ground::new().await;
     let seed = u64::from(std::process::id());
-    println!("seed {seed}");
     let mut random = seed;
     let mut ids = Vec::new();
     for _ in 0..10 {
@@ -341,13 +340,13 @@ async fn a_worker_that_is_killed_anywhere_pays_and_redeems_once() {
     for id in &ids {
         ground.work_until(id, &["posted"], true).await;
     }
-    assert_eq!((ground.stack.partner.grants().len(), ground.settled().await), (10, 100 * POINT));
+    assert_eq!((ground.stack.partner.grants().len(), ground.settled().await), (10, 100 * POINT), "seed {seed}");
     let held: String = sqlx::query_scalar("SELECT balance::text FROM ledger_account WHERE key = $1")
         .bind(ACCOUNTS[0].as_slice())
         .fetch_one(&ground.pool)
         .await
         .unwrap();
-    assert_eq!(held, (900 * POINT).to_string());
+    assert_eq!(held, (900 * POINT).to_string(), "seed {seed}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

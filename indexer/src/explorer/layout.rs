@@ -195,3 +195,48 @@ pub fn batch_link(provider: &crate::read::ProviderRef, number: u64) -> Markup {
     let name = if provider.name.is_empty() { &provider.address } else { &provider.name };
     html! { a href={ "/batches/" (name) "/" (number) } { (name) " / " (number) } }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_is_escaped_and_says_its_language_and_block() {
+        let at = At {
+            block_number: 1_234,
+            block_hash: Some("0xab".into()),
+            block_time: "2026-11-21T08:00:00Z".into(),
+            is_final: true,
+            waiting_files: 1,
+            chain_id: 31_337,
+            unix_seconds: 0,
+        };
+        let page = Page::new("<script>", at, html! { p { "a & b" } }).markup().into_string();
+        assert!(page.contains("<html lang=\"en\">") && page.contains("&lt;script&gt; – Tidemark"), "{page}");
+        assert!(!page.contains("<script") && page.contains("a &amp; b"), "{page}");
+        assert!(page.contains("block <strong>1,234</strong>") && page.contains("1 file has not arrived"), "{page}");
+    }
+
+    #[test]
+    fn a_page_may_load_and_run_nothing() {
+        let response = with_status(StatusCode::NOT_FOUND, &Page { title: String::new(), at: None, body: html! {} });
+        assert_eq!(response.status(), StatusCode::NOT_FOUND);
+        let policy = response.headers()[header::CONTENT_SECURITY_POLICY].to_str().unwrap();
+        assert!(policy.starts_with("default-src 'none'") && !policy.contains("script-src"), "{policy}");
+    }
+
+    #[test]
+    fn a_table_has_a_caption_headings_and_their_names_beside_each_cell() {
+        let rows = vec![vec![html! { "1" }, html! { "x" }]];
+        let table = table("Things", &["No", "Name"], &[0], rows).into_string();
+        assert!(table.contains("<caption>Things</caption>") && table.contains(r#"<th scope="col""#), "{table}");
+        assert!(table.contains(r#"data-label="Name""#), "{table}");
+    }
+
+    #[test]
+    fn pages_link_on_with_the_query_they_have() {
+        let pager = |path: &str| pager(path, Some("c1"), false, "Events").into_string();
+        assert!(pager("/a").contains(r#"href="/a?cursor=c1""#));
+        assert!(pager("/a?version=2").contains(r#"href="/a?version=2&amp;cursor=c1""#));
+    }
+}
