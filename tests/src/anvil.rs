@@ -22,7 +22,8 @@ pub const POLL: Duration = Duration::from_millis(40);
 /// Ten times Ethereum's: a dev chain should never be what limits a benchmark.
 const BLOCK_GAS_LIMIT: u64 = 300_000_000;
 
-/// The chain starts this far in the past: blocks mined at once have one second each, and must not get ahead of us.
+/// The chain starts this far in the past, until [`Anvil::set_clock`]: blocks mined at once are a second apart, and must
+/// not get ahead of us.
 const CLOCK_BEHIND_SECONDS: u64 = 60;
 
 /// When blocks come.

@@ -6,10 +6,7 @@ use std::time::{Duration, Instant};
 use alloy::primitives::{Address, B256};
 use serde_json::Value;
 use tidemark::manifest::Manifest;
-use tidemark_tests::{
-    onchain::{PRICE, World},
-    services::Service,
-};
+use tidemark_tests::{onchain::Forge, services::Service};
 
 async fn get(indexer: &Service, path: &str) -> Value {
     let answer = reqwest::get(format!("{}{path}", indexer.url())).await.unwrap();
@@ -18,8 +15,8 @@ async fn get(indexer: &Service, path: &str) -> Value {
 }
 
 /// The batch once its state is `wanted`.
-async fn batch_in_state(world: &World, indexer: &Service, number: u64, wanted: &str) -> Value {
-    let path = format!("/v1/batches/{}/{number}", world.provider.account);
+async fn batch_in_state(forge: &Forge, indexer: &Service, number: u64, wanted: &str) -> Value {
+    let path = format!("/v1/batches/{}/{number}", forge.world.provider);
     let deadline = Instant::now() + Duration::from_secs(20);
     loop {
         let batch = match reqwest::get(format!("{}{path}", indexer.url())).await.unwrap() {
@@ -35,33 +32,33 @@ async fn batch_in_state(world: &World, indexer: &Service, number: u64, wanted: &
 }
 
 async fn balance(indexer: &Service, pseudonym: B256) -> String {
-    let account = get(indexer, &format!("/v1/accounts/{pseudonym}?provider=refusals")).await;
+    let account = get(indexer, &format!("/v1/accounts/{pseudonym}?provider=numo")).await;
     account["balance"].as_str().unwrap().to_owned()
 }
 
 #[tokio::test]
 async fn a_wrong_manifest_credits_nobody_and_the_batches_around_it_do() -> anyhow::Result<()> {
-    let world = World::new().await?;
-    let good = world.accepted(0, "good", Address::ZERO);
-    world.anchor(&world.batch(0, good.to_vec()).await?).await?;
+    let forge = Forge::new().await?;
+    let good = forge.accepted(0, "good", Address::ZERO)?;
+    forge.anchor(&forge.batch(0, good.to_vec()).await?).await?;
     // a header over one record's events, with the manifest of another's
-    let (told, shown) = (world.accepted(0, "told", Address::ZERO), world.accepted(0, "shown", Address::ZERO));
-    let mut lying = world.batch(1, told.to_vec()).await?;
-    lying.header.manifest_cid = world.batch(1, shown.to_vec()).await?.header.manifest_cid;
-    lying.sign(&world.stack.deployment, &world.attestor)?;
-    world.anchor(&lying).await?;
-    let after = world.accepted(0, "after", Address::ZERO);
-    world.anchor(&world.batch(2, after.to_vec()).await?).await?;
-    world.stack.anvil.mine(3).await?;
+    let (told, shown) = (forge.accepted(0, "told", Address::ZERO)?, forge.accepted(0, "shown", Address::ZERO)?);
+    let mut lying = forge.batch(1, told.to_vec()).await?;
+    lying.header.manifest_cid = forge.batch(1, shown.to_vec()).await?.header.manifest_cid;
+    lying.sign(&forge.world.deployment, &forge.attestor)?;
+    forge.anchor(&lying).await?;
+    let after = forge.accepted(0, "after", Address::ZERO)?;
+    forge.anchor(&forge.batch(2, after.to_vec()).await?).await?;
+    forge.stack.anvil.mine(3).await?;
 
-    let indexer = world.stack.start_second_indexer("hostile").await?;
-    batch_in_state(&world, &indexer, 0, "valid").await;
-    let invalid = batch_in_state(&world, &indexer, 1, "invalid").await;
+    let indexer = forge.stack.start_second_indexer("hostile").await?;
+    batch_in_state(&forge, &indexer, 0, "valid").await;
+    let invalid = batch_in_state(&forge, &indexer, 1, "invalid").await;
     assert!(invalid["reason"].as_str().unwrap().contains("root"), "it says why: {invalid}");
-    batch_in_state(&world, &indexer, 2, "valid").await;
+    batch_in_state(&forge, &indexer, 2, "valid").await;
 
-    assert_eq!(balance(&indexer, good[1].contributor).await, PRICE.to_string());
-    assert_eq!(balance(&indexer, after[1].contributor).await, PRICE.to_string());
+    assert_eq!(balance(&indexer, good[1].contributor).await, forge.reward.to_string());
+    assert_eq!(balance(&indexer, after[1].contributor).await, forge.reward.to_string());
     for nobody in [&told[1], &shown[1]] {
         assert_eq!(balance(&indexer, nobody.contributor).await, "0");
     }
@@ -72,45 +69,45 @@ async fn a_wrong_manifest_credits_nobody_and_the_batches_around_it_do() -> anyho
 
 #[tokio::test]
 async fn a_late_manifest_is_waited_for_and_then_credits_in_order() -> anyhow::Result<()> {
-    let world = World::new().await?;
-    let late = world.accepted(0, "late", Address::ZERO);
-    let batch = world.batch(0, late.to_vec()).await?;
-    let store = world.stack.store()?;
+    let forge = Forge::new().await?;
+    let late = forge.accepted(0, "late", Address::ZERO)?;
+    let batch = forge.batch(0, late.to_vec()).await?;
+    let store = forge.stack.store()?;
     store.delete(&batch.header.manifest_cid).await?;
-    world.anchor(&batch).await?;
-    let next = world.accepted(0, "next", Address::ZERO);
-    world.anchor(&world.batch(1, next.to_vec()).await?).await?;
-    world.stack.anvil.mine(3).await?;
+    forge.anchor(&batch).await?;
+    let next = forge.accepted(0, "next", Address::ZERO)?;
+    forge.anchor(&forge.batch(1, next.to_vec()).await?).await?;
+    forge.stack.anvil.mine(3).await?;
 
-    let indexer = world.stack.start_second_indexer("late").await?;
-    batch_in_state(&world, &indexer, 0, "waiting").await;
+    let indexer = forge.stack.start_second_indexer("late").await?;
+    batch_in_state(&forge, &indexer, 0, "waiting").await;
     assert_eq!(balance(&indexer, next[1].contributor).await, "0", "a provider's batches count in order");
     let manifest =
-        Manifest { provider: world.provider.account, number: 0, events: batch.events.clone(), disclosures: None };
+        Manifest { provider: forge.world.provider, number: 0, events: batch.events.clone(), disclosures: None };
     store.put(&manifest.encode()?).await?;
-    batch_in_state(&world, &indexer, 0, "valid").await;
-    batch_in_state(&world, &indexer, 1, "valid").await;
-    assert_eq!(balance(&indexer, late[1].contributor).await, PRICE.to_string());
-    assert_eq!(balance(&indexer, next[1].contributor).await, PRICE.to_string());
+    batch_in_state(&forge, &indexer, 0, "valid").await;
+    batch_in_state(&forge, &indexer, 1, "valid").await;
+    assert_eq!(balance(&indexer, late[1].contributor).await, forge.reward.to_string());
+    assert_eq!(balance(&indexer, next[1].contributor).await, forge.reward.to_string());
     Ok(())
 }
 
 /// The same record accepted twice, in two batches that each look right by themselves.
 #[tokio::test]
 async fn a_record_is_not_paid_twice_by_two_honest_looking_batches() -> anyhow::Result<()> {
-    let world = World::new().await?;
-    let first = world.accepted(0, "twice", Address::ZERO);
-    world.anchor(&world.batch(0, first.to_vec()).await?).await?;
+    let forge = Forge::new().await?;
+    let first = forge.accepted(0, "twice", Address::ZERO)?;
+    forge.anchor(&forge.batch(0, first.to_vec()).await?).await?;
     let mut again = first[1].clone();
     again.index = 0;
     again.sequence = 2;
     again.previous = first[1].leaf();
-    world.anchor(&world.batch(1, vec![again]).await?).await?;
-    world.stack.anvil.mine(3).await?;
+    forge.anchor(&forge.batch(1, vec![again]).await?).await?;
+    forge.stack.anvil.mine(3).await?;
 
-    let indexer = world.stack.start_second_indexer("twice").await?;
-    batch_in_state(&world, &indexer, 0, "valid").await;
-    batch_in_state(&world, &indexer, 1, "invalid").await;
-    assert_eq!(balance(&indexer, first[1].contributor).await, PRICE.to_string());
+    let indexer = forge.stack.start_second_indexer("twice").await?;
+    batch_in_state(&forge, &indexer, 0, "valid").await;
+    batch_in_state(&forge, &indexer, 1, "invalid").await;
+    assert_eq!(balance(&indexer, first[1].contributor).await, forge.reward.to_string());
     Ok(())
 }

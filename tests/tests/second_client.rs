@@ -11,7 +11,7 @@ use tidemark::{
     contracts::{LicenseRegistry, ProvenanceLog},
     history::History,
 };
-use tidemark_tests::onchain::{UNIT, World};
+use tidemark_tests::onchain::Forge;
 
 fn abi(contract: &str) -> Abi {
     let path = tidemark_tests::folder::repository().join(format!("sdk/abi/{contract}.json"));
@@ -34,15 +34,15 @@ fn number(value: impl Into<U256>) -> Token {
 
 #[tokio::test]
 async fn a_second_client_reads_the_same_licence_and_the_same_batch() -> anyhow::Result<()> {
-    let world = World::new().await?;
-    let events = world.accepted(0, "seen twice", Address::repeat_byte(0x77));
-    let batch = world.batch(0, events.to_vec()).await?;
-    world.anchor(&batch).await?;
-    let (_, sale) = world.sell(&events[1], 1_000 * UNIT).await?;
-    let deployment = world.stack.deployment.clone();
-    let client = Provider::<Http>::try_from(world.stack.anvil.url())?;
+    let forge = Forge::new().await?;
+    let events = forge.accepted(0, "seen twice", Address::repeat_byte(0x77))?;
+    let batch = forge.batch(0, events.to_vec()).await?;
+    forge.anchor(&batch).await?;
+    let sale = forge.sell(&events[1]).await?;
+    let deployment = forge.world.deployment.clone();
+    let client = Provider::<Http>::try_from(forge.stack.anvil.url())?;
 
-    let ours = LicenseRegistry::new(deployment.license_registry, &world.sender).verify(sale.licenseId).call().await?;
+    let ours = LicenseRegistry::new(deployment.license_registry, &forge.sender).verify(sale.licenseId).call().await?;
     let theirs =
         call(&client, "LicenseRegistry", deployment.license_registry, "verify", &[number(sale.licenseId)]).await;
     let Some(Token::Tuple(fields)) = theirs.into_iter().next() else { panic!("verify() answers with a struct") };
@@ -73,17 +73,17 @@ async fn a_second_client_reads_the_same_licence_and_the_same_batch() -> anyhow::
     assert_eq!(fields, expected);
 
     let history = History {
-        provider: world.stack.provider().clone(),
+        provider: forge.stack.provider().clone(),
         deployment: deployment.clone(),
-        store: world.stack.store()?,
+        store: forge.stack.store()?,
     };
-    let ours = history.anchored_one(world.provider.account, 0).await?;
+    let ours = history.anchored_one(forge.world.provider, 0).await?;
     let abi = abi("ProvenanceLog");
     let event = abi.event("BatchAnchored")?;
     let filter = Filter::new()
         .address(ethers_core::types::H160(deployment.provenance_log.0.0))
         .topic0(event.signature())
-        .topic1(H256::from_slice(world.provider.account.into_word().as_slice()))
+        .topic1(H256::from_slice(forge.world.provider.into_word().as_slice()))
         .from_block(0u64);
     let logs = client.get_logs(&filter).await?;
     assert_eq!(logs.len(), 1);
@@ -98,7 +98,7 @@ async fn a_second_client_reads_the_same_licence_and_the_same_batch() -> anyhow::
     assert_eq!(field("pointsTotal"), number(U256::from(header.points_total)));
     assert_eq!(field("walletTotal"), number(U256::from(header.wallet_total)));
     assert_eq!(field("manifestCid"), Token::Bytes(header.manifest_cid.to_bytes()));
-    assert_eq!(field("attestor"), Token::Address(ethers_core::types::H160(world.attestor.address().0.0)));
+    assert_eq!(field("attestor"), Token::Address(ethers_core::types::H160(forge.attestor.address().0.0)));
 
     let root = call(
         &client,
@@ -108,7 +108,7 @@ async fn a_second_client_reads_the_same_licence_and_the_same_batch() -> anyhow::
         &[Token::Address(ethers_core::types::H160(header.provider.0.0)), number(U256::from(header.number))],
     )
     .await;
-    let ours = ProvenanceLog::new(deployment.provenance_log, &world.sender).rootOf(header.provider, 0).call().await?;
+    let ours = ProvenanceLog::new(deployment.provenance_log, &forge.sender).rootOf(header.provider, 0).call().await?;
     assert_eq!(root, [Token::FixedBytes(ours.to_vec())]);
     Ok(())
 }

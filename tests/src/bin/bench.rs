@@ -145,7 +145,10 @@ async fn submissions(flags: &Submissions) -> Result<()> {
     latencies.sort_unstable();
     let at = |percent: usize| latencies[(latencies.len() - 1) * percent / 100].as_secs_f64() * 1e3;
     let rate = |time: Duration| f64::from(flags.count) / time.as_secs_f64();
-    println!("\n{} submissions of 32 KB, {} at a time, blocks of 1 s, final after 2 more", flags.count, flags.concurrency);
+    println!(
+        "\n{} submissions of 32 KB, {} at a time, blocks of 1 s, final after 2 more",
+        flags.count, flags.concurrency
+    );
     println!("\n| reached | s from the first request | submissions/s to here |\n|---|---|---|");
     for (name, time) in [
         ("answered: judged, encrypted, durable", durable),
@@ -166,9 +169,10 @@ async fn submissions(flags: &Submissions) -> Result<()> {
     let rows = floor_rows(&stack, flags).await?;
     let bytes = floor_bytes(flags).await?;
     println!("\n| floor, same run, same concurrency | submissions/s | this path reaches |\n|---|---|---|");
-    for (name, floor) in
-        [("the same rows, one plain transaction each, nothing else", rows), ("judge, hash and encrypt, nothing kept", bytes)]
-    {
+    for (name, floor) in [
+        ("the same rows, one plain transaction each, nothing else", rows),
+        ("judge, hash and encrypt, nothing kept", bytes),
+    ] {
         println!("| {name} | {floor:.0} | {:.2} of it |", rate(durable) / floor);
     }
     Ok(())
@@ -193,11 +197,8 @@ fn prepare(world: &World, group: &[Contributor], count: u32) -> Result<Vec<Uploa
 
 /// When all events were mined, and when all were final.
 async fn settle(stack: &Stack, world: &World, count: u32, begun: Instant) -> Result<(Duration, Duration)> {
-    let history = History {
-        provider: stack.provider().clone(),
-        deployment: stack.deployment.clone(),
-        store: stack.store()?,
-    };
+    let history =
+        History { provider: stack.provider().clone(), deployment: stack.deployment.clone(), store: stack.store()? };
     let wanted = 2 * u64::from(count);
     let mut mined = None;
     let deadline = Instant::now() + SETTLE_TIME_MAX;
@@ -271,7 +272,11 @@ async fn floor_rows(stack: &Stack, flags: &Submissions) -> Result<f64> {
             let id = uuid::Uuid::new_v4();
             let mut tx = pool.begin().await?;
             sqlx::query("INSERT INTO record VALUES ($1, $2)").bind(id).bind(&body).execute(&mut *tx).await?;
-            sqlx::query("INSERT INTO event VALUES ($1, 0, $2), ($1, 1, $2)").bind(id).bind(&body).execute(&mut *tx).await?;
+            sqlx::query("INSERT INTO event VALUES ($1, 0, $2), ($1, 1, $2)")
+                .bind(id)
+                .bind(&body)
+                .execute(&mut *tx)
+                .await?;
             tx.commit().await
         })
         .buffer_unordered(flags.concurrency.into())

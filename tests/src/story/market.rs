@@ -74,15 +74,20 @@ pub async fn publish_offer(stack: &Stack, world: &World, ip_id: U256) -> Result<
     Ok(offer.offerId)
 }
 
-/// Buys a licence for the buyer, with a permit over what it costs.
-pub async fn buy(stack: &Stack, world: &World, offer: u64, version: u32) -> Result<LicenseRegistry::LicenseSold> {
+/// Buys a licence for the buyer, with a permit over what it offers to pay.
+pub async fn buy(
+    stack: &Stack,
+    world: &World,
+    offer: u64,
+    version: u32,
+    payment: u128,
+) -> Result<LicenseRegistry::LicenseSold> {
     let (sender, key) = (stack.sender(role::BUYER).await?, dev_signer(role::BUYER)?);
     let registry = LicenseRegistry::new(world.deployment.license_registry, &sender);
     let spender = world.deployment.license_registry;
-    let permit =
-        permit(stack.provider(), world.deployment.chain_id, world.token, &key, spender, LICENSE_PRICE, 0).await?;
+    let permit = permit(stack.provider(), world.deployment.chain_id, world.token, &key, spender, payment, 0).await?;
     let recipient = dev_address(role::BUYER)?;
-    let sent = registry.buyWithPermit(offer, version, LICENSE_PRICE, recipient, permit.into()).send().await;
+    let sent = registry.buyWithPermit(offer, version, payment, recipient, permit.into()).send().await;
     let receipt = world.transactions.mined("buy the licence", sent).await?;
     let sold = receipt.decoded_log::<LicenseRegistry::LicenseSold>().context("no licence was sold")?;
     ensure!(sold.buyer == recipient, "the licence went to {}, not to the buyer", sold.buyer);

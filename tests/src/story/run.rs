@@ -95,7 +95,7 @@ pub async fn tell(stack: &Stack, samples: &[Sample], progress: &Progress) -> Res
     let step = progress.step("dataset and licence");
     let published = market::register_dataset(stack, &world, DATASET_NAME).await?;
     let offer = market::publish_offer(stack, &world, published.ip_id).await?;
-    let sold = market::buy(stack, &world, offer, published.version).await?;
+    let sold = market::buy(stack, &world, offer, published.version, market::LICENSE_PRICE).await?;
     step.done(&format!("{} members, licence {}", published.members.len(), sold.licenseId));
 
     let royalties = royalties(&published, sold.pointsShare)?;

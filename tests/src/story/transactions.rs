@@ -6,7 +6,9 @@ use alloy::{
     contract::Error as ContractError, network::Ethereum, primitives::B256, providers::PendingTransactionBuilder,
     rpc::types::TransactionReceipt,
 };
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
+
+use crate::onchain::why;
 
 /// One transaction that went through.
 #[derive(Clone, Debug)]
@@ -32,7 +34,7 @@ impl Transactions {
         what: &str,
         sent: Result<PendingTransactionBuilder<Ethereum>, ContractError>,
     ) -> Result<TransactionReceipt> {
-        let pending = sent.with_context(|| format!("failed to send the transaction: {what}"))?;
+        let pending = sent.map_err(|error| anyhow!("failed to send the transaction: {what}: {}", why(&error)))?;
         let receipt = pending.get_receipt().await.with_context(|| format!("failed to wait for: {what}"))?;
         ensure!(receipt.status(), "reverted: {what} (transaction {})", receipt.transaction_hash);
         self.note(what, receipt.transaction_hash, receipt.gas_used, receipt.block_number.unwrap_or_default());

@@ -72,8 +72,17 @@ pub fn price(kind: Kind) -> u128 {
 }
 
 impl World {
-    /// Builds it on a fresh stack, with budgets for `submissions` of each kind.
+    /// Builds it on a fresh stack, with budgets for `submissions` of each kind. Nobody waits for blocks meanwhile; then
+    /// the chain's clock, which starts in the past, is set to ours.
     pub async fn build(stack: &Stack, submissions: [u128; 3]) -> Result<Self> {
+        stack.anvil.mine_at_once().await?;
+        let world = Self::build_at_once(stack, submissions).await?;
+        stack.anvil.set_clock().await?;
+        stack.anvil.resume_mining().await?;
+        Ok(world)
+    }
+
+    async fn build_at_once(stack: &Stack, submissions: [u128; 3]) -> Result<Self> {
         let transactions = Transactions::default();
         let provider = dev_address(role::PROVIDER)?;
         let (provider_sender, sponsor) = (stack.sender(role::PROVIDER).await?, stack.sender(role::SPONSOR).await?);
@@ -117,36 +126,30 @@ impl World {
         Ok(())
     }
 
-    /// All three are sent before the first is mined.
+    /// One a kind; all permits are signed first, each for the nonce after the one before it.
     async fn create_tasks(&self, stack: &Stack, sponsor: &DynProvider, submissions: [u128; 3]) -> Result<Vec<Task>> {
         let pool = RewardPool::new(self.deployment.reward_pool, sponsor);
-        let (reader, key) = (stack.provider(), dev_signer(role::SPONSOR)?);
-        let closes_at = unix_seconds() + TASK_OPEN_SECONDS;
-        let first = pool.taskCount().call().await.context("failed to count the tasks")? + 1;
-        let mut sent = Vec::new();
+        let (key, chain_id, spender) = (dev_signer(role::SPONSOR)?, self.deployment.chain_id, *pool.address());
+        let mut permits = Vec::new();
         for (ahead, (kind, count)) in (0u64..).zip(Kind::ALL.into_iter().zip(submissions)) {
-            let task = Task { kind, id: first + ahead, price: price(kind), budget: price(kind) * count };
-            let chain_id = self.deployment.chain_id;
-            let spender = self.deployment.reward_pool;
-            let permit = permit(reader, chain_id, self.token, &key, spender, task.budget, ahead).await?;
-            let terms = sha256(&[kind.name().as_bytes()]);
-            let uri = format!("https://example.invalid/tasks/{}", kind.name());
-            let create =
-                pool.createTaskWithPermit(self.provider, task.price, closes_at, terms, uri, task.budget, permit.into());
-            // estimated alone, the second and third permit would be one too far ahead
-            sent.push((task, create.gas(TASK_GAS_MAX).send().await));
+            let budget = price(kind) * count;
+            let permit = permit(stack.provider(), chain_id, self.token, &key, spender, budget, ahead).await?;
+            permits.push((kind, budget, permit));
         }
+        let closes_at = unix_seconds() + TASK_OPEN_SECONDS;
         let mut tasks = Vec::new();
-        for (task, sent) in sent {
-            let receipt = self.transactions.mined(&format!("create the {} task", task.kind.name()), sent).await?;
+        for (kind, budget, permit) in permits {
+            let (price, terms) = (price(kind), sha256(&[kind.name().as_bytes()]));
+            let uri = format!("https://example.invalid/tasks/{}", kind.name());
+            let create = pool.createTaskWithPermit(self.provider, price, closes_at, terms, uri, budget, permit.into());
+            let what = format!("create the {} task", kind.name());
+            let receipt = self.transactions.mined(&what, create.send().await).await?;
             let created = receipt.decoded_log::<RewardPool::TaskCreated>().context("the task was not created")?;
-            tasks.push(Task { id: created.taskId, ..task });
+            tasks.push(Task { kind, id: created.taskId, price, budget });
         }
         Ok(tasks)
     }
 }
-
-const TASK_GAS_MAX: u64 = 500_000;
 
 async fn deploy_token(stack: &Stack, sender: &DynProvider) -> Result<Address> {
     let token = DevToken::deploy(sender).await.context("failed to deploy the development token")?;

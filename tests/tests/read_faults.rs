@@ -1,0 +1,222 @@
+//! What the read side keeps through reorgs, kills, redemptions that come before their credit, and hands in its ledger.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::time::{Duration, Instant};
+
+use alloy::primitives::{Address, B256};
+use serde_json::Value;
+use sqlx::{AssertSqlSafe, Executor};
+use tidemark::{contracts::PointsTreasury, manifest::Manifest};
+use tidemark_tests::{
+    keys::role,
+    mined,
+    onchain::{BUDGETED, Forge},
+    services::Service,
+    story::strangers::{checksums, differences},
+};
+
+const TIME_MAX: Duration = Duration::from_secs(30);
+const POLL: Duration = Duration::from_millis(50);
+
+/// The answer's status and body.
+async fn get(indexer: &Service, path: &str) -> (u16, Value) {
+    let answer = reqwest::get(format!("{}{path}", indexer.url())).await.unwrap();
+    (answer.status().as_u16(), serde_json::from_str(&answer.text().await.unwrap()).unwrap_or_default())
+}
+
+/// Asks until the answer is as `wanted`; fails with what was there last.
+async fn until(indexer: &Service, path: &str, wanted: impl Fn(u16, &Value) -> bool) -> Value {
+    let deadline = Instant::now() + TIME_MAX;
+    loop {
+        let (status, body) = get(indexer, path).await;
+        if wanted(status, &body) {
+            return body;
+        }
+        assert!(Instant::now() < deadline, "{path} stays {status} {body}; {}", indexer.log_tail());
+        tokio::time::sleep(POLL).await;
+    }
+}
+
+async fn batch_in_state(indexer: &Service, number: u64, wanted: &str) {
+    until(indexer, &format!("/v1/batches/numo/{number}"), |_, batch| batch["state"] == wanted).await;
+}
+
+async fn balance(indexer: &Service, account: B256) -> String {
+    let (_, account) = get(indexer, &format!("/v1/accounts/{account}")).await;
+    account["balance"].as_str().unwrap().to_owned()
+}
+
+/// Waits until an indexer from nothing has the rows that `database` has.
+async fn same_as_from_nothing(forge: &Forge, database: &str) {
+    let fresh = forge.stack.start_second_indexer("from_nothing").await.unwrap();
+    let deadline = Instant::now() + TIME_MAX;
+    loop {
+        let first = checksums(&forge.stack.postgres.url(database)).await.unwrap();
+        let second = checksums(&forge.stack.postgres.url("from_nothing")).await.unwrap();
+        let differences = differences(&first, &second);
+        if differences.is_empty() {
+            return;
+        }
+        assert!(Instant::now() < deadline, "different: {}; {}", differences.join(", "), fresh.log_tail());
+        tokio::time::sleep(POLL).await;
+    }
+}
+
+#[tokio::test]
+async fn a_reorg_takes_back_what_was_mined_and_nothing_that_is_final() -> anyhow::Result<()> {
+    let forge = Forge::new().await?;
+    let settled = forge.accepted(0, "settled", Address::ZERO)?;
+    forge.anchor(&forge.batch(0, settled.to_vec()).await?).await?;
+    forge.stack.anvil.mine(3).await?;
+    let indexer = forge.stack.start_second_indexer("reorg").await?;
+    batch_in_state(&indexer, 0, "valid").await;
+
+    let gone = forge.accepted(0, "gone", Address::ZERO)?;
+    let batch = forge.batch(1, gone.to_vec()).await?;
+    forge.anchor(&batch).await?;
+    let record = format!("/v1/records/{}", gone[0].data_id);
+    let mined = until(&indexer, &record, |status, _| status == 200).await;
+    assert_eq!((&mined["status"], &mined["events"][1]["state"]), (&"mined".into(), &"mined".into()), "{mined}");
+    batch_in_state(&indexer, 1, "mined").await;
+    assert_eq!(balance(&indexer, gone[1].contributor).await, "0", "only what is final is credited");
+
+    forge.stack.anvil.reorg(1).await?;
+    until(&indexer, &record, |status, _| status == 404).await;
+    until(&indexer, "/v1/batches/numo/1", |status, _| status == 404).await;
+    assert_eq!(balance(&indexer, settled[1].contributor).await, forge.reward.to_string());
+
+    forge.anchor(&batch).await?;
+    forge.stack.anvil.mine(3).await?;
+    batch_in_state(&indexer, 1, "valid").await;
+    assert_eq!(balance(&indexer, gone[1].contributor).await, forge.reward.to_string(), "once, however often mined");
+    same_as_from_nothing(&forge, "reorg").await;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_reorg_below_finality_stops_the_indexer_which_says_so_and_still_answers() -> anyhow::Result<()> {
+    let forge = Forge::new().await?;
+    let settled = forge.accepted(0, "settled", Address::ZERO)?;
+    forge.anchor(&forge.batch(0, settled.to_vec()).await?).await?;
+    forge.stack.anvil.mine(8).await?;
+    let indexer = forge.stack.start_second_indexer("deep").await?;
+    batch_in_state(&indexer, 0, "valid").await;
+
+    forge.stack.anvil.reorg(5).await?;
+    let status = until(&indexer, "/status", |_, status| !status["halted"].is_null()).await;
+    assert!(status["halted"].as_str().unwrap().contains("reorganised below its finality"), "{status}");
+    assert_eq!(get(&indexer, "/ready").await.0, 503);
+    assert_eq!(balance(&indexer, settled[1].contributor).await, forge.reward.to_string());
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_indexer_killed_again_and_again_has_the_rows_of_one_that_was_not() -> anyhow::Result<()> {
+    let mut seed = uuid::Uuid::new_v4().as_u128();
+    println!("seed {seed}");
+    let forge = Forge::new().await?;
+    let mut indexer = forge.stack.start_second_indexer("killed").await?;
+    for number in 0..BUDGETED - 1 {
+        let accepted = forge.accepted(0, &format!("record-{number}"), Address::ZERO)?;
+        forge.anchor(&forge.batch(u64::from(number), accepted.to_vec()).await?).await?;
+        if number == 0 {
+            forge.sell(&accepted[1]).await?;
+        }
+        forge.stack.anvil.mine(2).await?;
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        tokio::time::sleep(Duration::from_millis(u64::try_from((seed >> 64) % 250)?)).await;
+        indexer.kill();
+        indexer.restart().await?;
+    }
+    forge.stack.anvil.mine(3).await?;
+    batch_in_state(&indexer, u64::from(BUDGETED - 2), "valid").await;
+    same_as_from_nothing(&forge, "killed").await;
+    let (_, settlement) = get(&indexer, "/v1/settlement").await;
+    let numo = &settlement["providers"][0];
+    assert_eq!((&numo["difference"], &numo["covered"]), (&"0".into(), &true.into()), "{settlement}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_redemption_that_is_final_before_its_credit_waits_for_it() -> anyhow::Result<()> {
+    let forge = Forge::new().await?;
+    let [first, late] = [forge.accepted(0, "first", Address::ZERO)?, forge.accepted(0, "late", Address::ZERO)?];
+    forge.anchor(&forge.batch(0, first.to_vec()).await?).await?;
+    let batch = forge.batch(1, late.to_vec()).await?;
+    let store = forge.stack.store()?;
+    store.delete(&batch.header.manifest_cid).await?;
+    forge.anchor(&batch).await?;
+    let operator = forge.stack.sender(role::TREASURY_OPERATOR).await?;
+    let treasury = PointsTreasury::new(forge.world.treasury, &operator);
+    let debit = PointsTreasury::PointsDebit {
+        payoutId: B256::repeat_byte(1),
+        account: late[1].contributor,
+        amount: forge.reward,
+    };
+    mined!("redeem", treasury.redeem(vec![debit], Address::repeat_byte(2)));
+    forge.stack.anvil.mine(3).await?;
+
+    let indexer = forge.stack.start_second_indexer("early").await?;
+    let reward = forge.reward.to_string();
+    let unposted = |settlement: &Value| settlement["providers"][0]["unposted"].clone();
+    until(&indexer, "/v1/settlement", |_, settlement| unposted(settlement) == reward.as_str()).await;
+    batch_in_state(&indexer, 0, "valid").await;
+
+    let manifest = Manifest { provider: forge.world.provider, number: 1, events: batch.events, disclosures: None };
+    store.put(&manifest.encode()?).await?;
+    let settlement = until(&indexer, "/v1/settlement", |_, settlement| unposted(settlement) == "0").await;
+    let numo = &settlement["providers"][0];
+    assert_eq!(numo["redeemed"], reward.as_str(), "{settlement}");
+    assert_eq!((&numo["difference"], &numo["covered"]), (&"0".into(), &true.into()), "{settlement}");
+    assert_eq!(balance(&indexer, late[1].contributor).await, "0");
+    assert_eq!(balance(&indexer, first[1].contributor).await, reward);
+    same_as_from_nothing(&forge, "early").await;
+    Ok(())
+}
+
+/// Whoever holds the database's password still can't make points.
+#[tokio::test]
+async fn the_ledger_refuses_every_change_that_is_not_a_balanced_transfer() -> anyhow::Result<()> {
+    let forge = Forge::new().await?;
+    let accepted = forge.accepted(0, "credited", Address::ZERO)?;
+    forge.anchor(&forge.batch(0, accepted.to_vec()).await?).await?;
+    forge.stack.anvil.mine(3).await?;
+    let indexer = forge.stack.start_second_indexer("ledger").await?;
+    batch_in_state(&indexer, 0, "valid").await;
+    let before = checksums(&forge.stack.postgres.url("ledger")).await?;
+
+    let columns = "cause, provider, debit_kind, debit_key, credit_kind, credit_key, amount, account, data_id, \
+                   block_number, block_time, tx_hash";
+    // the only transfer there is, with one thing changed; $Z is an account that is none's
+    let again = |id: &str, changed: &str| {
+        let mut select = columns.to_owned();
+        for (column, value) in changed.split(';').filter_map(|change| change.split_once('=')) {
+            let (column, value) = (column.trim(), value.trim());
+            select = select.split(", ").map(|c| if c == column { value } else { c }).collect::<Vec<_>>().join(", ");
+        }
+        format!("INSERT INTO ledger_transfer (id, {columns}) SELECT {id}, {select} FROM ledger_transfer")
+    };
+    let overdraft = "cause='redeem'; debit_kind='contributor'; debit_key=account; credit_kind='redeemed'; \
+                     credit_key=debit_key; amount=amount + 1; data_id=NULL";
+    let refused = [
+        ("UPDATE ledger_account SET balance = balance + 1 WHERE kind = 'contributor'".to_owned(), "only through"),
+        ("DELETE FROM ledger_account WHERE kind = 'contributor'".into(), ""),
+        ("INSERT INTO ledger_account SELECT provider, kind, sha256(key), 5 FROM ledger_account WHERE kind = 'contributor'"
+            .into(), "only through"),
+        ("UPDATE ledger_transfer SET amount = amount + 1".into(), "never changed"),
+        ("DELETE FROM ledger_transfer".into(), "never changed"),
+        ("TRUNCATE ledger_transfer".into(), "never changed"),
+        (again("id", ""), "ledger_transfer_pkey"),
+        (again("'reward/second'", "amount=0"), "amount"),
+        (again("'gift/second'", ""), "check"),
+        (again("'reward/second'", "credit_kind='redeemed'"), "each_cause_has_its_two_accounts"),
+        (again("'redeem/second'", overdraft), "balance_is_not_negative"),
+    ];
+    let mut connection = forge.stack.postgres.connect("ledger").await?;
+    for (statement, why) in refused {
+        let error = connection.execute(AssertSqlSafe(statement.clone())).await.expect_err(&statement).to_string();
+        assert!(error.contains(why), "{statement}: {error}");
+    }
+    assert_eq!(before, checksums(&forge.stack.postgres.url("ledger")).await?);
+    Ok(())
+}
