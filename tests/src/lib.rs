@@ -12,8 +12,8 @@
 
 pub mod anvil;
 pub mod folder;
+pub mod forge;
 pub mod keys;
-pub mod onchain;
 pub mod partner;
 pub mod postgres;
 pub mod process;

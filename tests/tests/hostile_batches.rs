@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use alloy::primitives::{Address, B256};
 use serde_json::Value;
 use tidemark::manifest::Manifest;
-use tidemark_tests::{onchain::Forge, services::Service};
+use tidemark_tests::{forge::Forge, services::Service};
 
 async fn get(indexer: &Service, path: &str) -> Value {
     let answer = reqwest::get(format!("{}{path}", indexer.url())).await.unwrap();

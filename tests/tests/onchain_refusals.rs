@@ -9,10 +9,13 @@ use tidemark::{
     merkle::Tree,
 };
 use tidemark_tests::{
+    forge::{BUDGETED, Forge, OwnBatch},
     keys::dev_signer,
     mined,
-    onchain::{BUDGETED, Forge, OwnBatch, why},
-    story::market::{self, LICENSE_PRICE},
+    story::{
+        market::{self, LICENSE_PRICE},
+        transactions::why,
+    },
 };
 
 async fn refusal(forge: &Forge, batch: &OwnBatch) -> String {

@@ -11,7 +11,7 @@ use tidemark::{
     contracts::{LicenseRegistry, ProvenanceLog},
     history::History,
 };
-use tidemark_tests::onchain::Forge;
+use tidemark_tests::forge::Forge;
 
 fn abi(contract: &str) -> Abi {
     let path = tidemark_tests::folder::repository().join(format!("sdk/abi/{contract}.json"));

@@ -7,8 +7,7 @@ use alloy::{
     rpc::types::TransactionReceipt,
 };
 use anyhow::{Context, Result, anyhow, ensure};
-
-use crate::onchain::why;
+use tidemark::contracts::{IPRegistry, LicenseRegistry, PointsTreasury, ProvenanceLog, RewardPool};
 
 /// One transaction that went through.
 #[derive(Clone, Debug)]
@@ -50,4 +49,36 @@ impl Transactions {
     pub fn all(&self) -> Vec<Sent> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
+}
+
+/// Sends a contract call and waits for a receipt that says it succeeded.
+#[macro_export]
+macro_rules! mined {
+    ($what:expr, $call:expr) => {{
+        let what = $what;
+        let pending =
+            $call.send().await.map_err(|e| anyhow::anyhow!("{what}: {}", $crate::story::transactions::why(&e)))?;
+        let receipt = pending.get_receipt().await.map_err(|e| anyhow::anyhow!("{what}: no receipt: {e}"))?;
+        anyhow::ensure!(receipt.status(), "{what}: reverted in {}", receipt.transaction_hash);
+        receipt
+    }};
+}
+
+/// What a contract said no with, by the name of its error, else the node's words.
+pub fn why(error: &alloy::contract::Error) -> String {
+    macro_rules! decoded {
+        ($($errors:ty),*) => {$(
+            if let Some(known) = error.as_decoded_interface_error::<$errors>() {
+                return format!("{known:?}");
+            }
+        )*};
+    }
+    decoded!(
+        ProvenanceLog::ProvenanceLogErrors,
+        RewardPool::RewardPoolErrors,
+        IPRegistry::IPRegistryErrors,
+        LicenseRegistry::LicenseRegistryErrors,
+        PointsTreasury::PointsTreasuryErrors
+    );
+    error.to_string()
 }

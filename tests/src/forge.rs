@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use tidemark::{
     batch::{Header, summarise},
     chain::Deployment,
-    contracts::{IPRegistry, LicenseRegistry, PointsTreasury, ProvenanceLog, RewardPool},
+    contracts::{IPRegistry, LicenseRegistry, ProvenanceLog},
     dataset::{self, Member, MemberRow, VersionContent},
     event::{Event, EventKind, pseudonym},
     ids::{ConsentId, ContentHash, DataId},
@@ -31,37 +31,6 @@ use crate::{
 
 /// Submissions that the voice task's escrow pays for.
 pub const BUDGETED: u32 = 10;
-
-/// Sends a contract call and waits for a receipt that says it succeeded.
-#[macro_export]
-macro_rules! mined {
-    ($what:expr, $call:expr) => {{
-        let what = $what;
-        let pending = $call.send().await.map_err(|e| anyhow::anyhow!("{what}: {}", $crate::onchain::why(&e)))?;
-        let receipt = pending.get_receipt().await.map_err(|e| anyhow::anyhow!("{what}: no receipt: {e}"))?;
-        anyhow::ensure!(receipt.status(), "{what}: reverted in {}", receipt.transaction_hash);
-        receipt
-    }};
-}
-
-/// What a contract said no with, by the name of its error, else the node's words.
-pub fn why(error: &alloy::contract::Error) -> String {
-    macro_rules! decoded {
-        ($($errors:ty),*) => {$(
-            if let Some(known) = error.as_decoded_interface_error::<$errors>() {
-                return format!("{known:?}");
-            }
-        )*};
-    }
-    decoded!(
-        ProvenanceLog::ProvenanceLogErrors,
-        RewardPool::RewardPoolErrors,
-        IPRegistry::IPRegistryErrors,
-        LicenseRegistry::LicenseRegistryErrors,
-        PointsTreasury::PointsTreasuryErrors
-    );
-    error.to_string()
-}
 
 /// A batch that its maker attests itself: header, manifest in the store, signature.
 pub struct OwnBatch {
