@@ -32,7 +32,9 @@ CREATE TABLE chain_tip (
     provider bytea NOT NULL CHECK (octet_length(provider) = 20),
     sequence integer NOT NULL CHECK (sequence >= 0),
     kind     smallint NOT NULL CHECK (kind BETWEEN 0 AND 5),
-    leaf     bytea NOT NULL CHECK (octet_length(leaf) = 32)
+    leaf     bytea NOT NULL CHECK (octet_length(leaf) = 32),
+    -- its consent was withdrawn, or it was erased: it can be in no new dataset version
+    is_gone  boolean NOT NULL
 );
 
 -- Each acceptance is in one signed batch only.

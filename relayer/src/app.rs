@@ -39,8 +39,8 @@ pub struct App {
     pub custodian: PublicKey,
     /// Contributors' secrets are sealed under it.
     pub storage_key: StorageKey,
-    /// Bounds the uploads in memory.
-    pub uploads: Semaphore,
+    /// Bounds the large bodies in memory.
+    pub bodies: Semaphore,
     /// Renders the metrics.
     pub metrics: PrometheusHandle,
     /// Thresholds and intervals.
@@ -75,7 +75,7 @@ pub async fn serve(config: Serve) -> anyhow::Result<()> {
         attestor: AttestorClient::new(&config.attestor_url, &config.attestor_token, deployment.batch_domain())?,
         custodian: config.custodian_key,
         storage_key: StorageKey::new(&*secret_file(&config.storage_key_file)?),
-        uploads: Semaphore::new(config.uploads_at_once as usize),
+        bodies: Semaphore::new(config.bodies_at_once as usize),
         metrics: http::metrics()?,
         db,
         config,
@@ -83,13 +83,25 @@ pub async fn serve(config: Serve) -> anyhow::Result<()> {
     let listener = http::bind(app.config.listen).await?;
     tracing::info!(listen = %app.config.listen, sender = %app.sender.address(), "relayer starts");
 
-    let mut tasks = JoinSet::new();
-    tasks.spawn(crate::batch::run(Arc::clone(&app), stop.clone()));
-    tasks.spawn(crate::anchor::run(Arc::clone(&app), stop.clone()));
-    let served = serve_until_stopped(listener, http::dress(crate::api::router(Arc::clone(&app))), stop.clone()).await;
-    // where the server fails, the loops end too
-    stop.cancel();
-    tasks.join_all().await;
+    let mut loops = JoinSet::new();
+    loops.spawn(crate::batch::run(Arc::clone(&app), stop.clone()));
+    loops.spawn(crate::anchor::run(Arc::clone(&app), stop.clone()));
+    let router = http::dress(crate::api::router(Arc::clone(&app)));
+    let watched = async {
+        while let Some(ended) = loops.join_next().await {
+            if let Err(error) = ended {
+                tracing::error!(%error, "a loop ended by itself; the relayer stops, so that whoever runs it starts it again");
+                stop.cancel();
+            }
+        }
+    };
+    let served = async {
+        let served = serve_until_stopped(listener, router, stop.clone()).await;
+        // where the server fails, the loops end too
+        stop.cancel();
+        served
+    };
+    let (served, ()) = tokio::join!(served, watched);
     app.db.close().await;
     tracing::info!("relayer stops");
     served.context("serve HTTP")

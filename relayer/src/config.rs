@@ -162,9 +162,9 @@ pub struct Serve {
     /// Blocks that make a block final where the chain has no `finalized` tag.
     #[arg(long, env = "TIDEMARK_FINALITY_DEPTH", default_value_t = 64)]
     pub finality_depth: u64,
-    /// Uploads in memory at once; more wait.
-    #[arg(long, env = "TIDEMARK_UPLOADS_AT_ONCE", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=1024))]
-    pub uploads_at_once: u32,
+    /// Uploads and Trace batches in memory at once, up to 32 MiB each; more wait.
+    #[arg(long, env = "TIDEMARK_BODIES_AT_ONCE", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub bodies_at_once: u32,
 }
 
 impl Serve {

@@ -7,7 +7,7 @@ use axum::{
     Router,
     body::Body,
     extract::{MatchedPath, Request},
-    http::{HeaderMap, StatusCode, header},
+    http::{HeaderMap, header},
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -15,7 +15,6 @@ use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use tokio::net::TcpListener;
-use tower_http::timeout::TimeoutLayer;
 
 use crate::problem::{Kind, Problem};
 
@@ -40,15 +39,17 @@ pub fn dress(router: Router) -> Router {
         .fallback(async || Problem::new(Kind::NotFound, "no such path; see /docs"))
         .method_not_allowed_fallback(async || Problem::new(Kind::MethodNotAllowed, "see /docs"))
         .layer(axum::middleware::from_fn(observe))
-        .layer(TimeoutLayer::with_status_code(StatusCode::SERVICE_UNAVAILABLE, REQUEST_TIME_MAX))
 }
 
-/// Counts and times each request by its route.
+/// Counts and times each request by its route, and gives up on one that takes too long.
 async fn observe(path: Option<MatchedPath>, request: Request, next: Next) -> Response {
     let route = path.map_or_else(|| "none".to_owned(), |path| path.as_str().to_owned());
     let method = request.method().to_string();
     let started = std::time::Instant::now();
-    let response = next.run(request).await;
+    let response = match tokio::time::timeout(REQUEST_TIME_MAX, next.run(request)).await {
+        Ok(response) => response,
+        Err(elapsed) => Problem::unavailable("the service, in time,", elapsed).into_response(),
+    };
     let status = response.status().as_u16().to_string();
     metrics::counter!("http_requests_total", "route" => route.clone(), "method" => method, "status" => status)
         .increment(1);

@@ -10,7 +10,7 @@ pub mod nonce;
 pub mod revert;
 pub mod send;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use tidemark::service::causes;
 use tokio_util::sync::CancellationToken;
@@ -18,10 +18,14 @@ use tokio_util::sync::CancellationToken;
 pub use self::send::Sender;
 use crate::app::App;
 
+const ROUND_TIME_MAX: Duration = Duration::from_secs(120);
+
 /// Follows what is under way, then sends what is due, until `stop`.
 pub async fn run(app: Arc<App>, stop: CancellationToken) {
     loop {
-        if let Err(error) = round(&app).await {
+        // a round that hangs is dropped like one that is killed: every step of it is durable before the next
+        let done = tokio::time::timeout(ROUND_TIME_MAX, round(&app)).await;
+        if let Err(error) = done.map_err(anyhow::Error::from).flatten() {
             tracing::warn!(cause = causes(error.as_ref()), "the chain has to wait");
         }
         tokio::select! {

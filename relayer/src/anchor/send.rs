@@ -111,6 +111,9 @@ pub async fn send_batches(app: &App) -> anyhow::Result<()> {
         let input =
             ProvenanceLog::anchorCall { batch: (&batch.header).into(), signature: batch.signature }.abi_encode();
         let purpose = Purpose::Anchor { provider, number };
+        if is_cooling(app, provider, number).await? {
+            continue;
+        }
         let refused = send(app, purpose, app.chain.deployment.provenance_log, input.into()).await?;
         let Some(reason) = refused else { continue };
         if root_of(app, provider, number, None).await? == root {
@@ -124,6 +127,18 @@ pub async fn send_batches(app: &App) -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Whether a batch reverted so lately that sending it again would only burn gas: twice as long after each time.
+async fn is_cooling(app: &App, provider: Address, number: u64) -> anyhow::Result<bool> {
+    Ok(sqlx::query_scalar(
+        "SELECT coalesce(max(created_at) + least(power(2, count(*)), 3600) * interval '1 second' > now(), false)
+         FROM transaction WHERE provider = $1 AND number = $2 AND state = 'reverted'",
+    )
+    .bind(provider.0.0)
+    .bind(bigint(number)?)
+    .fetch_one(&app.db)
+    .await?)
 }
 
 /// Root under a batch number, zero where there is none, in a given block or the newest.

@@ -81,7 +81,7 @@ pub struct Form {
               (status = "default", description = "not taken, nothing changed", body = tidemark::service::Problem)))]
 pub async fn post_submission(State(app): State<Arc<App>>, request: Request) -> Result<Response, Problem> {
     let provider = caller(&app, request.headers(), false).await?;
-    let _permit = app.uploads.acquire().await.map_err(Problem::internal)?;
+    let _permit = app.bodies.acquire().await.map_err(Problem::internal)?;
     let (parts, body) = request.into_parts();
     let body = http::read_body(body, FILE_BYTES_MAX + FORM_BYTES_MAX).await?;
     let form = Multipart::from_request(Request::from_parts(parts, Body::from(body)), &()).await;

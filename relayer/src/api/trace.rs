@@ -151,6 +151,7 @@ struct Envelope {
               (status = "default", description = "refused as a whole, nothing changed", body = tidemark::service::Problem)))]
 pub async fn post_records(State(app): State<Arc<App>>, headers: HeaderMap, body: Body) -> Result<Response, Problem> {
     let envelope = envelope(&app, &headers).await?;
+    let _permit = app.bodies.acquire().await.map_err(Problem::internal)?;
     let body = http::read_body(body, BATCH_BYTES_MAX).await?;
     let body_hash = sha256(&[b"records", &body]);
     if let Some(response) = replayed(&app, &envelope, body_hash).await? {
@@ -196,6 +197,7 @@ pub async fn post_records(State(app): State<Arc<App>>, headers: HeaderMap, body:
               (status = "default", description = "refused as a whole, nothing changed", body = tidemark::service::Problem)))]
 pub async fn post_updates(State(app): State<Arc<App>>, headers: HeaderMap, body: Body) -> Result<Response, Problem> {
     let envelope = envelope(&app, &headers).await?;
+    let _permit = app.bodies.acquire().await.map_err(Problem::internal)?;
     let body = http::read_body(body, BATCH_BYTES_MAX).await?;
     let body_hash = sha256(&[b"metadata_updates", &body]);
     if let Some(response) = replayed(&app, &envelope, body_hash).await? {

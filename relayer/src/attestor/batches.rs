@@ -15,7 +15,7 @@ use tidemark::{
     verdict::{Outcome, Verdict},
 };
 
-use super::{Attestor, refused};
+use super::Attestor;
 use crate::{
     intake::{Tx, bigint},
     problem::{Kind, Problem},
@@ -84,12 +84,12 @@ async fn signed(attestor: &Attestor, header: &Header, digest: B256) -> Result<Op
 async fn read(attestor: &Attestor, header: &Header) -> Result<(Vec<Event>, Vec<Payload>), Problem> {
     let stored = |error: StoreError| match error {
         StoreError::NotFound { .. } | StoreError::Wrong { .. } | StoreError::TooLarge { .. } => {
-            refused(Kind::BatchRefused, error.to_string())
+            Problem::new(Kind::BatchRefused, error.to_string())
         }
         error => Problem::unavailable("the content store", error),
     };
     let manifest = attestor.store.get(&header.manifest_cid, MANIFEST_BYTES_MAX).await.map_err(stored)?;
-    let wrong = |reason: String| refused(Kind::BatchRefused, reason);
+    let wrong = |reason: String| Problem::new(Kind::BatchRefused, reason);
     let header = header.clone();
     let manifest = blocking(move || {
         let manifest = Manifest::decode(manifest).map_err(|error| wrong(format!("manifest: {error}")))?;
@@ -154,7 +154,7 @@ fn check_payload(event: &Event, index: u32, commitment: B256, payload: &str) -> 
 /// An acceptance pays what its task publishes, and the task is this provider's.
 async fn check_prices(attestor: &Attestor, header: &Header, events: &[Event]) -> Result<(), Problem> {
     for event in events.iter().filter(|event| event.kind == EventKind::Accepted) {
-        let wrong = |reason: String| refused(Kind::BatchRefused, format!("event {}: {reason}", event.index));
+        let wrong = |reason: String| Problem::new(Kind::BatchRefused, format!("event {}: {reason}", event.index));
         let price = match event.task_id {
             0 => 0,
             task_id => {
@@ -196,7 +196,7 @@ async fn check_chains(tx: &mut Tx<'_>, provider: Address, events: &[Event]) -> R
             tips.insert(DataId(row.try_get(0)?), tip);
         }
     }
-    continue_chains(provider, events, tips).map_err(|reason| refused(Kind::BatchRefused, reason))
+    continue_chains(provider, events, tips).map_err(|reason| Problem::new(Kind::BatchRefused, reason))
 }
 
 struct Tip {
@@ -259,7 +259,7 @@ async fn check_verdicts(tx: &mut Tx<'_>, events: &[Event], payloads: &[Payload])
                 .fetch_all(&mut **tx)
                 .await?;
         for (event, verdict) in chunk {
-            let wrong = |reason: &str| Err(refused(Kind::BatchRefused, format!("event {}: {reason}", event.index)));
+            let wrong = |reason: &str| Err(Problem::new(Kind::BatchRefused, format!("event {}: {reason}", event.index)));
             if own.get(&event.data_id) != Some(*verdict) {
                 return wrong("expected a verdict of this attestor, got another");
             }
@@ -279,17 +279,31 @@ async fn check_verdicts(tx: &mut Tx<'_>, events: &[Event], payloads: &[Payload])
 
 async fn keep(tx: &mut Tx<'_>, header: &Header, events: &[Event]) -> Result<(), Problem> {
     let tips: BTreeMap<DataId, &Event> = events.iter().map(|event| (event.data_id, event)).collect();
+    let gone: BTreeSet<DataId> = events
+        .iter()
+        .filter(|event| matches!(event.kind, EventKind::ConsentWithdrawn | EventKind::Erased))
+        .map(|event| event.data_id)
+        .collect();
     for chunk in tips.values().collect::<Vec<_>>().chunks(ROWS_PER_STATEMENT) {
         sqlx::query(
-            "INSERT INTO chain_tip (provider, data_id, sequence, kind, leaf)
-             SELECT $1, * FROM unnest($2::uuid[], $3::int[], $4::smallint[], $5::bytea[])
-             ON CONFLICT (data_id) DO UPDATE SET sequence = excluded.sequence, kind = excluded.kind, leaf = excluded.leaf",
+            "INSERT INTO chain_tip (provider, data_id, sequence, kind, leaf, is_gone)
+             SELECT $1, * FROM unnest($2::uuid[], $3::int[], $4::smallint[], $5::bytea[], $6::boolean[])
+             ON CONFLICT (data_id) DO UPDATE SET
+                 sequence = excluded.sequence, kind = excluded.kind, leaf = excluded.leaf,
+                 is_gone = chain_tip.is_gone OR excluded.is_gone",
         )
         .bind(header.provider.0.0)
         .bind(chunk.iter().map(|event| event.data_id.0).collect::<Vec<_>>())
-        .bind(chunk.iter().map(|event| i32::try_from(event.sequence)).collect::<Result<Vec<_>, _>>().map_err(Problem::internal)?)
+        .bind(
+            chunk
+                .iter()
+                .map(|event| i32::try_from(event.sequence))
+                .collect::<Result<Vec<_>, _>>()
+                .map_err(Problem::internal)?,
+        )
         .bind(chunk.iter().map(|event| i16::from(event.kind as u8)).collect::<Vec<_>>())
         .bind(chunk.iter().map(|event| event.leaf().0).collect::<Vec<_>>())
+        .bind(chunk.iter().map(|event| gone.contains(&event.data_id)).collect::<Vec<_>>())
         .execute(&mut **tx)
         .await?;
     }

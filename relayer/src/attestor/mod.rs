@@ -35,7 +35,6 @@ use crate::{
     config,
     config::signer_file,
     http,
-    problem::{Kind, Problem},
 };
 
 /// The attestor's tables.
@@ -89,8 +88,4 @@ pub async fn serve(config: config::Attestor) -> anyhow::Result<()> {
     attestor.db.close().await;
     tracing::info!("attestor stops");
     served.context("serve HTTP")
-}
-
-fn refused(kind: Kind, reason: impl Into<String>) -> Problem {
-    Problem::new(kind, reason)
 }

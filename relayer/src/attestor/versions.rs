@@ -11,7 +11,7 @@ use tidemark::{
     store::StoreError,
 };
 
-use super::{Attestor, refused};
+use super::Attestor;
 use crate::{
     intake::bigint,
     problem::{Kind, Problem},
@@ -71,13 +71,13 @@ pub async fn sign(attestor: &Attestor, request: VersionRequest) -> Result<Bytes,
 async fn read(attestor: &Attestor, content: &VersionContent) -> Result<Vec<MemberRow>, Problem> {
     let bytes = attestor.store.get(&content.manifest_cid, MEMBERS_BYTES_MAX).await.map_err(|error| match error {
         StoreError::NotFound { .. } | StoreError::Wrong { .. } | StoreError::TooLarge { .. } => {
-            refused(Kind::VersionRefused, error.to_string())
+            Problem::new(Kind::VersionRefused, error.to_string())
         }
         error => Problem::unavailable("the content store", error),
     })?;
     let content = content.clone();
     let checked = tokio::task::spawn_blocking(move || {
-        let wrong = |reason: String| refused(Kind::VersionRefused, reason);
+        let wrong = |reason: String| Problem::new(Kind::VersionRefused, reason);
         let rows = decode_members(bytes).map_err(|error| wrong(format!("members: {error}")))?;
         let summary = summarise(&rows).map_err(|error| wrong(format!("members: {error}")))?;
         let expected = (summary.tree.root(), rows.len() as u64, summary.total_weight, summary.points_weight);
@@ -96,7 +96,7 @@ async fn check_members(attestor: &Attestor, owner: Address, rows: &[MemberRow]) 
     for chunk in rows.chunks(ROWS_PER_STATEMENT) {
         let found = sqlx::query(
             "SELECT a.data_id, a.provider, a.number, a.event_index, a.contributor, a.content_hash, a.consent_id, a.payee,
-                    a.reward::text AS reward, t.kind
+                    a.reward::text AS reward, t.is_gone
              FROM signed_acceptance a JOIN chain_tip t USING (data_id) WHERE a.data_id = ANY($1)",
         )
         .bind(chunk.iter().map(|row| row.member.data_id.0).collect::<Vec<_>>())
@@ -108,7 +108,7 @@ async fn check_members(attestor: &Attestor, owner: Address, rows: &[MemberRow]) 
         }
         for member in chunk {
             let id = member.member.data_id;
-            let wrong = |reason: String| refused(Kind::VersionRefused, format!("member {id}: {reason}"));
+            let wrong = |reason: String| Problem::new(Kind::VersionRefused, format!("member {id}: {reason}"));
             let row =
                 own.get(&id).ok_or_else(|| wrong("expected a record whose acceptance this attestor signed".into()))?;
             let hash = |column: &str| row.try_get::<[u8; 32], _>(column).map(B256::from);
@@ -116,7 +116,7 @@ async fn check_members(attestor: &Attestor, owner: Address, rows: &[MemberRow]) 
             if provider != owner {
                 return Err(wrong(format!("provider: expected {owner}, got {provider}")));
             }
-            if row.try_get::<i16, _>("kind")? >= 4 {
+            if row.try_get::<bool, _>("is_gone")? {
                 return Err(wrong("its consent was withdrawn, or it was erased".into()));
             }
             let reward: u128 = row.try_get::<&str, _>("reward")?.parse().map_err(Problem::internal)?;

@@ -7,7 +7,7 @@
 pub mod build;
 pub mod seal;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use alloy::primitives::{Address, Bytes};
 use sqlx::{PgConnection, PgPool, Row, postgres::PgRow, types::Json};
@@ -19,6 +19,8 @@ use crate::{
     intake::{Tx, bigint},
 };
 
+/// A large batch takes a while to build and to be checked by the attestor.
+const ROUND_TIME_MAX: Duration = Duration::from_secs(300);
 /// Batches looked at in one round.
 const BATCHES_PER_ROUND: i64 = 64;
 
@@ -35,7 +37,9 @@ pub async fn start_lane(tx: &mut Tx<'_>, provider: Address, next_number: u64) ->
 /// Seals, builds and has signed whatever is due, until `stop`.
 pub async fn run(app: Arc<App>, stop: CancellationToken) {
     loop {
-        if let Err(error) = round(&app).await {
+        // a round that hangs is dropped like one that is killed: every step of it is durable before the next
+        let done = tokio::time::timeout(ROUND_TIME_MAX, round(&app)).await;
+        if let Err(error) = done.map_err(anyhow::Error::from).flatten() {
             tracing::warn!(cause = causes(error.as_ref()), "batches have to wait");
         }
         tokio::select! {

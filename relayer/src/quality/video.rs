@@ -12,9 +12,9 @@ use super::{Facts, Refusal, VIDEO_MS, audio};
 
 /// 60 s at 240 frames a second.
 const FRAMES_MAX: usize = 14_400;
-/// Of one track, sound included: 60 s at 16 kHz even where every sound sample stands alone.
+/// Of all tracks: 20 s at 48 kHz even where every sound sample stands alone.
 const SAMPLES_MAX: u32 = 1 << 20;
-const BOXES_MAX: usize = 4_096;
+const BOXES_MAX: u32 = 4_096;
 const DEPTH_MAX: usize = 8;
 
 pub(super) fn decode(bytes: &[u8]) -> Result<Facts, Refusal> {
@@ -122,52 +122,105 @@ fn append_annex_b(unit: &mut Vec<u8>, mut sample: &[u8], length_bytes: usize) ->
     Ok(())
 }
 
-/// Walks the boxes before a demuxer does: all inside their parents, no fragments, and no table that declares more
+/// Walks the boxes before a demuxer does: all inside their parents, no fragments, and no tables that declare more
 /// samples than a minute can hold, because demuxers allocate what a table declares.
 pub(super) fn check_boxes(bytes: &[u8]) -> Result<(), Refusal> {
-    let mut left = BOXES_MAX;
-    walk(bytes, 0, &mut left)
+    let mut left = Left { boxes: BOXES_MAX, samples: SAMPLES_MAX };
+    left.walk(bytes, 0)
 }
 
-fn walk(mut rest: &[u8], depth: usize, left: &mut usize) -> Result<(), Refusal> {
-    while rest.len() >= 8 {
-        *left = left
-            .checked_sub(1)
-            .ok_or_else(|| Refusal::undecodable(format!("expected at most {BOXES_MAX} boxes, got more")))?;
-        let short = u32::from_be_bytes([rest[0], rest[1], rest[2], rest[3]]);
-        let kind = [rest[4], rest[5], rest[6], rest[7]];
-        let (header, size) = match short {
-            0 if depth == 0 => (8, rest.len() as u64),
-            0 => return Ok(()),
-            1 => match rest.get(8..16).and_then(<[u8]>::first_chunk::<8>) {
-                Some(long) => (16, u64::from_be_bytes(*long)),
-                None => return Err(Refusal::undecodable("expected a whole box header, got a cut one")),
-            },
-            short => (8, u64::from(short)),
-        };
-        let size =
-            usize::try_from(size).ok().filter(|&size| size >= header && size <= rest.len()).ok_or_else(|| {
-                let kind = String::from_utf8_lossy(&kind).into_owned();
-                Refusal::undecodable(format!(
-                    "expected box {kind:?} to fit, got {size} bytes where {} are left",
-                    rest.len()
-                ))
-            })?;
-        let body = rest.get(header..size).unwrap_or_default();
-        match &kind {
-            b"moof" => return Err(Refusal::undecodable("expected a film in one piece, got a fragmented one")),
-            b"moov" | b"trak" | b"mdia" | b"minf" | b"stbl" if depth < DEPTH_MAX => walk(body, depth + 1, left)?,
-            b"stsz" => {
-                // version and flags, size of all samples or 0, count
-                let count =
-                    body.get(8..12).and_then(<[u8]>::first_chunk::<4>).map_or(0, |count| u32::from_be_bytes(*count));
-                if count > SAMPLES_MAX {
-                    return Err(Refusal::undecodable(format!("expected at most {SAMPLES_MAX} samples, got {count}")));
+/// What the boxes of a file may still have.
+struct Left {
+    boxes: u32,
+    samples: u32,
+}
+
+impl Left {
+    fn walk(&mut self, mut rest: &[u8], depth: usize) -> Result<(), Refusal> {
+        while let Some(head) = rest.first_chunk::<8>() {
+            let too_many = || Refusal::undecodable(format!("expected at most {BOXES_MAX} boxes, got more"));
+            self.boxes = self.boxes.checked_sub(1).ok_or_else(too_many)?;
+            let [a, b, c, d, kind @ ..] = *head;
+            let name = String::from_utf8_lossy(&kind);
+            let (header, size) = match u32::from_be_bytes([a, b, c, d]) {
+                0 if depth == 0 => (8, rest.len() as u64),
+                0 => return Ok(()),
+                // demuxers disagree on long sizes where no film needs them
+                1 if depth == 0 && &kind == b"mdat" => match rest.get(8..16).and_then(<[u8]>::first_chunk::<8>) {
+                    Some(long) => (16, u64::from_be_bytes(*long)),
+                    None => return Err(Refusal::undecodable("expected a whole box header, got a cut one")),
+                },
+                1 => {
+                    return Err(Refusal::undecodable(format!(
+                        "expected box {name:?} with a short size, got a long one"
+                    )));
                 }
+                short => (8, u64::from(short)),
+            };
+            let fitting = usize::try_from(size).ok().filter(|&size| size >= header && size <= rest.len());
+            let size = fitting.ok_or_else(|| {
+                let left = rest.len();
+                Refusal::undecodable(format!("expected box {name:?} to fit, got {size} bytes where {left} are left"))
+            })?;
+            let body = rest.get(header..size).unwrap_or_default();
+            match &kind {
+                b"moof" => return Err(Refusal::undecodable("expected a film in one piece, got a fragmented one")),
+                b"moov" | b"trak" | b"edts" | b"mdia" | b"minf" | b"stbl" if depth < DEPTH_MAX => {
+                    self.walk(body, depth + 1)?;
+                }
+                b"stsz" => self.take_samples(body)?,
+                _ => {}
             }
-            _ => {}
+            rest = rest.get(size..).unwrap_or_default();
         }
-        rest = rest.get(size..).unwrap_or_default();
+        Ok(())
     }
-    Ok(())
+
+    /// Version and flags, size of all samples or 0, count.
+    fn take_samples(&mut self, table: &[u8]) -> Result<(), Refusal> {
+        let count = table.get(8..12).and_then(<[u8]>::first_chunk::<4>);
+        let count = count.map_or(0, |count| u32::from_be_bytes(*count));
+        let too_many = || Refusal::undecodable(format!("expected at most {SAMPLES_MAX} samples, got more"));
+        self.samples = self.samples.checked_sub(count).ok_or_else(too_many)?;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn boxed(kind: &[u8; 4], body: &[u8]) -> Vec<u8> {
+        let size = u32::try_from(body.len() + 8).unwrap();
+        [&size.to_be_bytes(), &kind[..], body].concat()
+    }
+
+    fn film(counts: &[u32]) -> Vec<u8> {
+        let tracks: Vec<u8> = counts
+            .iter()
+            .flat_map(|count| {
+                let table = boxed(b"stsz", &[&[0, 0, 0, 0, 0, 0, 0, 1][..], &count.to_be_bytes()].concat());
+                boxed(b"trak", &boxed(b"mdia", &boxed(b"minf", &boxed(b"stbl", &table))))
+            })
+            .collect();
+        [boxed(b"ftyp", b"isom\0\0\0\0"), boxed(b"moov", &tracks)].concat()
+    }
+
+    #[test]
+    fn tables_that_declare_more_than_a_minute_are_refused_before_anything_is_allocated() {
+        assert!(check_boxes(&film(&[1000, 2000])).is_ok());
+        assert!(check_boxes(&film(&[u32::MAX])).is_err());
+        assert!(check_boxes(&film(&[SAMPLES_MAX, 1])).is_err());
+    }
+
+    #[test]
+    fn boxes_that_do_not_fit_or_hide_their_size_are_refused() {
+        let mut cut = film(&[1]);
+        cut.pop();
+        assert!(check_boxes(&cut).is_err());
+        let long = [&1u32.to_be_bytes()[..], b"moov", &24u64.to_be_bytes(), &[0; 8]].concat();
+        assert!(check_boxes(&long).is_err());
+        assert!(check_boxes(&boxed(b"moof", &[])).is_err());
+        assert!(check_boxes(&boxed(b"free", &[]).repeat(5000)).is_err());
+    }
 }
