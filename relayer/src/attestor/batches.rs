@@ -259,7 +259,8 @@ async fn check_verdicts(tx: &mut Tx<'_>, events: &[Event], payloads: &[Payload])
                 .fetch_all(&mut **tx)
                 .await?;
         for (event, verdict) in chunk {
-            let wrong = |reason: &str| Err(Problem::new(Kind::BatchRefused, format!("event {}: {reason}", event.index)));
+            let wrong =
+                |reason: &str| Err(Problem::new(Kind::BatchRefused, format!("event {}: {reason}", event.index)));
             if own.get(&event.data_id) != Some(*verdict) {
                 return wrong("expected a verdict of this attestor, got another");
             }

@@ -29,13 +29,7 @@ use tidemark::{
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use crate::{
-    app::open_database,
-    chain::Chain,
-    config,
-    config::signer_file,
-    http,
-};
+use crate::{app::open_database, chain::Chain, config, config::signer_file, http};
 
 /// The attestor's tables.
 pub static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("./migrations-attestor");
