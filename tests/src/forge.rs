@@ -21,6 +21,7 @@ use tidemark::{
 use crate::{
     Options, Stack,
     keys::{dev_signer, role},
+    mined,
     stack::{PROVIDER_NAME, Services},
     story::{
         market,
