@@ -86,10 +86,9 @@ fn version_table(dataset: &DatasetView) -> Markup {
             html! { (group(&version.member_count.to_string())) },
             html! { (group(&version.license_ids.len().to_string())) },
             time(&version.registered_at),
-            code(&version.tx_hash),
         ]
     });
-    let columns = ["Version", "Manifest", "For sale", "Records", "Licences", "Registered", "Transaction"];
+    let columns = ["Version", "Manifest", "For sale", "Records", "Licences", "Registered"];
     table("Versions, newest first", &columns, &[3, 4], rows.collect())
 }
 
@@ -143,6 +142,8 @@ async fn members(
     let path = format!("/datasets/{ip_id}?version={}", version.version);
     Ok(html! {
         (facts(vec![
+            ("Registered", time(&version.registered_at)),
+            ("Transaction", code(&version.tx_hash)),
             ("Root", code(&version.root)),
             ("Members’ manifest", code(&version.manifest_cid)),
             ("Attestor", code(&version.attestor)),

@@ -6,14 +6,14 @@ use tidemark::ids::DataId;
 
 use super::{
     Failure, Path,
-    format::{Unit, amount, amount_text, group, reason, time},
+    format::{Unit, amount, amount_text, count, group, reason, time},
     layout::{Page, badge, batch_link, code, facts, provider_link, verify},
     open,
 };
 use crate::{
     api::App,
     problem::Problem,
-    read::{self, AccountView, EventView, RecordView, TransferView, page::Page as Rows},
+    read::{self, AccountView, At, EventView, RecordView, TransferView, page::Page as Rows},
 };
 
 /// Entries of the account that are shown.
@@ -33,15 +33,27 @@ struct Entry {
 pub(super) async fn page(State(app): State<App>, Path(data_id): Path<String>) -> Result<Page, Failure> {
     let id: DataId = data_id.parse().map_err(|_| Problem::invalid("data_id", "a UUID", &data_id))?;
     let (mut snapshot, at) = open(&app).await?;
-    let record = read::record(&mut snapshot, id).await?.ok_or_else(|| {
-        Failure::unknown("data_id", format!("No event of the record {id} is anchored up to block {}.", at.block_number))
-    })?;
+    let record = read::record(&mut snapshot, id).await?.ok_or_else(|| unknown(id, &at))?;
     let provider = record.provider.address.parse().ok();
     let account = match record.contributor.parse() {
         Ok(key) => read::account(&mut snapshot, provider, key, &Rows { limit: TRANSFERS, after: None }).await?,
         Err(_) => None,
     };
     Ok(Page::new(format!("Record {id}"), at, body(&record, account.as_ref())))
+}
+
+fn unknown(id: DataId, at: &At) -> Failure {
+    let waiting = match at.waiting_files {
+        0 => String::new(),
+        files => format!(
+            " It may be in one of {}.",
+            count(files, "file that has not arrived", "files that have not arrived")
+        ),
+    };
+    Failure::unknown(
+        "data_id",
+        format!("No event of the record {id} is known up to block {}.{waiting}", at.block_number),
+    )
 }
 
 fn body(record: &RecordView, account: Option<&AccountView>) -> Markup {

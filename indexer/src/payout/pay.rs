@@ -11,7 +11,7 @@ use super::{
 /// Asks the rail once and moves the payout by its answer.
 pub(super) async fn pay<R: PayoutRail>(payouts: &Payouts, rail: &R, due: &Due) -> anyhow::Result<Option<Step>> {
     let asking = begin(payouts, due).await?;
-    let answer = rail.pay(&asking.order).await;
+    let answer = rail.pay(&asking.order).await.without(&asking.order.destination);
     let (outcome, detail) = match &answer {
         Answer::Paid(detail) => ("paid", detail.clone()),
         Answer::Later(detail) => ("later", detail.clone()),

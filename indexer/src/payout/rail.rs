@@ -35,6 +35,25 @@ pub enum Answer {
     Unknown(String),
 }
 
+/// A shorter recipient says nothing by itself, and would be found in any text.
+const TELLING_CHARS: usize = 4;
+
+impl Answer {
+    /// The same without the recipient, which a partner's text may repeat: what it says is kept and logged.
+    pub fn without(self, destination: &str) -> Self {
+        let clean = |text: String| match destination.len() >= TELLING_CHARS {
+            true => text.replace(destination, "…"),
+            false => text,
+        };
+        match self {
+            Self::Paid(text) => Self::Paid(clean(text)),
+            Self::Later(text) => Self::Later(clean(text)),
+            Self::Refused(text) => Self::Refused(clean(text)),
+            Self::Unknown(text) => Self::Unknown(clean(text)),
+        }
+    }
+}
+
 /// Turns points into cash.
 pub trait PayoutRail: Send + Sync {
     /// Asks for a payment. Asking twice with one key must not pay twice.
@@ -175,6 +194,13 @@ mod tests {
             assert!(matches!(of(code), Answer::Unknown(_)), "{code}");
         }
         assert!(matches!(answer(400, r#"{"errorCode":4104}"#), Answer::Refused(_)));
+    }
+
+    #[test]
+    fn what_is_kept_of_an_answer_does_not_name_the_recipient() {
+        let answer = Answer::Refused("4114: user-7f3a is over the cap".into());
+        assert_eq!(answer.without("user-7f3a"), Answer::Refused("4114: … is over the cap".into()));
+        assert_eq!(Answer::Paid("paid".into()).without("p"), Answer::Paid("paid".into()));
     }
 
     #[test]
