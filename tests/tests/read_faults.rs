@@ -8,9 +8,9 @@ use serde_json::Value;
 use sqlx::{AssertSqlSafe, Executor};
 use tidemark::{contracts::PointsTreasury, manifest::Manifest};
 use tidemark_tests::{
+    forge::{BUDGETED, Forge},
     keys::role,
     mined,
-    onchain::{BUDGETED, Forge},
     services::Service,
     story::strangers::{checksums, differences},
 };

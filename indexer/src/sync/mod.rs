@@ -17,6 +17,8 @@ use self::{
 const HEADERS_AT_ONCE: usize = 8;
 /// Blocks above the final one mirrored in one step.
 const WINDOW_BLOCKS_PER_STEP: u64 = 64;
+/// Logs written by one statement.
+const LOGS_PER_INSERT: usize = 5_000;
 
 /// Why mirroring stopped.
 #[derive(Debug, thiserror::Error)]
@@ -308,21 +310,34 @@ impl Mirror {
 }
 
 async fn insert_logs(connection: &mut PgConnection, logs: &[PlacedLog]) -> Result<(), SyncError> {
-    for log in logs {
-        let topics: Vec<&[u8]> = log.topics.iter().map(|topic| topic.as_slice()).collect();
+    for logs in logs.chunks(LOGS_PER_INSERT) {
+        let numbers = |of: fn(&PlacedLog) -> u64, what| {
+            logs.iter().map(|log| signed(of(log), what)).collect::<Result<Vec<i64>, SyncError>>()
+        };
+        let bytes = |of: fn(&PlacedLog) -> &[u8]| logs.iter().map(of).collect::<Vec<_>>();
+        // arrays of arrays must be rectangular, and a log has up to four topics
+        let topic = |at: usize| logs.iter().map(|log| log.topics.get(at).map(|t| t.as_slice())).collect::<Vec<_>>();
         sqlx::query(
             "INSERT INTO chain_log
                  (block_hash, log_index, block_number, block_time, tx_hash, address, topics, data)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+             SELECT block_hash, log_index, block_number, block_time, tx_hash, address,
+                 array_remove(ARRAY[topic0, topic1, topic2, topic3], NULL), data
+             FROM unnest($1::bytea[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bytea[], $6::bytea[], $7::bytea[],
+                 $8::bytea[], $9::bytea[], $10::bytea[], $11::bytea[])
+                 AS row (block_hash, log_index, block_number, block_time, tx_hash, address, topic0, topic1, topic2,
+                 topic3, data)",
         )
-        .bind(log.block_hash.as_slice())
-        .bind(signed(log.log_index, "log index")?)
-        .bind(signed(log.block_number, "block")?)
-        .bind(signed(log.block_time, "time")?)
-        .bind(log.tx_hash.as_slice())
-        .bind(log.address.as_slice())
-        .bind(topics)
-        .bind(&log.data)
+        .bind(bytes(|log| log.block_hash.as_slice()))
+        .bind(numbers(|log| log.log_index, "log index")?)
+        .bind(numbers(|log| log.block_number, "block")?)
+        .bind(numbers(|log| log.block_time, "time")?)
+        .bind(bytes(|log| log.tx_hash.as_slice()))
+        .bind(bytes(|log| log.address.as_slice()))
+        .bind(topic(0))
+        .bind(topic(1))
+        .bind(topic(2))
+        .bind(topic(3))
+        .bind(bytes(|log| &log.data))
         .execute(&mut *connection)
         .await?;
     }
