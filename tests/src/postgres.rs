@@ -32,10 +32,11 @@ impl Postgres {
     /// Makes a cluster, starts it on a free port and waits until it takes connections.
     pub async fn start(folder: &RunFolder) -> Result<Self> {
         let account = Account::of_this_process();
-        let native = reachable_binaries(account)?;
         let data = make_data_folder(folder, account)?;
         let log = folder.log("postgres");
-        make_cluster(account, &native, &data, &log)?;
+        let native = tokio::task::spawn_blocking(move || reachable_binaries(account)).await;
+        let native = native.context("failed to look for Postgres")??;
+        make_cluster(account, &native, &data, folder).await?;
         let port = free_port()?;
         let mut command = account.command(&native.join("bin/postgres"));
         command.arg("-D").arg(&data).args(["-p", &port.to_string()]);
@@ -161,15 +162,14 @@ fn make_data_folder(folder: &RunFolder, account: Account) -> Result<PathBuf> {
     Ok(data)
 }
 
-fn make_cluster(account: Account, native: &Path, data: &Path, log: &Path) -> Result<()> {
+async fn make_cluster(account: Account, native: &Path, data: &Path, folder: &RunFolder) -> Result<()> {
     let mut command = account.command(&native.join("bin/initdb"));
     command.arg("-D").arg(data).args(["-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C"]);
     command.args(["--no-sync", "--no-instructions"]);
-    let output = command.output().context("failed to run initdb")?;
-    let said = [output.stdout, output.stderr].concat();
-    fs::write(log, &said).with_context(|| format!("failed to write {}", log.display()))?;
-    if !output.status.success() {
-        bail!("initdb failed; if libraries are missing, run `scripts/setup`:\n{}", String::from_utf8_lossy(&said));
+    let mut process = Process::spawn("initdb", command, &folder.log("initdb"), &folder.pid_file(), Stop::Terminate)?;
+    let status = process.ended(START_TIME_MAX).await?;
+    if !status.success() {
+        bail!("initdb failed; if libraries are missing, run `scripts/setup`; {}", process.log_tail(20));
     }
     Ok(())
 }

@@ -15,7 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process_group};
 
 /// How long a child may take to end by itself before it is killed.
@@ -92,6 +92,18 @@ impl Process {
     /// How it ended, if it did.
     pub fn exit_status(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().ok().flatten()
+    }
+
+    /// Waits until it ends by itself.
+    pub async fn ended(&mut self, time_max: Duration) -> Result<ExitStatus> {
+        let deadline = Instant::now() + time_max;
+        loop {
+            if let Some(status) = self.exit_status() {
+                return Ok(status);
+            }
+            ensure!(Instant::now() < deadline, "{} still runs after {} s", self.name, time_max.as_secs());
+            tokio::time::sleep(POLL).await;
+        }
     }
 
     /// Asks it to end, without waiting.

@@ -111,3 +111,22 @@ async fn a_record_is_not_paid_twice_by_two_honest_looking_batches() -> anyhow::R
     assert_eq!(balance(&indexer, first[1].contributor).await, forge.reward.to_string());
     Ok(())
 }
+
+/// What is accepted without a task earns nothing; those around it in its batch are paid all the same.
+#[tokio::test]
+async fn an_acceptance_without_a_task_spoils_nothing() -> anyhow::Result<()> {
+    let forge = Forge::new().await?;
+    let [mut registered, mut without] = forge.accepted(0, "without", Address::ZERO)?;
+    registered.task_id = 0;
+    (without.task_id, without.reward, without.previous) = (0, 0, registered.leaf());
+    let paid = forge.accepted(2, "paid", Address::ZERO)?;
+    let events = [registered, without.clone(), paid[0].clone(), paid[1].clone()];
+    forge.anchor(&forge.batch(0, events.to_vec()).await?).await?;
+    forge.stack.anvil.mine(3).await?;
+
+    let indexer = forge.stack.start_second_indexer("without").await?;
+    batch_in_state(&forge, &indexer, 0, "valid").await;
+    assert_eq!(balance(&indexer, without.contributor).await, "0");
+    assert_eq!(balance(&indexer, paid[1].contributor).await, forge.reward.to_string());
+    Ok(())
+}

@@ -25,19 +25,23 @@ struct Flags {
 #[tokio::main]
 async fn main() -> ExitCode {
     tidemark::install_tls();
-    let told = tokio::select! {
-        told = demo(Flags::parse()) => told,
-        // dropping the story stops all that it started
-        signal = stop_signal() => {
-            eprintln!("stopped by {}", signal.unwrap_or("a signal"));
-            return ExitCode::from(130);
-        }
-    };
-    match told {
-        Ok(()) => ExitCode::SUCCESS,
+    match demo_or_signal(Flags::parse()).await {
+        Ok(code) => code,
         Err(error) => {
             eprintln!("demo: {error:#}");
             ExitCode::FAILURE
+        }
+    }
+}
+
+async fn demo_or_signal(flags: Flags) -> Result<ExitCode> {
+    let stopped = stop_signal()?;
+    tokio::select! {
+        told = demo(flags) => told.map(|()| ExitCode::SUCCESS),
+        // dropping the story stops all that it started
+        signal = stopped => {
+            eprintln!("stopped by {signal}");
+            Ok(ExitCode::from(130))
         }
     }
 }

@@ -28,9 +28,10 @@ async fn main() -> Result<()> {
         Which::WriteSide => Services::WriteSide,
         Which::None => Services::None,
     };
+    let stopped = stop_signal()?;
     tokio::select! {
         ended = hold(Options { services, progress: Progress::new(), ..Options::default() }) => ended,
-        signal = stop_signal() => signal.map(|_| ()),
+        _ = stopped => Ok(()),
     }
 }
 
