@@ -67,6 +67,9 @@ async fn follow_chain(
             }
             Err(error) => {
                 let text = causes(&error);
+                if let StepError::Sync(SyncError::NodeBehind { latest, .. }) = &error {
+                    status.update(|seen| seen.latest = Some(*latest));
+                }
                 if error.is_final() {
                     tracing::error!(error = text, "following the chain ended for good");
                     status.update(|seen| seen.halted = Some(text));

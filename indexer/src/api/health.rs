@@ -73,10 +73,7 @@ pub struct StatusView {
 pub async fn status(State(app): State<App>) -> Result<Json<StatusView>, Problem> {
     let mut snapshot = read::snapshot(&app.pool).await?;
     let at = read::at(&mut snapshot).await?;
-    let mirrored: i64 =
-        sqlx::query_scalar("SELECT mirrored_number FROM local.cursor").fetch_one(&mut *snapshot).await?;
-    let invalid: i64 =
-        sqlx::query_scalar("SELECT count(*) FROM batch WHERE state = 'invalid'").fetch_one(&mut *snapshot).await?;
+    let progress = read::progress(&mut snapshot).await?;
     drop(snapshot);
     let seen = app.status.seen();
     let ready = app.status.ready();
@@ -85,7 +82,7 @@ pub async fn status(State(app): State<App>) -> Result<Json<StatusView>, Problem>
         chain_id: app.node.deployment.chain_id,
         latest_block: seen.latest,
         finalized_block: seen.finalized,
-        mirrored_block: u64::try_from(mirrored).unwrap_or_default(),
+        mirrored_block: progress.mirrored_block,
         applied_block: at.block_number,
         applied_block_hash: at.block_hash,
         applied_block_time: at.block_time,
@@ -95,7 +92,7 @@ pub async fn status(State(app): State<App>) -> Result<Json<StatusView>, Problem>
         last_error: seen.last_error.or(seen.files_error),
         halted: seen.halted,
         waiting_files: at.waiting_files,
-        invalid_batches: u64::try_from(invalid).unwrap_or_default(),
+        invalid_batches: progress.invalid_batches,
         waiting: manifest::waiting(&app.pool, WAITING_SHOWN_MAX).await?,
     }))
 }

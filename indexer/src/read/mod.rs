@@ -101,6 +101,24 @@ pub async fn at(connection: &mut PgConnection) -> Result<At, sqlx::Error> {
     })
 }
 
+/// What the tables say of the indexer itself, beside [`At`].
+#[derive(Clone, Copy, Debug)]
+pub struct Progress {
+    /// Newest block whose logs are mirrored.
+    pub mirrored_block: u64,
+    /// Batches whose manifest is not what was anchored.
+    pub invalid_batches: u64,
+}
+
+/// How far the mirror is, and what was refused.
+pub async fn progress(connection: &mut PgConnection) -> Result<Progress, sqlx::Error> {
+    let row =
+        sqlx::query("SELECT mirrored_number, (SELECT count(*) FROM batch WHERE state = 'invalid') FROM local.cursor")
+            .fetch_one(connection)
+            .await?;
+    Ok(Progress { mirrored_block: number(&row, 0)?, invalid_batches: number(&row, 1)? })
+}
+
 /// Unix seconds as RFC 3339; seconds beyond the year 9999 as digits.
 pub fn rfc3339(seconds: i64) -> String {
     let time = OffsetDateTime::from_unix_timestamp(seconds).ok().and_then(|time| time.format(&Rfc3339).ok());
