@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     contracts::IPRegistry,
-    dataset::{DatasetError, Member, MemberRow, VersionContent, dataset_id, encode_members, summarise},
+    dataset::{DatasetError, Member, MemberRow, VersionContent, WEIGHT_MAX, dataset_id, encode_members, summarise},
     history::{History, HistoryError, accepted_records, rpc},
     manifest::ManifestError,
     store::StoreError,
@@ -123,7 +123,8 @@ impl AttestorClient {
     }
 }
 
-/// The members that a provider's accepted records make, each weighted by its reward, ascending by data id.
+/// The members that a provider's accepted records make, each weighted by its reward, ascending by data id. What was
+/// accepted without a task earned nothing, and a member without a weight can't be.
 pub async fn members(history: &History, provider: Address) -> Result<Vec<MemberRow>, PublishError> {
     let batches = history.load_all(Some(provider)).await?;
     for batch in &batches {
@@ -133,6 +134,7 @@ pub async fn members(history: &History, provider: Address) -> Result<Vec<MemberR
     }
     Ok(accepted_records(&batches)
         .into_iter()
+        .filter(|(_, record)| (1..=WEIGHT_MAX).contains(&record.accepted.reward))
         .map(|(data_id, record)| MemberRow {
             member: Member {
                 data_id,

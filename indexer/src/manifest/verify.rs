@@ -118,8 +118,8 @@ pub fn check_chains(
 }
 
 fn check_reward(provider: Address, event: &Event, tasks: &HashMap<u64, TaskTerms>) -> Result<(), String> {
-    if event.kind != EventKind::Accepted {
-        // a reward elsewhere was refused with the header
+    if event.kind != EventKind::Accepted || event.task_id == 0 {
+        // a reward elsewhere, or without a task, was refused with the header
         return Ok(());
     }
     let Some(task) = tasks.get(&event.task_id).filter(|task| task.provider == provider) else {
@@ -256,5 +256,14 @@ mod tests {
             let tasks = terms.map(|terms| (3, terms)).into_iter().collect();
             assert_eq!(check_chains(&promised, &events, &leaves, HashMap::new(), &tasks).unwrap_err().row, Some(2));
         }
+    }
+
+    #[test]
+    fn an_acceptance_without_a_task_earns_nothing_and_is_valid() {
+        let mut without = events();
+        (without[2].task_id, without[2].reward) = (0, 0);
+        assert_eq!(check(without.clone(), HashMap::new()), Ok(()));
+        without[2].task_id = 3;
+        assert!(check(without, HashMap::new()).unwrap_err().reason.starts_with("reward: expected 500"));
     }
 }
