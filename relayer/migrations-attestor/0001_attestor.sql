@@ -51,6 +51,14 @@ CREATE TABLE signed_acceptance (
     FOREIGN KEY (provider, number) REFERENCES signed_batch
 );
 
+-- Where the bytes of a registered record are, as its signed registration says.
+CREATE TABLE signed_delivery (
+    data_id        uuid PRIMARY KEY,
+    ciphertext_cid text NOT NULL,
+    key_cid        text NOT NULL
+);
+
+-- One version may be signed with several contents; the chain takes one.
 CREATE TABLE signed_version (
     ip_id     bytea NOT NULL CHECK (octet_length(ip_id) = 32),
     version   bigint NOT NULL CHECK (version > 0),
@@ -58,5 +66,5 @@ CREATE TABLE signed_version (
     content   jsonb NOT NULL,
     signature bytea NOT NULL CHECK (octet_length(signature) = 65),
     signed_at timestamptz NOT NULL DEFAULT now(),
-    PRIMARY KEY (ip_id, version)
+    PRIMARY KEY (ip_id, version, digest)
 );

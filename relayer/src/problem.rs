@@ -66,7 +66,6 @@ kinds! {
     BatchRefused = UNPROCESSABLE_ENTITY, "batch-refused", "The batch is not what was submitted";
     BatchNumberTaken = CONFLICT, "batch-number-taken", "Another batch was signed under this number";
     VersionRefused = UNPROCESSABLE_ENTITY, "version-refused", "The dataset version is not what its members say";
-    VersionTaken = CONFLICT, "version-taken", "Another content was signed under this version";
     NotFound = NOT_FOUND, "not-found", "There is nothing here";
     MethodNotAllowed = METHOD_NOT_ALLOWED, "method-not-allowed", "The method is not allowed here";
     NotAcceptable = NOT_ACCEPTABLE, "not-acceptable", "Only raw blocks are served";

@@ -147,7 +147,7 @@ async fn post_batch(
 #[utoipa::path(post, path = "/v1/dataset-versions",
     request_body(content = Object, description = "{provider, ip_id (decimal digits), version, content: {root, member_count, total_weight, points_weight, manifest_cid}}"),
     responses((status = 200, description = "signed", body = SignatureAnswer),
-              (status = "default", description = "token-wrong, version-refused, version-taken", body = tidemark::service::Problem)))]
+              (status = "default", description = "token-wrong, version-refused", body = tidemark::service::Problem)))]
 async fn post_version(
     State(attestor): State<Arc<Attestor>>,
     headers: HeaderMap,

@@ -10,7 +10,7 @@ use tidemark::{
     event::{Event, EventKind},
     ids::DataId,
     manifest::{DISCLOSURES_BYTES_MAX, MANIFEST_BYTES_MAX, Manifest, decode_disclosures},
-    payload::Payload,
+    payload::{Delivery, Payload},
     store::StoreError,
     verdict::{Outcome, Verdict},
 };
@@ -26,6 +26,10 @@ const ROWS_PER_STATEMENT: usize = 10_000;
 
 /// Signs a header whose manifest holds; the same header again gets the same signature, another under its number none.
 pub async fn sign(attestor: &Attestor, header: Header) -> Result<Bytes, Problem> {
+    if i64::try_from(header.number).is_err() {
+        let actual = header.number.to_string();
+        return Err(Problem::field(Kind::FieldInvalid, "header.number", "a batch number below 2^63", actual));
+    }
     let digest = header.digest(&attestor.chain.deployment.batch_domain());
     if let Some(signature) = signed(attestor, &header, digest).await? {
         return Ok(signature);
@@ -55,6 +59,7 @@ pub async fn sign(attestor: &Attestor, header: Header) -> Result<Bytes, Problem>
         .execute(&mut *tx)
         .await?;
     keep(&mut tx, &header, &events).await?;
+    keep_deliveries(&mut tx, &events, &payloads).await?;
     tx.commit().await?;
     metrics::counter!("batches_signed_total").increment(1);
     tracing::info!(provider = %header.provider, number = header.number, root = %header.root, "batch signed");
@@ -326,6 +331,30 @@ async fn keep(tx: &mut Tx<'_>, header: &Header, events: &[Event]) -> Result<(), 
         .bind(chunk.iter().map(|event| event.consent_id.0.0).collect::<Vec<_>>())
         .bind(chunk.iter().map(|event| event.payee.0.0).collect::<Vec<_>>())
         .bind(chunk.iter().map(|event| event.reward.to_string()).collect::<Vec<_>>())
+        .execute(&mut **tx)
+        .await?;
+    }
+    Ok(())
+}
+
+/// Notes where the bytes of registered records are.
+async fn keep_deliveries(tx: &mut Tx<'_>, events: &[Event], payloads: &[Payload]) -> Result<(), Problem> {
+    let delivered: Vec<(DataId, &Delivery)> = events
+        .iter()
+        .zip(payloads)
+        .filter_map(|(event, payload)| match payload {
+            Payload::Registered { delivery: Some(delivery), .. } => Some((event.data_id, delivery)),
+            _ => None,
+        })
+        .collect();
+    for chunk in delivered.chunks(ROWS_PER_STATEMENT) {
+        sqlx::query(
+            "INSERT INTO signed_delivery (data_id, ciphertext_cid, key_cid)
+             SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[])",
+        )
+        .bind(chunk.iter().map(|(id, _)| id.0).collect::<Vec<_>>())
+        .bind(chunk.iter().map(|(_, delivery)| delivery.ciphertext_cid.to_string()).collect::<Vec<_>>())
+        .bind(chunk.iter().map(|(_, delivery)| delivery.key_cid.to_string()).collect::<Vec<_>>())
         .execute(&mut **tx)
         .await?;
     }

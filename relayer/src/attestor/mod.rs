@@ -43,7 +43,7 @@ pub struct Attestor {
     /// Where files are re-read from.
     pub store: Store,
     /// Bounds the files decoded at once.
-    pub decodes: Semaphore,
+    pub decodes: Arc<Semaphore>,
     /// Renders the metrics.
     pub metrics: PrometheusHandle,
     token: String,
@@ -70,7 +70,7 @@ pub async fn serve(config: config::Attestor) -> anyhow::Result<()> {
         db: open_database(&config.database_url, &MIGRATIONS).await?,
         chain: Chain::new(provider, deployment),
         store: Store::open(&config.store)?,
-        decodes: Semaphore::new(config.decodes_at_once as usize),
+        decodes: Arc::new(Semaphore::new(config.decodes_at_once as usize)),
         metrics: http::metrics()?,
         token: config.token,
         signer: signer_file(&config.key_file)?,

@@ -1,5 +1,7 @@
 //! Verdicts: one per record, the same whenever it is asked for again; the same bytes are accepted once.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use sqlx::{Row, types::Json};
 use tidemark::{
@@ -21,15 +23,20 @@ pub async fn decide(attestor: &Attestor, data_id: DataId, mime_type: &str, bytes
                         image/gif, video/mp4 or video/quicktime";
         return Err(Problem::field(Kind::MediaTypeUnsupported, "mime_type", expected, mime_type));
     };
-    let permit = attestor.decodes.acquire().await.map_err(Problem::internal)?;
+    let permit = Arc::clone(&attestor.decodes).acquire_owned().await.map_err(Problem::internal)?;
     let hashed = bytes.clone();
     let content_hash =
         tokio::task::spawn_blocking(move || ContentHash::of(&hashed)).await.map_err(Problem::internal)?;
     if let Some(judged) = find(attestor, data_id, content_hash).await? {
         return Ok(judged);
     }
-    let judgement = tokio::task::spawn_blocking(move || judge(&bytes, claim)).await.map_err(Problem::internal)?;
-    drop(permit);
+    // the place is taken until the decoder ends, also where nobody waits for the answer any more
+    let judging = tokio::task::spawn_blocking(move || {
+        let judgement = judge(&bytes, claim);
+        drop(permit);
+        judgement
+    });
+    let judgement = judging.await.map_err(Problem::internal)?;
 
     let mut tx = attestor.db.begin().await?;
     let (mut outcome, mut detail) = (judgement.outcome, judgement.detail);

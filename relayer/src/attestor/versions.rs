@@ -12,14 +12,11 @@ use tidemark::{
 };
 
 use super::Attestor;
-use crate::{
-    intake::bigint,
-    problem::{Kind, Problem},
-};
+use crate::problem::{Kind, Problem};
 
 const ROWS_PER_STATEMENT: usize = 10_000;
 
-/// Signs a version whose members hold; one content per version.
+/// Signs a version whose members hold.
 pub async fn sign(attestor: &Attestor, request: VersionRequest) -> Result<Bytes, Problem> {
     let VersionRequest { provider, ip_id, version, content } = request;
     let ip_id = U256::from_str_radix(&ip_id, 10)
@@ -28,28 +25,21 @@ pub async fn sign(attestor: &Attestor, request: VersionRequest) -> Result<Bytes,
         return Err(Problem::field(Kind::FieldInvalid, "version", "at least 1", "0"));
     }
     let digest = version_digest(&attestor.chain.deployment.dataset_domain(), ip_id, version, &content);
-    let row = sqlx::query("SELECT digest, signature FROM signed_version WHERE ip_id = $1 AND version = $2")
-        .bind(ip_id.to_be_bytes::<32>())
-        .bind(i64::from(version))
-        .fetch_optional(&attestor.db)
-        .await?;
-    if let Some(row) = row {
-        let before = B256::from(row.try_get::<[u8; 32], _>(0)?);
-        if before != digest {
-            return Err(Problem::field(
-                Kind::VersionTaken,
-                "content",
-                format!("digest {before}"),
-                format!("digest {digest}"),
-            ));
-        }
-        return Ok(Bytes::from(row.try_get::<Vec<u8>, _>(1)?));
+    let before: Option<Vec<u8>> =
+        sqlx::query_scalar("SELECT signature FROM signed_version WHERE ip_id = $1 AND version = $2 AND digest = $3")
+            .bind(ip_id.to_be_bytes::<32>())
+            .bind(i64::from(version))
+            .bind(digest.0)
+            .fetch_optional(&attestor.db)
+            .await?;
+    if let Some(signature) = before {
+        return Ok(Bytes::from(signature));
     }
     let rows = read(attestor, &content).await?;
     check_members(attestor, provider, &rows).await?;
 
     let signature = attestor.sign(digest)?;
-    let kept = sqlx::query(
+    sqlx::query(
         "INSERT INTO signed_version (ip_id, version, digest, content, signature) VALUES ($1, $2, $3, $4, $5)
          ON CONFLICT DO NOTHING",
     )
@@ -60,9 +50,6 @@ pub async fn sign(attestor: &Attestor, request: VersionRequest) -> Result<Bytes,
     .bind(signature.as_ref())
     .execute(&attestor.db)
     .await?;
-    if kept.rows_affected() == 0 {
-        return Err(Problem::new(Kind::VersionTaken, "the same version is being signed by another request; ask again"));
-    }
     metrics::counter!("versions_signed_total").increment(1);
     Ok(signature)
 }
@@ -96,8 +83,9 @@ async fn check_members(attestor: &Attestor, owner: Address, rows: &[MemberRow]) 
     for chunk in rows.chunks(ROWS_PER_STATEMENT) {
         let found = sqlx::query(
             "SELECT a.data_id, a.provider, a.number, a.event_index, a.contributor, a.content_hash, a.consent_id, a.payee,
-                    a.reward::text AS reward, t.is_gone
-             FROM signed_acceptance a JOIN chain_tip t USING (data_id) WHERE a.data_id = ANY($1)",
+                    a.reward::text AS reward, t.is_gone, d.ciphertext_cid, d.key_cid
+             FROM signed_acceptance a JOIN chain_tip t USING (data_id) JOIN signed_delivery d USING (data_id)
+             WHERE a.data_id = ANY($1)",
         )
         .bind(chunk.iter().map(|row| row.member.data_id.0).collect::<Vec<_>>())
         .fetch_all(&attestor.db)
@@ -127,7 +115,9 @@ async fn check_members(attestor: &Attestor, owner: Address, rows: &[MemberRow]) 
                 ("content_hash", member.content_hash.0 == hash("content_hash")?),
                 ("payee", member.member.payee == payee),
                 ("weight (the reward of its acceptance)", member.member.weight == reward),
-                ("batch_number", bigint(member.batch_number)? == row.try_get::<i64, _>("number")?),
+                ("ciphertext_cid", member.ciphertext_cid.to_string() == row.try_get::<&str, _>("ciphertext_cid")?),
+                ("key_cid", member.key_cid.to_string() == row.try_get::<&str, _>("key_cid")?),
+                ("batch_number", i64::try_from(member.batch_number) == Ok(row.try_get::<i64, _>("number")?)),
                 ("event_index", i64::from(member.event_index) == i64::from(row.try_get::<i32, _>("event_index")?)),
             ];
             if let Some((field, _)) = checks.iter().find(|(_, holds)| !holds) {

@@ -88,11 +88,13 @@ async fn append(tx: &mut Tx<'_>, id: ConsentId, signature: &Bytes) -> anyhow::Re
     Ok(ids.into_iter().collect())
 }
 
-/// Withdrawals that the chain does not know yet, oldest first.
+/// Withdrawals that the chain does not know yet, oldest first; after them, by turns, those that it would not take, so
+/// that these never keep others waiting.
 pub async fn unsettled(db: &PgPool, limit: i64) -> anyhow::Result<Vec<(ConsentId, SignedConsent, Bytes)>> {
     let rows = sqlx::query(
         "SELECT w.consent_id, c.signed, w.signature FROM withdrawal w JOIN consent c USING (consent_id)
-         WHERE w.settled_at IS NULL ORDER BY w.received_at LIMIT $1",
+         WHERE w.settled_at IS NULL
+         ORDER BY w.error IS NOT NULL, CASE WHEN w.error IS NULL THEN w.received_at END, random() LIMIT $1",
     )
     .bind(limit)
     .fetch_all(db)

@@ -8,7 +8,7 @@ use image::{
 };
 use tidemark::verdict::Outcome;
 
-use super::{Facts, Refusal, sniff::Form};
+use super::{Facts, Refusal, sniff::Form, too_large};
 
 /// 8192 x 8192 pixels of 8 bytes, and what a decoder needs beside.
 const ALLOC_BYTES_MAX: u64 = 640 << 20;
@@ -26,6 +26,10 @@ pub(super) fn decode(bytes: &[u8], form: Form) -> Result<Facts, Refusal> {
         }
     };
     let (width, height) = ImageReader::with_format(Cursor::new(bytes), format).into_dimensions().map_err(refusal)?;
+    // before anything is decoded: decoders allocate beside the picture what no limit of theirs counts
+    if let Some((outcome, detail)) = too_large(width, height) {
+        return Err(Refusal { outcome, detail });
+    }
     let mut limits = Limits::default();
     limits.max_alloc = Some(ALLOC_BYTES_MAX);
     let frames = match format {

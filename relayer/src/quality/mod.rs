@@ -17,6 +17,9 @@ use self::sniff::Form;
 /// Name and version of these checks, as it stands in every verdict.
 pub const GATE: &str = "tidemark-gate-1";
 
+/// The longest MIME type with its parameters.
+const MIME_BYTES_MAX: usize = 255;
+
 /// What a submission is said to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -58,8 +61,12 @@ pub struct Claim {
 }
 
 impl Claim {
-    /// Reads a MIME type; parameters after `;` and case do not matter. `None` for a type the gate can't check.
+    /// Reads a MIME type; parameters after `;` and case do not matter. `None` for a type the gate can't check, and for
+    /// text that no database or address could hold.
     pub fn parse(mime: &str) -> Option<Self> {
+        if mime.len() > MIME_BYTES_MAX || mime.chars().any(char::is_control) {
+            return None;
+        }
         let essence = mime.split(';').next().unwrap_or(mime).trim().to_ascii_lowercase();
         let (media, form) = match essence.as_str() {
             "audio/wav" | "audio/x-wav" | "audio/wave" | "audio/vnd.wave" => (Media::Voice, Form::Wav),
@@ -182,13 +189,15 @@ fn bounds(media: Media, facts: &Facts) -> Option<(Outcome, String)> {
             (rate < VOICE_RATE_HZ_MIN)
                 .then(|| (Outcome::TooSmall, format!("expected at least {VOICE_RATE_HZ_MIN} Hz, got {rate} Hz")))
         }),
-        Media::Photo => too_small.or_else(|| {
-            (width > PHOTO_SIDE_PX_MAX || height > PHOTO_SIDE_PX_MAX).then(|| {
-                (Outcome::TooLarge, format!("expected at most {PHOTO_SIDE_PX_MAX} pixels a side, got {width}x{height}"))
-            })
-        }),
+        Media::Photo => too_small.or_else(|| too_large(width, height)),
         Media::Video => duration(VIDEO_MS, facts).or(too_small),
     }
+}
+
+fn too_large(width: u32, height: u32) -> Option<(Outcome, String)> {
+    (width > PHOTO_SIDE_PX_MAX || height > PHOTO_SIDE_PX_MAX).then(|| {
+        (Outcome::TooLarge, format!("expected at most {PHOTO_SIDE_PX_MAX} pixels a side, got {width}x{height}"))
+    })
 }
 
 fn duration((least, greatest): (u64, u64), facts: &Facts) -> Option<(Outcome, String)> {
@@ -309,7 +318,9 @@ mod tests {
         assert_eq!(judge(b"plain text", Claim::parse("image/jpeg").unwrap()).outcome, Outcome::Undecodable);
         let sound = std::fs::read(samples().join("voice/ko-014.m4a")).unwrap();
         assert_eq!(judge(&sound, Claim::parse("video/mp4").unwrap()).outcome, Outcome::TypeMismatch);
-        assert!(Claim::parse("application/pdf").is_none());
+        for mime in ["application/pdf", "audio/wav;\0", &format!("audio/wav;{}", "x".repeat(255))] {
+            assert!(Claim::parse(mime).is_none(), "{mime:?}");
+        }
         assert_eq!(Claim::parse("Audio/WAV; rate=16000").unwrap().media, Media::Voice);
     }
 }

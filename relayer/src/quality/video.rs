@@ -1,5 +1,7 @@
 //! Decodes every frame of an H.264 film in MP4 or QuickTime, and its AAC sound, and measures them.
 
+use std::io::{self, Cursor, Read, Seek, SeekFrom};
+
 use openh264::{
     OpenH264API,
     decoder::{Decoder, DecoderConfig, Flush},
@@ -19,7 +21,7 @@ const DEPTH_MAX: usize = 8;
 
 pub(super) fn decode(bytes: &[u8]) -> Result<Facts, Refusal> {
     check_boxes(bytes)?;
-    let film = Mp4::read_bytes(bytes)
+    let film = Mp4::read(Stepwise::new(bytes), bytes.len() as u64)
         .map_err(|error| Refusal::undecodable(format!("expected a whole MP4 or QuickTime file, got: {error}")))?;
     let mut pictures = film.tracks().values().filter(|track| track.kind == Some(TrackKind::Video));
     let has_sound = film.tracks().values().any(|track| track.kind == Some(TrackKind::Audio));
@@ -91,6 +93,33 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Facts, Refusal> {
 
 const START_CODE: [u8; 4] = [0, 0, 0, 1];
 
+/// A file of which no more steps are read than it has bytes: the demuxer would turn for ever on a box of size 0 inside
+/// another one.
+struct Stepwise<'a> {
+    file: Cursor<&'a [u8]>,
+    left: u64,
+}
+
+impl<'a> Stepwise<'a> {
+    fn new(bytes: &'a [u8]) -> Self {
+        Self { file: Cursor::new(bytes), left: bytes.len() as u64 }
+    }
+}
+
+impl Read for Stepwise<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let ended = || io::Error::other("its boxes have no end");
+        self.left = self.left.checked_sub(1).ok_or_else(ended)?;
+        self.file.read(buffer)
+    }
+}
+
+impl Seek for Stepwise<'_> {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        self.file.seek(to)
+    }
+}
+
 #[derive(Default)]
 struct Measured {
     frames: u32,
@@ -123,9 +152,10 @@ fn append_annex_b(unit: &mut Vec<u8>, mut sample: &[u8], length_bytes: usize) ->
 }
 
 /// Walks the boxes before a demuxer does: all inside their parents, no fragments, and no tables that declare more
-/// samples than a minute can hold, because demuxers allocate what a table declares.
+/// samples than a minute can hold, or more bytes than the file has, because demuxers allocate what a table declares, and
+/// samples that share their bytes would make a small file hours of work.
 pub(super) fn check_boxes(bytes: &[u8]) -> Result<(), Refusal> {
-    let mut left = Left { boxes: BOXES_MAX, samples: SAMPLES_MAX };
+    let mut left = Left { boxes: BOXES_MAX, samples: SAMPLES_MAX, bytes: bytes.len() as u64 };
     left.walk(bytes, 0)
 }
 
@@ -133,6 +163,7 @@ pub(super) fn check_boxes(bytes: &[u8]) -> Result<(), Refusal> {
 struct Left {
     boxes: u32,
     samples: u32,
+    bytes: u64,
 }
 
 impl Left {
@@ -176,12 +207,22 @@ impl Left {
         Ok(())
     }
 
-    /// Version and flags, size of all samples or 0, count.
+    /// Version and flags, size of each sample or 0, count, and where that was 0 the sizes one by one.
     fn take_samples(&mut self, table: &[u8]) -> Result<(), Refusal> {
-        let count = table.get(8..12).and_then(<[u8]>::first_chunk::<4>);
-        let count = count.map_or(0, |count| u32::from_be_bytes(*count));
+        let number = |bytes: &[u8]| bytes.first_chunk::<4>().map_or(0, |bytes| u32::from_be_bytes(*bytes));
+        let at = |from: usize| table.get(from..).map_or(0, number);
+        let (size, count) = (at(4), at(8));
         let too_many = || Refusal::undecodable(format!("expected at most {SAMPLES_MAX} samples, got more"));
         self.samples = self.samples.checked_sub(count).ok_or_else(too_many)?;
+        let total = match size {
+            0 => {
+                let sizes = table.get(12..).unwrap_or_default().chunks_exact(4).take(count as usize);
+                sizes.map(|size| u64::from(number(size))).sum()
+            }
+            size => u64::from(size) * u64::from(count),
+        };
+        let too_large = || Refusal::undecodable("expected samples of no more bytes than the file has, got more");
+        self.bytes = self.bytes.checked_sub(total).ok_or_else(too_large)?;
         Ok(())
     }
 }
@@ -208,7 +249,9 @@ mod tests {
 
     #[test]
     fn tables_that_declare_more_than_a_minute_are_refused_before_anything_is_allocated() {
-        assert!(check_boxes(&film(&[1000, 2000])).is_ok());
+        let film_of = |count: u32| [film(&[count]), boxed(b"mdat", &vec![0; count as usize])].concat();
+        assert!(check_boxes(&film_of(3000)).is_ok());
+        assert!(check_boxes(&film(&[1000, 2000])).is_err(), "samples that share bytes");
         assert!(check_boxes(&film(&[u32::MAX])).is_err());
         assert!(check_boxes(&film(&[SAMPLES_MAX, 1])).is_err());
     }
@@ -222,5 +265,18 @@ mod tests {
         assert!(check_boxes(&long).is_err());
         assert!(check_boxes(&boxed(b"moof", &[])).is_err());
         assert!(check_boxes(&boxed(b"free", &[]).repeat(5000)).is_err());
+    }
+
+    #[test]
+    fn boxes_of_size_0_inside_others_do_not_turn_the_demuxer_for_ever() {
+        for inside in [&b"moov"[..], b"udta", b"meta", b"trak"] {
+            let endless = [&0u32.to_be_bytes()[..], b"free"].concat();
+            let body = match inside {
+                b"moov" => endless,
+                kind => boxed(kind.first_chunk().unwrap(), &[&[0; 4][..], &endless].concat()),
+            };
+            let film = [boxed(b"ftyp", b"isom\0\0\0\0"), boxed(b"moov", &body), vec![0; 4096]].concat();
+            assert_eq!(decode(&film).unwrap_err().outcome, Outcome::Undecodable);
+        }
     }
 }
