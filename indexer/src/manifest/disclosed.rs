@@ -87,7 +87,8 @@ impl Judge {
             ));
         }
         if !self.attestors.contains(&verdict.attestor) {
-            return Some(format!("verdict: {} was no attestor of the provider", verdict.attestor));
+            // members of a quorum are not looked up: what a contract says can change, and these rows may not
+            return Some(format!("verdict: {} itself was no attestor of the provider", verdict.attestor));
         }
         verdict.check(&self.verdicts).err().map(|error| format!("verdict: {error}"))
     }
@@ -193,7 +194,7 @@ mod tests {
         };
         assert_eq!(fault(&judge, &verdict), None);
         let stranger = Judge { attestors: vec![Address::ZERO], ..judge.clone() };
-        assert!(fault(&stranger, &verdict).unwrap().contains("no attestor"));
+        assert!(fault(&stranger, &verdict).unwrap().contains("was no attestor"));
         verdict.decided_at = 2;
         assert!(fault(&judge, &verdict).unwrap().starts_with("verdict: signature"));
     }

@@ -29,7 +29,8 @@ struct Record {
     number: u64,
 }
 
-/// One event with its payload, where that is disclosed and without fault.
+/// One event with its payload, where that is disclosed and without fault. The reason of a rejection is shown whoever
+/// signed it: the event itself says that it was rejected.
 struct Seen {
     number: u64,
     event: Event,
@@ -101,7 +102,7 @@ pub async fn refresh(
         let rows = sqlx::query(
             "SELECT e.number, e.index, e.data_id, e.sequence, e.kind, e.contributor, e.content_hash, e.consent_id,
                  e.commitment, e.previous, e.occurred_at::text, e.task_id::text, e.reward::text, e.payee, e.leaf,
-                 CASE WHEN d.fault IS NULL THEN d.payload::text END
+                 CASE WHEN d.fault IS NULL OR e.kind = 2 THEN d.payload::text END
              FROM event AS e LEFT JOIN disclosure AS d USING (provider, number, index)
              WHERE e.provider = $1 AND e.data_id = ANY($2) ORDER BY e.data_id, e.sequence",
         )
