@@ -127,6 +127,15 @@ async fn lines(connection: &mut PgConnection, ids: &[DataId]) -> Result<Vec<Line
                  AND t.data_id = own.data_id AND t.cause = 'royalty'), 0)::text,
              coalesce((SELECT sum(c.amount) FROM royalty_claim AS c JOIN dataset AS d USING (ip_id)
                  WHERE d.provider = own.provider AND c.data_id = own.data_id), 0)::text,
+             -- as RoyaltyPool has it: floors of each sale's share per unit of weight, times 2^128
+             coalesce((SELECT sum(div(m.weight * (
+                     SELECT sum(div(s.wallet_share * 340282366920938463463374607431768211456,
+                         v.total_weight - v.points_weight))
+                     FROM sale AS s WHERE (s.ip_id, s.version) = (v.ip_id, v.version)),
+                     340282366920938463463374607431768211456))
+                 FROM dataset_member AS m JOIN dataset_version AS v USING (ip_id, version) JOIN dataset AS d USING (ip_id)
+                 WHERE d.provider = own.provider AND m.data_id = own.data_id AND m.payee = own.payee
+                     AND v.total_weight > v.points_weight), 0)::text,
              coalesce((SELECT sum(t.amount) FROM ledger_transfer AS t WHERE t.provider = own.provider
                  AND t.account = own.contributor AND t.cause = 'redeem'), 0)::text,
              coalesce((SELECT sum(c.amount) FROM reward_claim AS c WHERE c.provider = own.provider
@@ -161,13 +170,18 @@ async fn lines(connection: &mut PgConnection, ids: &[DataId]) -> Result<Vec<Line
             in_points,
             account: format!("{}/{}", address_text(row, 3)?, hex::encode(row.try_get::<&[u8], _>(4)?)),
             reward: units(5)?,
-            royalties: if in_points { units(6)? } else { units(7)? },
-            // a wallet's royalties are counted when they are claimed
-            paid_out: if in_points { units(8)? } else { units(9)?.saturating_add(units(7)?) },
-            balance: if in_points { units(10)? } else { units(5)?.saturating_sub(units(9)?) },
+            royalties: if in_points { units(6)? } else { units(8)? },
+            paid_out: if in_points { units(9)? } else { units(10)?.saturating_add(units(7)?) },
+            balance: if in_points { units(11)? } else { to_claim(units(5)?, units(8)?, units(10)?, units(7)?) },
         });
     }
     Ok(lines)
+}
+
+/// What a wallet has earned and not taken.
+fn to_claim(reward: u128, royalties: u128, reward_claimed: u128, royalties_claimed: u128) -> u128 {
+    let left = royalties.saturating_sub(royalties_claimed);
+    reward.saturating_sub(reward_claimed).saturating_add(left)
 }
 
 impl Line {
@@ -225,7 +239,7 @@ fn answer(lines: &[Line]) -> Markup {
 
 fn sum_markup(heading: &str, sum: &Sum, unit: Unit) -> Markup {
     let show = |units: u128| amount(&units.to_string(), unit);
-    let left = if unit == Unit::Points { "Balance now" } else { "Rewards to claim" };
+    let left = if unit == Unit::Points { "Balance now" } else { "Left to claim" };
     html! {
         h3 { (heading) }
         dl class="totals" {
