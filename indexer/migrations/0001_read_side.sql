@@ -384,7 +384,7 @@ CREATE TABLE royalty_claim (
 );
 CREATE INDEX royalty_claim_data_id ON royalty_claim (data_id);
 
--- What a points treasury let out, debit by debit.
+-- What a points treasury let out, debit by debit, for each provider that has named it as its own.
 CREATE TABLE points_redeemed (
     treasury     address NOT NULL,
     payout_id    hash NOT NULL,
@@ -399,7 +399,8 @@ CREATE TABLE points_redeemed (
     log_index    BIGINT NOT NULL,
     block_time   BIGINT NOT NULL,
     tx_hash      hash NOT NULL,
-    PRIMARY KEY (treasury, payout_id)
+    -- a provider has one treasury
+    PRIMARY KEY (provider, payout_id)
 );
 CREATE INDEX points_redeemed_account ON points_redeemed (provider, account, block_number, log_index);
 CREATE INDEX points_redeemed_waiting ON points_redeemed (provider, account) WHERE state = 'waiting';
@@ -423,7 +424,7 @@ CREATE TABLE ledger_account (
 CREATE INDEX ledger_account_key ON ledger_account (key) WHERE kind = 'contributor';
 
 CREATE TABLE ledger_transfer (
-    -- names the cause: reward/<provider>/<number>/<index>, royalty/<license id>/<data id>, redeem/<treasury>/<payout id>
+    -- names the cause: reward/<provider>/<number>/<index>, royalty/<license id>/<data id>, redeem/<provider>/<payout id>
     id           TEXT PRIMARY KEY,
     cause        TEXT NOT NULL CHECK (cause IN ('reward', 'royalty', 'redeem')),
     provider     address NOT NULL,

@@ -5,8 +5,22 @@ use std::time::{Duration, Instant};
 
 use alloy::primitives::{Address, B256};
 use serde_json::Value;
-use tidemark::manifest::Manifest;
-use tidemark_tests::{forge::Forge, services::Service};
+use tidemark::{
+    contracts::{PointsTreasury, ProvenanceLog},
+    manifest::Manifest,
+};
+use tidemark_tests::{
+    Options, Stack,
+    forge::Forge,
+    keys::{dev_address, dev_signer, role},
+    mined,
+    services::Service,
+    stack::Services,
+    story::{
+        samples::Kind,
+        world::{World, price},
+    },
+};
 
 async fn get(indexer: &Service, path: &str) -> Value {
     let answer = reqwest::get(format!("{}{path}", indexer.url())).await.unwrap();
@@ -128,5 +142,40 @@ async fn an_acceptance_without_a_task_spoils_nothing() -> anyhow::Result<()> {
     batch_in_state(&forge, &indexer, 0, "valid").await;
     assert_eq!(balance(&indexer, without.contributor).await, "0");
     assert_eq!(balance(&indexer, paid[1].contributor).await, forge.reward.to_string());
+    Ok(())
+}
+
+/// Where a treasury will be is no secret. Who names it first takes nothing out of its provider's books, or what was paid
+/// out would be there to be paid out again.
+#[tokio::test]
+async fn a_stranger_who_names_a_treasury_first_takes_no_redemption_out_of_its_provider_s_books() -> anyhow::Result<()> {
+    tidemark::install_tls();
+    let stack = Stack::start(Options { services: Services::None, ..Options::default() }).await?;
+    stack.anvil.mine_at_once().await?;
+    let stranger = stack.sender("stranger").await?;
+    let log = ProvenanceLog::new(stack.deployment.provenance_log, &stranger);
+    let (anyone, treasury) = (Address::repeat_byte(1), dev_address(role::PROVIDER)?.create(1));
+    mined!("register", log.registerProvider("stranger".into(), anyone, treasury, anyone));
+    let world = World::build(&stack, [10, 1, 1]).await?;
+    assert_eq!(world.treasury, treasury);
+    stack.anvil.mine_at_once().await?;
+    let (task, reward) = (world.task(Kind::Voice)?.id, price(Kind::Voice));
+    let sender = stack.sender(role::PROVIDER).await?;
+    let forge = Forge { sender, attestor: dev_signer(role::ATTESTOR)?, task, reward, stack, world };
+
+    let paid = forge.accepted(0, "paid", Address::ZERO)?;
+    forge.anchor(&forge.batch(0, paid.to_vec()).await?).await?;
+    let operator = forge.stack.sender(role::TREASURY_OPERATOR).await?;
+    let payout_id = B256::repeat_byte(1);
+    let debit = PointsTreasury::PointsDebit { payoutId: payout_id, account: paid[1].contributor, amount: reward };
+    mined!("redeem", PointsTreasury::new(treasury, &operator).redeem(vec![debit], Address::repeat_byte(2)));
+    forge.stack.anvil.mine(3).await?;
+
+    let indexer = forge.stack.start_second_indexer("named").await?;
+    batch_in_state(&forge, &indexer, 0, "valid").await;
+    let settlement = get(&indexer, "/v1/settlement").await;
+    let numo = settlement["providers"].as_array().unwrap().iter().find(|provider| provider["provider"]["name"] == "numo");
+    assert_eq!(numo.unwrap()["redeemed"], reward.to_string(), "{settlement}");
+    assert_eq!(balance(&indexer, paid[1].contributor).await, "0");
     Ok(())
 }

@@ -52,7 +52,7 @@ async fn settle_account(
     balance: u128,
 ) -> Result<(), sqlx::Error> {
     let rows = sqlx::query(
-        "SELECT treasury, payout_id, amount::text, block_number, block_time, tx_hash FROM points_redeemed
+        "SELECT payout_id, amount::text, block_number, block_time, tx_hash FROM points_redeemed
          WHERE provider = $1 AND account = $2 AND state = 'waiting' ORDER BY block_number, log_index",
     )
     .bind(provider.as_slice())
@@ -61,17 +61,17 @@ async fn settle_account(
     .await?;
     let amounts = rows
         .iter()
-        .map(|row| row.try_get::<String, _>(2)?.parse().map_err(|error| sqlx::Error::Decode(Box::new(error))))
+        .map(|row| row.try_get::<String, _>(1)?.parse().map_err(|error| sqlx::Error::Decode(Box::new(error))))
         .collect::<Result<Vec<u128>, sqlx::Error>>()?;
     let count = covered(balance, &amounts);
     for (row, amount) in rows.iter().zip(amounts).take(count) {
-        let (treasury, payout_id): (Vec<u8>, Vec<u8>) = (row.try_get(0)?, row.try_get(1)?);
-        let cause = Cause { block_number: row.try_get(3)?, block_time: row.try_get(4)?, tx_hash: row.try_get(5)? };
-        let id = format!("redeem/0x{}/0x{}", hex::encode(&treasury), hex::encode(&payout_id));
+        let payout_id: Vec<u8> = row.try_get(0)?;
+        let cause = Cause { block_number: row.try_get(2)?, block_time: row.try_get(3)?, tx_hash: row.try_get(4)? };
+        let id = format!("redeem/{provider:#x}/0x{}", hex::encode(&payout_id));
         let posting = Posting { id, account: key, amount, data_id: None };
         post(connection, provider, Kind::Redeem, &cause, &[posting]).await?;
-        sqlx::query("UPDATE points_redeemed SET state = 'posted' WHERE treasury = $1 AND payout_id = $2")
-            .bind(treasury)
+        sqlx::query("UPDATE points_redeemed SET state = 'posted' WHERE provider = $1 AND payout_id = $2")
+            .bind(provider.as_slice())
             .bind(payout_id)
             .execute(&mut *connection)
             .await?;

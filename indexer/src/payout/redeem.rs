@@ -284,7 +284,7 @@ async fn is_posted(payouts: &Payouts, id: Uuid) -> anyhow::Result<bool> {
         "SELECT NOT EXISTS (
              SELECT FROM local.payout JOIN local.payout_entry AS entry USING (payout_id)
              LEFT JOIN points_redeemed AS mirrored
-                 ON mirrored.treasury = payout.treasury AND mirrored.payout_id = entry.debit_id
+                 ON mirrored.provider = payout.provider AND mirrored.payout_id = entry.debit_id
                  AND mirrored.state = 'posted'
              WHERE payout.payout_id = $1 AND mirrored.payout_id IS NULL
          )",

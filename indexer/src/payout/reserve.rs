@@ -159,7 +159,7 @@ async fn short_of_balance(
              WHERE payout.provider = $1 AND entry.account = wanted.key AND payout.state <> 'voided'
                  AND NOT EXISTS (
                      SELECT FROM points_redeemed AS mirrored
-                     WHERE mirrored.treasury = payout.treasury AND mirrored.payout_id = entry.debit_id
+                     WHERE mirrored.provider = payout.provider AND mirrored.payout_id = entry.debit_id
                  )
          ) AS open
          CROSS JOIN LATERAL (

@@ -190,7 +190,7 @@ pub(super) async fn view(
     let entries = sqlx::query(
         "SELECT entry.account, entry.amount::text, entry.debit_id, EXISTS (
              SELECT FROM points_redeemed AS mirrored
-             WHERE mirrored.treasury = payout.treasury AND mirrored.payout_id = entry.debit_id AND mirrored.state = 'posted'
+             WHERE mirrored.provider = payout.provider AND mirrored.payout_id = entry.debit_id AND mirrored.state = 'posted'
          )
          FROM local.payout_entry AS entry JOIN local.payout USING (payout_id)
          WHERE payout_id = $1 ORDER BY entry.position",

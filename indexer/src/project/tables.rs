@@ -42,8 +42,8 @@ fn data_id(bytes: [u8; 16]) -> uuid::Uuid {
     DataId::from_bytes(bytes).0
 }
 
-/// Applies one log; gives the points account that a redemption is for.
-pub async fn apply(at: At<'_>, said: Said) -> Result<Option<AccountKey>, sqlx::Error> {
+/// Applies one log; gives the points accounts that a redemption is for.
+pub async fn apply(at: At<'_>, said: Said) -> Result<Vec<AccountKey>, sqlx::Error> {
     match said {
         Said::Log(said) => provenance(at, said).await?,
         Said::Pool(said) => reward_pool(at, said).await?,
@@ -52,7 +52,7 @@ pub async fn apply(at: At<'_>, said: Said) -> Result<Option<AccountKey>, sqlx::E
         Said::Licenses(said) => licenses(at, said).await?,
         Said::Treasury(said) => return treasury(at, said).await,
     }
-    Ok(None)
+    Ok(Vec::new())
 }
 
 async fn provenance(at: At<'_>, said: ProvenanceLogEvents) -> Done {
@@ -449,22 +449,21 @@ async fn license_transfer(at: At<'_>, license_id: U256, from: Address, to: Addre
     Ok(())
 }
 
-async fn treasury(at: At<'_>, said: PointsTreasuryEvents) -> Result<Option<AccountKey>, sqlx::Error> {
-    let PointsTreasuryEvents::PointsRedeemed(e) = said else { return Ok(None) };
+async fn treasury(at: At<'_>, said: PointsTreasuryEvents) -> Result<Vec<AccountKey>, sqlx::Error> {
+    let PointsTreasuryEvents::PointsRedeemed(e) = said else { return Ok(Vec::new()) };
     if e.amount == 0 {
         // our treasury refuses it; another provider's contract may not
-        return Ok(None);
+        return Ok(Vec::new());
     }
     let At { connection, placed } = at;
-    // a treasury is the provider's that named it first
-    let provider: Option<Vec<u8>> = sqlx::query_scalar(
+    // the log does not ask whose treasury a provider names: a redemption counts with each that has named this one, or a
+    // stranger who named it too could take another provider's redemptions out of its books
+    let providers: Vec<Vec<u8>> = sqlx::query_scalar(
         "INSERT INTO points_redeemed
              (treasury, payout_id, provider, account, amount, recipient, state, block_number, log_index, block_time,
               tx_hash)
-         SELECT $1, $2, address, $3, $4::text::numeric, $5, 'waiting', $6, $7, $8, $9 FROM (
-             SELECT p.address FROM provider AS p JOIN provider_attestor AS a ON a.provider = p.address
-             WHERE p.points_treasury = $1 ORDER BY a.block_number, a.log_index LIMIT 1
-         ) AS first
+         SELECT $1, $2, address, $3, $4::text::numeric, $5, 'waiting', $6, $7, $8, $9
+         FROM provider WHERE points_treasury = $1
          ON CONFLICT DO NOTHING
          RETURNING provider",
     )
@@ -477,9 +476,11 @@ async fn treasury(at: At<'_>, said: PointsTreasuryEvents) -> Result<Option<Accou
     .bind(placed.log_index)
     .bind(placed.block_time)
     .bind(&placed.tx_hash)
-    .fetch_optional(connection)
+    .fetch_all(connection)
     .await?;
-    Ok(provider
-        .and_then(|provider| Address::try_from(provider.as_slice()).ok())
-        .map(|provider| AccountKey { provider, key: e.account }))
+    Ok(providers
+        .iter()
+        .filter_map(|provider| Address::try_from(provider.as_slice()).ok())
+        .map(|provider| AccountKey { provider, key: e.account })
+        .collect())
 }
