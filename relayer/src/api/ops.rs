@@ -12,7 +12,13 @@ use axum::{
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::{anchor::follow::lane, app::App, batch, intake::event, problem::Problem};
+use crate::{
+    anchor::follow::lane,
+    app::App,
+    batch,
+    intake::{event, withdraw},
+    problem::Problem,
+};
 
 /// Whether the process runs.
 #[utoipa::path(get, path = "/health", responses((status = 200, description = "it does")))]
@@ -49,6 +55,10 @@ pub struct Status {
     unanchored_age_ms: Option<i64>,
     /// Why batches wait.
     errors: Vec<BatchError>,
+    /// Withdrawals that the chain does not know yet.
+    withdrawals: i64,
+    /// Why the oldest of them that failed did.
+    withdrawal_error: Option<String>,
     /// Transactions by state.
     transactions: Vec<Count>,
     /// Who sends.
@@ -89,6 +99,7 @@ async fn gather(app: &App) -> Result<Status, Problem> {
     let (backlog_events, backlog_age_ms) = event::backlog(&app.db).await?;
     let open = batch::open(&app.db).await?;
     let (next_nonce, transactions) = lane(&app.db, &app.sender).await?;
+    let (withdrawals, withdrawal_error) = withdraw::waiting(&app.db).await?;
     let signer = app.sender.address();
     let chain_nonce = app.chain.provider.get_transaction_count(signer).await.ok();
     let balance = app.chain.provider.get_balance(signer).await.ok();
@@ -102,6 +113,8 @@ async fn gather(app: &App) -> Result<Status, Problem> {
             .into_iter()
             .map(|(provider, number, error)| BatchError { provider, number, error })
             .collect(),
+        withdrawals,
+        withdrawal_error,
         transactions: counts(transactions),
         signer,
         next_nonce,

@@ -121,3 +121,14 @@ pub async fn fail(db: &PgPool, id: ConsentId, error: &str) -> sqlx::Result<()> {
     sqlx::query("UPDATE withdrawal SET error = $2 WHERE consent_id = $1").bind(id.0.0).bind(error).execute(db).await?;
     Ok(())
 }
+
+/// How many withdrawals the chain does not know yet, and why the oldest that failed did.
+pub async fn waiting(db: &PgPool) -> anyhow::Result<(i64, Option<String>)> {
+    let row = sqlx::query(
+        "SELECT count(*), (array_agg(error ORDER BY received_at) FILTER (WHERE error IS NOT NULL))[1]
+         FROM withdrawal WHERE settled_at IS NULL",
+    )
+    .fetch_one(db)
+    .await?;
+    Ok((row.try_get(0)?, row.try_get(1)?))
+}
