@@ -10,6 +10,8 @@
 //!
 //! Nothing here reads a database, and nothing here depends on another room of the house.
 
+#![cfg_attr(test, allow(clippy::cast_possible_truncation, reason = "test bytes are made out of counters"))]
+
 pub mod batch;
 pub mod canonical;
 pub mod chain;

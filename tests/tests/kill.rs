@@ -1,5 +1,5 @@
 //! Kill -9 in the middle of everything: each accepted record is anchored and credited exactly once, whatever died when.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
 use std::{
     collections::BTreeMap,

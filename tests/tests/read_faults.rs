@@ -1,5 +1,5 @@
 //! What the read side keeps through reorgs, kills, redemptions that come before their credit, and hands in its ledger.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
 use std::time::{Duration, Instant};
 
