@@ -197,11 +197,15 @@ pub fn withdrawal_digest(domain: &Eip712Domain, consent_id: ConsentId) -> B256 {
     Withdrawal { consentId: consent_id.0 }.eip712_signing_hash(domain)
 }
 
-/// Checks that `expected` signed `digest` with a 65-byte ECDSA signature with low s (EIP-2).
+/// Checks that `expected` signed `digest` with a 65-byte ECDSA signature with low s (EIP-2) and v 27 or 28: what the
+/// contracts take, and nothing else, so that what is taken here can be carried there.
 pub fn check_signature(expected: Address, digest: B256, signature: &[u8]) -> Result<(), ConsentError> {
     let failed = |actual: String| ConsentError::Signature { expected, digest, actual };
     if signature.is_empty() {
         return Err(failed("none".into()));
+    }
+    if let Some(v) = signature.get(64).filter(|v| !matches!(v, 27 | 28)) {
+        return Err(failed(format!("one whose last byte, v, is {v}, not 27 or 28")));
     }
     let signature = Signature::from_raw(signature).map_err(|error| failed(error.to_string()))?;
     if signature.normalize_s().is_some() {
@@ -211,5 +215,42 @@ pub fn check_signature(expected: Address, digest: B256, signature: &[u8]) -> Res
         Ok(signer) if signer == expected => Ok(()),
         Ok(signer) => Err(failed(format!("one by {signer}"))),
         Err(error) => Err(failed(error.to_string())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use alloy::signers::{SignerSync, local::PrivateKeySigner};
+
+    use super::*;
+
+    #[test]
+    fn a_signature_has_one_form_the_one_that_the_contracts_take() {
+        let (key, digest) = (PrivateKeySigner::random(), B256::repeat_byte(7));
+        let good = key.sign_hash_sync(&digest).unwrap().as_bytes();
+        let check = |signature: &[u8]| check_signature(key.address(), digest, signature);
+        check(&good).unwrap();
+        // other spellings of v, which would recover to the same signer
+        for v in [good[64] - 27, good[64] + 8, good[64] + 10] {
+            let mut other = good;
+            other[64] = v;
+            assert!(check(&other).unwrap_err().to_string().contains("27 or 28"), "{v}");
+        }
+        // the same with high s
+        let s = U256::from_be_slice(&good[32..64]);
+        let order = "fffffffffffffffffffffffffffffffebaaedce6af48a03bbfd25e8cd0364141";
+        let mut high = good;
+        high[32..64].copy_from_slice(&(U256::from_str_radix(order, 16).unwrap() - s).to_be_bytes::<32>());
+        high[64] = 55 - good[64];
+        assert!(check(&high).unwrap_err().to_string().contains("high s"));
+        for length in [0, 64, 66] {
+            let mut other = good.to_vec();
+            other.resize(length, 27);
+            assert!(check(&other).is_err(), "{length}");
+        }
+        // r and s of 0 recover nobody, and so not the zero address either
+        let mut nobody = [0u8; 65];
+        nobody[64] = 27;
+        assert!(check_signature(Address::ZERO, digest, &nobody).is_err());
     }
 }

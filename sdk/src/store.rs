@@ -165,7 +165,7 @@ impl Store {
                     let branch = parse_file_branch(&block)
                         .filter(|branch| branch.links.len() <= LINKS_MAX && depth < DEPTH_MAX)
                         .ok_or(StoreError::Wrong { cid: next, reason: "not a UnixFS file of links" })?;
-                    if out.len() as u64 + branch.filesize > size_max {
+                    if branch.filesize.saturating_add(out.len() as u64) > size_max {
                         return Err(too_large());
                     }
                     open.extend(branch.links.iter().rev().map(|link| (link.cid, depth + 1)));

@@ -3,12 +3,22 @@
 //! The bytes are a pure function of the columns: fixed row groups, no statistics, no dictionary, a fixed creator, so that
 //! a batch can be rebuilt bit for bit. Hostile files come back as errors, whatever they hold.
 
-use std::{panic::AssertUnwindSafe, sync::Arc};
+use std::{
+    panic::AssertUnwindSafe,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+};
 
 use bytes::Bytes;
 use parquet::{
-    basic::Compression,
-    column::{reader::ColumnReader, writer::ColumnWriter},
+    basic::{Compression, Encoding},
+    column::{
+        page::{Page, PageMetadata, PageReader},
+        reader::{ColumnReader, get_column_reader},
+        writer::ColumnWriter,
+    },
     data_type::{ByteArray, FixedLenByteArray},
     errors::ParquetError,
     file::{
@@ -22,6 +32,10 @@ use parquet::{
 
 /// Rows of one row group.
 const ROW_GROUP_ROWS: usize = 65_536;
+/// Bytes of the footer: 16 row groups of 13 columns need 30 thousand, and in memory each becomes 30.
+const FOOTER_BYTES_MAX: u32 = 1 << 20;
+/// Bytes of all pages, decompressed.
+const PAGES_BYTES_MAX: usize = 2 << 30;
 
 /// Why bytes are no such table.
 #[derive(Debug, thiserror::Error)]
@@ -191,7 +205,50 @@ pub(crate) fn read(message: &str, rows_max: usize, bytes: Bytes) -> Result<Table
         .unwrap_or(Err(TableError::Damaged))
 }
 
+/// Pages in the fixed layout and no other, up to a bound in sum: a dictionary, or values that share their beginnings,
+/// would make a small file large without end.
+struct PlainPages {
+    pages: Box<dyn PageReader>,
+    left: Arc<AtomicUsize>,
+}
+
+impl PageReader for PlainPages {
+    fn get_next_page(&mut self) -> Result<Option<Page>, ParquetError> {
+        let page = self.pages.get_next_page()?;
+        let Some(read) = &page else { return Ok(None) };
+        if !matches!(read, Page::DataPage { encoding: Encoding::PLAIN, .. }) {
+            return Err(ParquetError::General("expected pages of version 1 in plain encoding, got others".into()));
+        }
+        let length = read.buffer().len();
+        let taken = self.left.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(length));
+        taken.map_err(|_| ParquetError::General(format!("expected at most {PAGES_BYTES_MAX} bytes decompressed")))?;
+        Ok(page)
+    }
+
+    fn peek_next_page(&mut self) -> Result<Option<PageMetadata>, ParquetError> {
+        self.pages.peek_next_page()
+    }
+
+    fn skip_next_page(&mut self) -> Result<(), ParquetError> {
+        self.pages.skip_next_page()
+    }
+}
+
+impl Iterator for PlainPages {
+    type Item = Result<Page, ParquetError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.get_next_page().transpose()
+    }
+}
+
 fn read_trusting(message: &str, rows_max: usize, bytes: Bytes) -> Result<Table, TableError> {
+    // length and magic are the last eight bytes
+    let footer = bytes.len().checked_sub(8).and_then(|at| bytes.get(at..)?.first_chunk::<4>().copied());
+    if footer.is_none_or(|length| u32::from_le_bytes(length) > FOOTER_BYTES_MAX) {
+        return Err(TableError::Damaged);
+    }
+    let left = Arc::new(AtomicUsize::new(PAGES_BYTES_MAX));
     let file = SerializedFileReader::new(bytes)?;
     let expected = schema_of(message)?;
     let header = file.metadata().file_metadata();
@@ -224,7 +281,9 @@ fn read_trusting(message: &str, rows_max: usize, bytes: Bytes) -> Result<Table, 
         seen += count;
         rows_of(i64::try_from(seen).unwrap_or(i64::MAX))?;
         for (at, column) in columns.iter_mut().enumerate() {
-            let read = match (group.get_column_reader(at)?, column) {
+            let pages = PlainPages { pages: group.get_column_page_reader(at)?, left: Arc::clone(&left) };
+            let reader = get_column_reader(group.metadata().column(at).column_descr_ptr(), Box::new(pages));
+            let read = match (reader, column) {
                 (ColumnReader::Int32ColumnReader(mut r), Column::U32(values)) => {
                     let mut part = Vec::with_capacity(count);
                     r.read_records(count, None, None, &mut part)?;
@@ -278,4 +337,73 @@ fn read_trusting(message: &str, rows_max: usize, bytes: Bytes) -> Result<Table, 
         }
     }
     Ok(Table { rows, columns: Columns(columns.into_iter()), metadata })
+}
+
+#[cfg(test)]
+mod tests {
+    use parquet::{
+        data_type::{ByteArrayType, FixedLenByteArrayType},
+        file::properties::WriterPropertiesBuilder,
+    };
+
+    use super::*;
+
+    const TEXTS: &str = "message t { REQUIRED BYTE_ARRAY text (STRING); }";
+    const HASHES: &str = "message t { REQUIRED FIXED_LEN_BYTE_ARRAY (32) hash; }";
+
+    fn properties() -> WriterPropertiesBuilder {
+        WriterProperties::builder().set_compression(Compression::SNAPPY).set_dictionary_enabled(false)
+    }
+
+    fn texts(rows: usize, text: &str, properties: WriterPropertiesBuilder) -> Bytes {
+        let schema = schema_of(TEXTS).unwrap();
+        let mut file = SerializedFileWriter::new(Vec::new(), schema, Arc::new(properties.build())).unwrap();
+        let mut group = file.next_row_group().unwrap();
+        let mut column = group.next_column().unwrap().unwrap();
+        column.typed::<ByteArrayType>().write_batch(&vec![text.into(); rows], None, None).unwrap();
+        column.close().unwrap();
+        group.close().unwrap();
+        file.into_inner().unwrap().into()
+    }
+
+    #[test]
+    fn a_small_file_that_unfolds_without_end_is_refused() {
+        let text = "x".repeat(1 << 10);
+        assert!(read(TEXTS, 100, texts(100, &text, properties())).is_ok());
+        // the more rows and the longer the one text, the worse: these are 16 MiB in a few thousand bytes
+        let bomb = texts(256, &"x".repeat(1 << 16), properties().set_dictionary_enabled(true));
+        assert!(bomb.len() < 1 << 13, "{}", bomb.len());
+        assert!(matches!(read(TEXTS, 256, bomb), Err(TableError::Parquet(_))));
+        let shared = properties().set_encoding(Encoding::DELTA_BYTE_ARRAY);
+        assert!(matches!(read(TEXTS, 100, texts(100, &text, shared)), Err(TableError::Parquet(_))));
+        let newer = properties().set_writer_version(WriterVersion::PARQUET_2_0).set_encoding(Encoding::PLAIN);
+        assert!(matches!(read(TEXTS, 100, texts(100, &text, newer)), Err(TableError::Parquet(_))));
+    }
+
+    #[test]
+    fn hashes_of_other_lengths_than_declared_are_refused() {
+        let schema = schema_of(HASHES).unwrap();
+        let properties = properties().set_encoding(Encoding::DELTA_BYTE_ARRAY).build();
+        let mut file = SerializedFileWriter::new(Vec::new(), schema, Arc::new(properties)).unwrap();
+        let mut group = file.next_row_group().unwrap();
+        let mut column = group.next_column().unwrap().unwrap();
+        let hash = FixedLenByteArray::from(ByteArray::from(vec![7; 32]));
+        column.typed::<FixedLenByteArrayType>().write_batch(&vec![hash; 10], None, None).unwrap();
+        column.close().unwrap();
+        group.close().unwrap();
+        let bytes = file.into_inner().unwrap().into();
+        assert!(matches!(read(HASHES, 10, bytes), Err(TableError::Parquet(_))));
+    }
+
+    #[test]
+    fn a_footer_that_is_cut_or_larger_than_any_of_ours_is_refused() {
+        let good = texts(1, "x", properties());
+        for length in 0..good.len() {
+            assert!(read(TEXTS, 1, good.slice(..length)).is_err(), "{length}");
+        }
+        let mut huge = good.to_vec();
+        let at = huge.len() - 8;
+        huge[at..at + 4].copy_from_slice(&(FOOTER_BYTES_MAX + 1).to_le_bytes());
+        assert!(matches!(read(TEXTS, 1, huge.into()), Err(TableError::Damaged)));
+    }
 }
