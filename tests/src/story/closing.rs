@@ -10,6 +10,7 @@ use super::{
     market::{CONTRIBUTOR_BPS, LICENSE_PRICE},
     money::{balance, won},
     pages,
+    payout::Payout,
     run::{Told, events},
     samples::Kind,
     table::Table,
@@ -117,18 +118,25 @@ async fn points(table: &mut Table, stack: &Stack, told: &Told) -> Result<()> {
     let royalties: u128 = told.royalties.values().sum();
     let sum = format!("{} to {} accounts, largest remainder first", won(royalties), told.royalties.len());
     table.claim("royalties", sum, royalties == told.sold.pointsShare);
-    let granted = stack.partner.grants().into_iter().find(|grant| grant.key == told.payout.payout_id.to_string());
-    let (points, note) = (told.payout.points, told.payout.note.clone().unwrap_or_default());
-    let paid = granted.is_some_and(|grant| i64::try_from(grant.amount).is_ok_and(|amount| amount == points));
-    let redeemed = told.payout.transaction.map(|hash| format!("\nredeemed in {hash}")).unwrap_or_default();
-    let value = format!("{points} points, payout {} {}: {note}{redeemed}", told.payout.payout_id, told.payout.state);
-    table.claim("points to cash", value, paid && told.payout.state == "posted");
+    let paid_out = told.payout.as_ref().map_or(0, |(_, units)| *units);
+    if let Some((payout, _)) = &told.payout {
+        points_to_cash(table, stack, payout);
+    }
     let held = balance(stack.provider(), told.world.token, told.world.treasury).await?;
-    let owed = earned + royalties - told.payout_units;
+    let owed = earned + royalties - paid_out;
     table.claim("treasury backs points", format!("{} held, {} owed", won(held), won(owed)), held == owed);
     let partner = balance(stack.provider(), told.world.token, dev_address(role::PARTNER)?).await?;
-    table.claim("partner received", won(partner), partner == told.payout_units);
+    table.claim("partner received", won(partner), partner == paid_out);
     Ok(())
+}
+
+fn points_to_cash(table: &mut Table, stack: &Stack, payout: &Payout) {
+    let granted = stack.partner.grants().into_iter().find(|grant| grant.key == payout.payout_id.to_string());
+    let paid = granted.is_some_and(|grant| i64::try_from(grant.amount).is_ok_and(|amount| amount == payout.points));
+    let note = payout.note.clone().unwrap_or_default();
+    let redeemed = payout.transaction.map(|hash| format!("\nredeemed in {hash}")).unwrap_or_default();
+    let value = format!("{} points, payout {} {}: {note}{redeemed}", payout.points, payout.payout_id, payout.state);
+    table.claim("points to cash", value, paid && payout.state == "posted");
 }
 
 fn licence(table: &mut Table, told: &Told) {
@@ -159,7 +167,10 @@ async fn money(table: &mut Table, stack: &Stack, told: &Told) -> Result<()> {
         let holds = claim.reward > 0 && claim.royalty > 0 && held == claim.reward + claim.royalty;
         table.claim("claimed on chain", value, holds);
     }
-    table.claim("claimants", told.claims.len().to_string(), told.claims.len() == 2);
+    let with_wallets = told.uploads.iter().filter(|u| u.is_accepted() && told.group[u.contributor].has_wallet);
+    let wallets: BTreeSet<usize> = with_wallets.map(|upload| upload.contributor).collect();
+    let value = format!("{} of {} contributors with a wallet and an accepted file", told.claims.len(), wallets.len());
+    table.claim("claimants", value, told.claims.len() == wallets.len().min(2));
     let pool = RewardPool::new(told.world.deployment.reward_pool, stack.provider());
     let mut escrow = 0u128;
     for task in &told.world.tasks {

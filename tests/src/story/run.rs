@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use alloy::primitives::{B256, U256};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use futures::{StreamExt, TryStreamExt};
 use serde_json::Value;
 use tidemark::{
@@ -58,10 +58,8 @@ pub struct Told {
     pub royalties: BTreeMap<B256, u128>,
     /// What wallets took.
     pub claims: Vec<Claimed>,
-    /// Points to cash.
-    pub payout: Payout,
-    /// Units of the payout.
-    pub payout_units: u128,
+    /// Points to cash, with its units; none where everybody was paid to a wallet.
+    pub payout: Option<(Payout, u128)>,
     /// What the buyer got, hashed from the files.
     pub downloaded: BTreeMap<DataId, ContentHash>,
     /// What strangers found.
@@ -81,6 +79,7 @@ pub async fn tell(stack: &Stack, samples: &[Sample], progress: &Progress) -> Res
     let doors = Doors::new(stack, &world)?;
     let (uploads, kept) =
         tokio::try_join!(submit(&doors, &world, samples, &group, progress), keep(&doors, &world, progress))?;
+    something_accepted(&uploads)?;
 
     let history = market::history(stack)?;
     let step = progress.step("batches to finality");
@@ -99,13 +98,13 @@ pub async fn tell(stack: &Stack, samples: &[Sample], progress: &Progress) -> Res
     step.done(&format!("{} members, licence {}", published.members.len(), sold.licenseId));
 
     let royalties = royalties(&published, sold.pointsShare)?;
-    let (claims, (payout, payout_units), downloaded) = tokio::try_join!(
+    let (claims, payout, downloaded) = tokio::try_join!(
         claim(stack, &world, &group, &uploads, &batches, &published, progress),
         pay_out(stack, &uploads, &group, progress),
         download(stack, &published, sold.licenseId, progress),
     )?;
     let step = progress.step("royalties at finality");
-    finality::credited(stack, &after_everything(&earned, &royalties, &payout_entries(&uploads, &group)?)).await?;
+    finality::credited(stack, &after_everything(&earned, &royalties, &payout_entries(&uploads, &group))).await?;
     step.done("every points account as computed here");
 
     let reports = verify(stack, &uploads, &kept, &batches, sold.licenseId, progress).await?;
@@ -123,7 +122,6 @@ pub async fn tell(stack: &Stack, samples: &[Sample], progress: &Progress) -> Res
         royalties,
         claims,
         payout,
-        payout_units,
         downloaded,
         reports,
         checksums,
@@ -189,6 +187,16 @@ async fn keep(doors: &Doors, world: &World, progress: &Progress) -> Result<Vec<(
     Ok(records.into_iter().enumerate().map(|(at, (data_id, _, _))| (data_id, events(at))).collect())
 }
 
+/// A dataset needs a member.
+fn something_accepted(uploads: &[Uploaded]) -> Result<()> {
+    if uploads.iter().any(Uploaded::is_accepted) {
+        return Ok(());
+    }
+    let reasons: Vec<String> =
+        uploads.iter().map(|upload| format!("{}: {}", upload.sample.name, upload.answer.detail)).collect();
+    bail!("none of the files was accepted, so there is nothing to license:\n  {}", reasons.join("\n  "))
+}
+
 /// Events in all batches.
 pub fn events(batches: &[LoadedBatch]) -> usize {
     batches.iter().map(|batch| batch.manifest.events.len()).sum()
@@ -205,6 +213,9 @@ fn royalties(published: &Published, points_share: u128) -> Result<BTreeMap<B256,
     let members: Vec<_> =
         published.members.iter().map(|row| &row.member).filter(|member| member.payee.is_zero()).collect();
     let weights: Vec<u128> = members.iter().map(|member| member.weight).collect();
+    if members.is_empty() && points_share == 0 {
+        return Ok(BTreeMap::new());
+    }
     let parts = split_points(points_share, &weights).context("the points share can't be split")?;
     Ok(members.iter().map(|member| member.contributor).zip(parts).collect())
 }
@@ -232,11 +243,11 @@ async fn claim(
 }
 
 /// All records of the first contributor who is paid in points: account and reward.
-fn payout_entries(uploads: &[Uploaded], group: &[Contributor]) -> Result<Vec<(B256, u128)>> {
+fn payout_entries(uploads: &[Uploaded], group: &[Contributor]) -> Vec<(B256, u128)> {
     let is_paid_in_points = |upload: &&Uploaded| upload.is_accepted() && !group[upload.contributor].has_wallet;
-    let who = uploads.iter().find(is_paid_in_points).context("nobody earned points")?.contributor;
-    let theirs = uploads.iter().filter(is_paid_in_points).filter(|upload| upload.contributor == who);
-    Ok(theirs.map(|upload| (upload.answer.contributor, upload.reward())).collect())
+    let Some(first) = uploads.iter().find(is_paid_in_points) else { return Vec::new() };
+    let theirs = uploads.iter().filter(is_paid_in_points).filter(|upload| upload.contributor == first.contributor);
+    theirs.map(|upload| (upload.answer.contributor, upload.reward())).collect()
 }
 
 async fn pay_out(
@@ -244,15 +255,19 @@ async fn pay_out(
     uploads: &[Uploaded],
     group: &[Contributor],
     progress: &Progress,
-) -> Result<(Payout, u128)> {
+) -> Result<Option<(Payout, u128)>> {
     let step = progress.step("payout");
-    let entries = payout_entries(uploads, group)?;
+    let entries = payout_entries(uploads, group);
+    if entries.is_empty() {
+        step.done("nobody earned points");
+        return Ok(None);
+    }
     let units = entries.iter().map(|(_, amount)| amount).sum();
     let asked = payout::request(stack, "toss-user-demo", &entries).await?;
     step.say("paid by the partner, redeemed on chain, posted at finality");
     let payout = payout::settled(stack, asked.payout_id).await?;
     step.done(&format!("{} points settled", payout.points));
-    Ok((payout, units))
+    Ok(Some((payout, units)))
 }
 
 async fn download(
