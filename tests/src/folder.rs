@@ -4,6 +4,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     sync::atomic::{AtomicBool, AtomicU32, Ordering},
+    time::Duration,
 };
 
 use anyhow::{Context, Result, bail};
@@ -12,6 +13,9 @@ use crate::process;
 
 /// Used for Postgres only, where the checkout is not reachable for the user `nobody`.
 const FALLBACK_BASE: &str = "/tmp/tidemark-runs";
+/// Marks a run whose logs are kept, and for how long.
+const KEPT: &str = "kept";
+const KEPT_TIME_MAX: Duration = Duration::from_secs(24 * 3600);
 
 /// The top of the checkout.
 pub fn repository() -> PathBuf {
@@ -42,7 +46,7 @@ pub fn node_module(path: &str) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// One run's folder: logs, content store, pid file. Removed at the end unless [`RunFolder::keep`] was called.
+/// One run's folder: logs, content store, pid file. Removed at the end, a day later where [`RunFolder::keep`] was called.
 ///
 /// Its name, `run-<pid>-<start time>-<n>`, says which process owns it, so that any later run can tell whether it is stale.
 #[derive(Debug)]
@@ -98,6 +102,7 @@ impl Drop for RunFolder {
         let _gone = fs::remove_dir_all(&self.fallback);
         if self.keep.load(Ordering::Relaxed) {
             let _gone = fs::remove_dir_all(self.path.join("postgres"));
+            let _marked = fs::write(self.path.join(KEPT), "");
         } else {
             let _gone = fs::remove_dir_all(&self.path);
         }
@@ -110,11 +115,17 @@ fn sweep(base: &Path) {
     for entry in entries.flatten() {
         let name = entry.file_name();
         let Some((pid, started)) = name.to_str().and_then(owner) else { continue };
-        if process::start_time(pid) != Some(started) {
+        if process::start_time(pid) != Some(started) && !is_kept(&entry.path()) {
             process::end_leftovers(&entry.path().join("processes"));
             let _gone = fs::remove_dir_all(entry.path());
         }
     }
+}
+
+/// Whether somebody may still want to read the folder's logs.
+fn is_kept(run: &Path) -> bool {
+    let marked = fs::metadata(run.join(KEPT)).and_then(|marker| marker.modified());
+    marked.is_ok_and(|at| at.elapsed().is_ok_and(|age| age < KEPT_TIME_MAX))
 }
 
 /// Pid and start time out of a folder's name.
