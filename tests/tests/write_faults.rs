@@ -191,13 +191,10 @@ async fn a_batch_that_a_stranger_anchored_counts_as_anchored() {
     doors.register("one", &items(0, 3)).await.unwrap();
     let batch = reached(&stack, &world, 3, &["signed", "submitted"]).await.remove(0);
     stack.relayer.as_mut().unwrap().kill();
-    let url = stack.postgres.url("relayer");
-    let mut db = <sqlx::PgConnection as sqlx::Connection>::connect(&url).await.unwrap();
-    let signature: Vec<u8> = sqlx::query_scalar("SELECT signature FROM batch").fetch_one(&mut db).await.unwrap();
-    let header: Header = serde_json::from_value(batch["header"].clone()).unwrap();
+    let (header, signature) = signed(&stack, &batch).await;
     let stranger = stack.sender(role::SPONSOR).await.unwrap();
     let log = ProvenanceLog::new(stack.deployment.provenance_log, &stranger);
-    let sent = log.anchor((&header).into(), Bytes::from(signature)).send().await.unwrap();
+    let sent = log.anchor((&header).into(), signature).send().await.unwrap();
     assert!(sent.get_receipt().await.unwrap().status());
     stack.anvil.fund(relayer).await.unwrap();
     stack.relayer.as_mut().unwrap().restart().await.unwrap();
@@ -205,6 +202,47 @@ async fn a_batch_that_a_stranger_anchored_counts_as_anchored() {
     // and the next one goes on from there
     doors.register("two", &items(3, 2)).await.unwrap();
     reached(&stack, &world, 5, &["final"]).await;
+}
+
+/// Header and signature as the relayer keeps them, which is all that a stranger needs to anchor a batch.
+async fn signed(stack: &Stack, batch: &Value) -> (Header, Bytes) {
+    let url = stack.postgres.url("relayer");
+    let mut db = <sqlx::PgConnection as sqlx::Connection>::connect(&url).await.unwrap();
+    let signature: Vec<u8> = sqlx::query_scalar("SELECT signature FROM batch").fetch_one(&mut db).await.unwrap();
+    (serde_json::from_value(batch["header"].clone()).unwrap(), signature.into())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reverted_transaction_that_a_reorg_takes_back_leaves_no_gap_in_the_nonces() {
+    let options = Options { batch_age_ms_max: 100, poll_ms: 30, ..Options::default() };
+    let (stack, world, doors) = world(options).await;
+    stack.anvil.pause_mining().await.unwrap();
+    doors.register("one", &items(0, 3)).await.unwrap();
+    let batch = reached(&stack, &world, 3, &["submitted"]).await.remove(0);
+    // a stranger who pays more comes first in the block, and the relayer's transaction reverts
+    let (header, signature) = signed(&stack, &batch).await;
+    let stranger = stack.sender(role::SPONSOR).await.unwrap();
+    let log = ProvenanceLog::new(stack.deployment.provenance_log, &stranger);
+    let fee = 100_000_000_000;
+    let call = log.anchor((&header).into(), signature).gas(1_000_000);
+    let sent = call.max_fee_per_gas(fee).max_priority_fee_per_gas(fee).send().await.unwrap();
+    stack.anvil.mine(1).await.unwrap();
+    assert!(sent.get_receipt().await.unwrap().status());
+    reached(&stack, &world, 3, &["mined"]).await;
+    let status = get(&stack, &world, "/status").await;
+    assert_eq!(status["transactions"], json!([{"state": "reverted", "count": 1}]), "{status}");
+    // neither of the two is on the chain any more
+    stack.anvil.reorg(1).await.unwrap();
+    let deadline = Instant::now() + TIME_MAX;
+    loop {
+        stack.anvil.mine(1).await.unwrap();
+        let batches = batches(&stack, &world).await;
+        if batches[0]["state"] == "final" {
+            break;
+        }
+        assert!(Instant::now() < deadline, "{batches:#?} {}", get(&stack, &world, "/status").await);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

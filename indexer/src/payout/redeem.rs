@@ -28,6 +28,8 @@ const READS_AT_ONCE: usize = 16;
 const TRANSACTIONS_MAX: i64 = 10;
 /// After which an unmined transaction gets a higher fee.
 const PATIENCE: Duration = Duration::from_secs(120);
+/// How many times the day's fee a replacement may pay.
+const FEE_TIMES_MAX: u128 = 10;
 
 /// Takes a paid payout one step further.
 pub(super) async fn redeem(payouts: &Payouts, due: &Due) -> anyhow::Result<Option<Step>> {
@@ -228,24 +230,28 @@ async fn follow(payouts: &Payouts, due: &Due) -> anyhow::Result<Option<Step>> {
 async fn look_after(payouts: &Payouts, due: &Due, sent: Sent) -> anyhow::Result<Option<Step>> {
     let operator = payouts.inner.config.operator.address();
     let next = timely(payouts.inner.chain.get_transaction_count(operator).into_future()).await?;
-    if next.map_err(|error| rpc_error("nonce", &error))? > sent.nonce {
+    let next = next.map_err(|error| rpc_error("nonce", &error))?;
+    if next > sent.nonce {
         return end(payouts, due, "lost", "another transaction took the redemption's nonce").await;
     }
-    if sent.is_old {
-        replace(payouts, due.id, &sent).await?;
-    } else {
+    // what waits for the nonces before it does not wait for a higher fee
+    if !(sent.is_old && next == sent.nonce && replace(payouts, due.id, &sent).await?) {
         broadcast(payouts, &sent.raw).await?;
     }
     Ok(Some(Step::wait("redeemed")))
 }
 
 /// The same redemption under the same nonce with a higher fee. Should the old one be mined after all, the new one is
-/// found `lost`, and then the treasury says that nothing is left to redeem.
-async fn replace(payouts: &Payouts, id: Uuid, sent: &Sent) -> anyhow::Result<()> {
+/// found `lost`, and then the treasury says that nothing is left to redeem. False where the old one pays many times the
+/// day's fee already, and so waits for something else.
+async fn replace(payouts: &Payouts, id: Uuid, sent: &Sent) -> anyhow::Result<bool> {
     let TxEnvelope::Eip1559(old) = TxEnvelope::decode_2718(&mut sent.raw.as_slice())? else {
         bail!("its transaction is of another type");
     };
     let fees = timely(payouts.inner.chain.estimate_eip1559_fees()).await?.map_err(|error| rpc_error("fees", &error))?;
+    if old.tx().max_fee_per_gas / FEE_TIMES_MAX > fees.max_fee_per_gas {
+        return Ok(false);
+    }
     let mut new = old.tx().clone();
     // nodes replace a transaction only for a tenth more
     let raised = |fee: u128| fee.saturating_add(fee / 8).saturating_add(1);
@@ -263,7 +269,8 @@ async fn replace(payouts: &Payouts, id: Uuid, sent: &Sent) -> anyhow::Result<()>
     .execute(&payouts.inner.pool)
     .await?;
     tracing::info!(payout_id = %id, %tx_hash, "redemption replaced by one with a higher fee");
-    broadcast(payouts, &raw).await
+    broadcast(payouts, &raw).await?;
+    Ok(true)
 }
 
 /// Writes off the transaction; the payout is paid and not redeemed again.

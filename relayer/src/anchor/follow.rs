@@ -36,9 +36,11 @@ async fn heads(sender: &Sender) -> anyhow::Result<Heads> {
     let tagged = sender.provider.get_block_by_number(BlockNumberOrTag::Finalized).await;
     let finalized = match tagged {
         Ok(Some(block)) => block.header.number,
-        // a chain that has no such tag says so by an error or by nothing
+        // a chain that has no such tag says so by an error or by nothing; "too many requests" says no such thing
         Ok(None) => latest.saturating_sub(sender.finality_depth),
-        Err(error) if error.is_error_resp() => latest.saturating_sub(sender.finality_depth),
+        Err(error) if error.as_error_resp().is_some_and(|said| !said.is_retry_err()) => {
+            latest.saturating_sub(sender.finality_depth)
+        }
         Err(error) => return Err(anyhow::Error::from(error).context("ask for the finalized block")),
     };
     Ok(Heads { latest, finalized })
@@ -66,6 +68,9 @@ pub async fn follow(app: &App) -> anyhow::Result<()> {
         return Ok(());
     }
     let heads = heads(&app.sender).await?;
+    if let Some(first) = open.first() {
+        fill_gap(app, first.intent.nonce).await?;
+    }
     for open in open {
         let nonce = open.intent.nonce;
         follow_one(app, heads, open).await.with_context(|| format!("follow the transaction with nonce {nonce}"))?;
@@ -82,6 +87,31 @@ pub async fn follow(app: &App) -> anyhow::Result<()> {
         batch::set_state(&mut tx, header.provider, header.number, state).await?;
         tx.commit().await?;
     }
+    Ok(())
+}
+
+/// A reorg may take a transaction back that was done with, because it had reverted: those after it wait for its nonce.
+async fn fill_gap(app: &App, first_open: u64) -> anyhow::Result<()> {
+    let sender = &app.sender;
+    let next = nonce::on_chain(sender).await?;
+    if next >= first_open {
+        return Ok(());
+    }
+    let row = sqlx::query(
+        "SELECT a.hash, a.raw FROM transaction t JOIN attempt a ON a.transaction_id = t.id
+         WHERE t.chain_id = $1 AND t.signer = $2 AND t.nonce = $3 ORDER BY a.max_fee_wei DESC LIMIT 1",
+    )
+    .bind(bigint(sender.chain_id)?)
+    .bind(sender.address().0.0)
+    .bind(bigint(next)?)
+    .fetch_optional(&app.db)
+    .await?;
+    let Some(row) = row else {
+        tracing::error!(nonce = next, "the chain waits for a nonce that was never taken here: send anything with it");
+        return Ok(());
+    };
+    tracing::warn!(nonce = next, "the chain waits for a transaction that was done with: sending it again");
+    send::broadcast(sender, B256::from(row.try_get::<[u8; 32], _>(0)?), row.try_get(1)?).await;
     Ok(())
 }
 
@@ -114,7 +144,11 @@ async fn follow_one(app: &App, heads: Heads, open: Open) -> anyhow::Result<()> {
         }
         return Ok(());
     }
-    if heads.latest >= newest.signed_at_block.saturating_add(sender.bump_after_blocks) {
+    // what waits for the nonces before it, or pays many times the day's fee already, does not wait for a higher fee
+    if heads.latest >= newest.signed_at_block.saturating_add(sender.bump_after_blocks)
+        && nonce::on_chain(sender).await? == open.intent.nonce
+        && send::may_raise(sender, newest.fees).await?
+    {
         tracing::info!(nonce = open.intent.nonce, "transaction replaced at a higher fee");
         metrics::counter!("transactions_replaced_total").increment(1);
         return send::sign_and_broadcast(app, &open.intent, Some(newest.fees)).await;

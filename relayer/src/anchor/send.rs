@@ -15,6 +15,7 @@ use sqlx::Row;
 use tidemark::{
     contracts::{ConsentRegistry, ProvenanceLog},
     ids::ConsentId,
+    service::causes,
 };
 
 use super::{nonce, revert};
@@ -26,6 +27,8 @@ use crate::{
 };
 
 const WITHDRAWALS_PER_ROUND: i64 = 32;
+/// How many times the day's fee a replacement may pay.
+const FEE_TIMES_MAX: u128 = 10;
 
 /// The key that sends, and how patiently.
 pub struct Sender {
@@ -107,24 +110,33 @@ impl Sender {
 /// Sends, for each provider, the oldest batch that no transaction carries.
 pub async fn send_batches(app: &App) -> anyhow::Result<()> {
     for batch in batch::to_anchor(&app.db).await? {
-        let (provider, number, root) = (batch.header.provider, batch.header.number, batch.header.root);
-        let input =
-            ProvenanceLog::anchorCall { batch: (&batch.header).into(), signature: batch.signature }.abi_encode();
-        let purpose = Purpose::Anchor { provider, number };
-        if is_cooling(app, provider, number).await? {
-            continue;
+        let (provider, number) = (batch.header.provider, batch.header.number);
+        // token, treasury and attestor are a provider's own contracts: what they make of a call holds up nobody else
+        if let Err(error) = send_batch(app, batch).await {
+            tracing::warn!(%provider, number, cause = causes(error.as_ref()), "a batch can't be sent now");
+            batch::fail(&app.db, provider, number, &causes(error.as_ref())).await?;
         }
-        let refused = send(app, purpose, app.chain.deployment.provenance_log, input.into()).await?;
-        let Some(reason) = refused else { continue };
-        if root_of(app, provider, number, None).await? == root {
-            tracing::info!(%provider, number, "the chain has this batch already");
-            let mut tx = app.db.begin().await?;
-            batch::set_state(&mut tx, provider, number, State::Mined).await?;
-            tx.commit().await?;
-        } else {
-            tracing::warn!(%provider, number, reason, "the chain would refuse this batch");
-            batch::fail(&app.db, provider, number, &reason).await?;
-        }
+    }
+    Ok(())
+}
+
+async fn send_batch(app: &App, batch: batch::Signed) -> anyhow::Result<()> {
+    let (provider, number, root) = (batch.header.provider, batch.header.number, batch.header.root);
+    let input = ProvenanceLog::anchorCall { batch: (&batch.header).into(), signature: batch.signature }.abi_encode();
+    let purpose = Purpose::Anchor { provider, number };
+    if is_cooling(app, provider, number).await? {
+        return Ok(());
+    }
+    let refused = send(app, purpose, app.chain.deployment.provenance_log, input.into()).await?;
+    let Some(reason) = refused else { return Ok(()) };
+    if root_of(app, provider, number, None).await? == root {
+        tracing::info!(%provider, number, "the chain has this batch already");
+        let mut tx = app.db.begin().await?;
+        batch::set_state(&mut tx, provider, number, State::Mined).await?;
+        tx.commit().await?;
+    } else {
+        tracing::warn!(%provider, number, reason, "the chain would refuse this batch");
+        batch::fail(&app.db, provider, number, &reason).await?;
     }
     Ok(())
 }
@@ -164,8 +176,10 @@ pub async fn send_withdrawals(app: &App) -> anyhow::Result<()> {
         }
         let input = ConsentRegistry::withdrawBySignatureCall { consent: (&consent).into(), signature }.abi_encode();
         let target = app.chain.deployment.consent_registry;
-        if let Some(reason) = send(app, Purpose::Withdraw(id), target, input.into()).await? {
-            tracing::warn!(consent = %id, reason, "the chain would refuse this withdrawal");
+        // a contributor's account may be a contract: what it makes of a call holds up nobody else
+        let sent = send(app, Purpose::Withdraw(id), target, input.into()).await;
+        if let Some(reason) = sent.unwrap_or_else(|error| Some(causes(error.as_ref()))) {
+            tracing::warn!(consent = %id, reason, "this withdrawal can't be sent now");
             withdraw::fail(&app.db, id, &reason).await?;
         }
     }
@@ -264,6 +278,13 @@ pub async fn sign_and_broadcast(app: &App, intent: &Intent, at_least: Option<Eip
     tracing::info!(transaction = %hash, nonce = intent.nonce, "transaction signed");
     broadcast(sender, hash, &raw).await;
     Ok(())
+}
+
+/// Whether more than before would still be near what the day asks; what is not mined at many times that waits for
+/// something else.
+pub async fn may_raise(sender: &Sender, before: Eip1559Estimation) -> anyhow::Result<bool> {
+    let today = sender.provider.estimate_eip1559_fees().await.context("estimate fees")?;
+    Ok(before.max_fee_per_gas / FEE_TIMES_MAX <= today.max_fee_per_gas)
 }
 
 /// Hands the bytes to the node. Whatever it says ("already known", "nonce too low", …), only the chain decides: the

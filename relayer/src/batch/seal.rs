@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use alloy::primitives::{Address, B256};
 use anyhow::Context;
-use tidemark::{event::Event, ids::DataId};
+use tidemark::{event::Event, ids::DataId, service::causes};
 
 use crate::{
     app::App,
@@ -28,7 +28,9 @@ pub async fn seal_due(app: &App) -> anyhow::Result<()> {
             return Ok(());
         }
         for provider in due {
-            seal(app, provider).await?;
+            if let Err(error) = seal(app, provider).await {
+                tracing::warn!(%provider, cause = causes(error.as_ref()), "events have to wait for their batch");
+            }
         }
     }
     Ok(())
