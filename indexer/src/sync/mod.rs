@@ -5,7 +5,7 @@ pub mod range;
 
 use alloy::primitives::{Address, B256};
 use futures::{StreamExt, TryStreamExt};
-use sqlx::{PgConnection, PgPool, Row};
+use sqlx::{PgConnection, PgPool, Postgres, Row, Transaction};
 use tidemark::chain::Deployment;
 
 use self::{
@@ -221,7 +221,7 @@ impl Mirror {
         };
         tracing::warn!(from = cursor.mirrored_number, to = number, "reorg: taking mirrored blocks back");
         metrics::counter!("tidemark_indexer_reorgs_total").increment(1);
-        let mut transaction = self.pool.begin().await?;
+        let Some(mut transaction) = self.begin_at(&cursor).await? else { return self.cursor_now().await };
         let above = signed(number, "block")?;
         sqlx::query("DELETE FROM chain_log WHERE block_number > $1").bind(above).execute(&mut *transaction).await?;
         sqlx::query("DELETE FROM local.block WHERE number > $1").bind(above).execute(&mut *transaction).await?;
@@ -248,7 +248,7 @@ impl Mirror {
             }
         };
         let Some(end) = self.node.header(to.into()).await? else { return Ok(()) };
-        let mut transaction = self.pool.begin().await?;
+        let Some(mut transaction) = self.begin_at(&cursor).await? else { return Ok(()) };
         insert_logs(&mut transaction, &logs).await?;
         insert_block(&mut transaction, end).await?;
         set_mirrored(&mut transaction, to, Some(end.hash), signed(end.time, "time")?).await?;
@@ -271,10 +271,10 @@ impl Mirror {
             let Some(header) = header.filter(|header| parent.is_none_or(|parent| parent == header.parent_hash)) else {
                 return Ok(());
             };
-            let cursor = Cursor { mirrored_number: header.number - 1, ..cursor };
+            let cursor = Cursor { mirrored_number: header.number - 1, mirrored_hash: parent, ..cursor };
             let treasuries = self.treasuries(cursor).await?;
             let logs = self.node.logs(Blocks::One(header), &treasuries).await?;
-            let mut transaction = self.pool.begin().await?;
+            let Some(mut transaction) = self.begin_at(&cursor).await? else { return Ok(()) };
             insert_logs(&mut transaction, &logs).await?;
             insert_block(&mut transaction, header).await?;
             let time = signed(header.time, "time")?;
@@ -283,6 +283,20 @@ impl Mirror {
             parent = Some(header.hash);
         }
         Ok(())
+    }
+
+    /// Begins to move the mirror on from `cursor`; none where another process on this database, which a restart may leave
+    /// running for a while, has moved it meanwhile.
+    async fn begin_at(&self, cursor: &Cursor) -> Result<Option<Transaction<'static, Postgres>>, SyncError> {
+        let mut transaction = self.pool.begin().await?;
+        sqlx::query("SELECT FROM local.cursor FOR UPDATE").execute(&mut *transaction).await?;
+        let now = self::cursor(&mut transaction).await?;
+        let same = (now.mirrored_number, now.mirrored_hash) == (cursor.mirrored_number, cursor.mirrored_hash);
+        Ok(same.then_some(transaction))
+    }
+
+    async fn cursor_now(&self) -> Result<Cursor, SyncError> {
+        Ok(cursor(&mut *self.pool.acquire().await?).await?)
     }
 
     /// Points treasuries registered up to the mirrored block.

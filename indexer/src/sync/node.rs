@@ -16,6 +16,8 @@ use tidemark::{
 };
 
 const CALL_TIME_MAX: Duration = Duration::from_secs(20);
+/// Geth takes 1,000 by default.
+const ADDRESSES_PER_QUERY: usize = 500;
 
 /// A header, as far as it is needed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,8 +123,8 @@ impl Node {
         match self.header(BlockNumberOrTag::Finalized).await {
             Ok(Some(header)) => return Ok(Some(header)),
             Ok(None) => {}
-            // "unknown block" and "invalid params" are how nodes say that they know no tags
-            Err(NodeError::Rpc { source, .. }) if source.as_error_resp().is_some() => {}
+            // "unknown block" and "invalid params" are how nodes say that they know no tags; "too many requests" is not
+            Err(NodeError::Rpc { source, .. }) if source.as_error_resp().is_some_and(|said| !said.is_retry_err()) => {}
             Err(error) => return Err(error),
         }
         match latest.number.checked_sub(finality_blocks) {
@@ -149,13 +151,16 @@ impl Node {
             let signatures =
                 vec![PointsTreasury::PointsRedeemed::SIGNATURE_HASH, PointsTreasury::OperatorChanged::SIGNATURE_HASH];
             let addresses: Vec<Address> = since.iter().map(|(treasury, _)| *treasury).collect();
-            let filter = Filter::new().address(addresses).event_signature(signatures);
-            let of_treasuries = self.logs_of(blocks, filter).await?;
-            logs.extend(of_treasuries.into_iter().filter(|log| {
-                since
-                    .iter()
-                    .any(|(treasury, from)| *treasury == log.address && (log.block_number, log.log_index) >= *from)
-            }));
+            // anyone may register, and nodes refuse long lists
+            for addresses in addresses.chunks(ADDRESSES_PER_QUERY) {
+                let filter = Filter::new().address(addresses.to_vec()).event_signature(signatures.clone());
+                let of_treasuries = self.logs_of(blocks, filter).await?;
+                logs.extend(of_treasuries.into_iter().filter(|log| {
+                    since
+                        .iter()
+                        .any(|(treasury, from)| *treasury == log.address && (log.block_number, log.log_index) >= *from)
+                }));
+            }
         }
         logs.sort_by_key(|log| (log.block_number, log.log_index));
         Ok(logs)
