@@ -46,6 +46,7 @@ pub async fn sign(attestor: &Attestor, header: Header) -> Result<Bytes, Problem>
     if let Some(signature) = signed(attestor, &header, digest).await? {
         return Ok(signature);
     }
+    check_number(&mut tx, &header).await?;
     check_chains(&mut tx, header.provider, &events).await?;
     check_verdicts(&mut tx, &events, &payloads).await?;
 
@@ -64,6 +65,20 @@ pub async fn sign(attestor: &Attestor, header: Header) -> Result<Bytes, Problem>
     metrics::counter!("batches_signed_total").increment(1);
     tracing::info!(provider = %header.provider, number = header.number, root = %header.root, "batch signed");
     Ok(signature)
+}
+
+/// Batches are signed in the order in which the chain takes them; a record that goes on before it began would be invalid.
+async fn check_number(tx: &mut Tx<'_>, header: &Header) -> Result<(), Problem> {
+    let last: Option<i64> = sqlx::query_scalar("SELECT max(number) FROM signed_batch WHERE provider = $1")
+        .bind(header.provider.0.0)
+        .fetch_one(&mut **tx)
+        .await?;
+    match last.map(|last| last + 1) {
+        Some(next) if bigint(header.number)? != next => {
+            Err(Problem::field(Kind::BatchRefused, "header.number", next.to_string(), header.number.to_string()))
+        }
+        _ => Ok(()),
+    }
 }
 
 async fn signed(attestor: &Attestor, header: &Header, digest: B256) -> Result<Option<Bytes>, Problem> {
