@@ -55,8 +55,8 @@ pub enum PublishError {
 pub struct VersionRequest {
     /// The provider's account.
     pub provider: Address,
-    /// Decimal.
-    pub ip_id: String,
+    /// The dataset's name; with the provider it makes the dataset's id, so that no other provider's can be meant.
+    pub name: String,
     /// From 1.
     pub version: u32,
     /// To be signed.
@@ -123,8 +123,8 @@ impl AttestorClient {
     }
 }
 
-/// The members that a provider's accepted records make, each weighted by its reward, ascending by data id. What was
-/// accepted without a task earned nothing, and a member without a weight can't be.
+/// The members that a provider's accepted records make, each weighted by its reward, ascending by data id. A record whose
+/// consent was withdrawn, in its provenance or directly on chain, is no member.
 pub async fn members(history: &History, provider: Address) -> Result<Vec<MemberRow>, PublishError> {
     let batches = history.load_all(Some(provider)).await?;
     for batch in &batches {
@@ -132,9 +132,10 @@ pub async fn members(history: &History, provider: Address) -> Result<Vec<MemberR
             return Err(PublishError::BatchInvalid { number: batch.anchored.header.number, difference });
         }
     }
+    let withdrawn = history.withdrawn_consents(provider).await?;
     Ok(accepted_records(&batches)
         .into_iter()
-        .filter(|(_, record)| (1..=WEIGHT_MAX).contains(&record.accepted.reward))
+        .filter(|(_, record)| !withdrawn.contains(&record.accepted.consent_id))
         .map(|(data_id, record)| MemberRow {
             member: Member {
                 data_id,
@@ -176,7 +177,7 @@ pub async fn publish(
     let registry = IPRegistry::new(history.deployment.ip_registry, sender);
     let latest = registry.latestVersionOf(ip_id).call().await.map_err(rpc("latestVersionOf"))?;
     let version = latest + 1;
-    let request = VersionRequest { provider, ip_id: ip_id.to_string(), version, content: content.clone() };
+    let request = VersionRequest { provider, name: name.to_owned(), version, content: content.clone() };
     let signature = attestor.sign_version(&request).await?;
     let pending = match latest {
         0 => registry.registerDataset(name.to_owned(), (&content).into(), signature).send().await,

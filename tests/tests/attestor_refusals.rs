@@ -36,7 +36,8 @@ impl Asked {
     /// Three accepted uploads, one rejected and two kept records, all anchored.
     async fn new() -> Self {
         tidemark::install_tls();
-        let options = Options { services: Services::WriteSide, batch_age_ms_max: 300, poll_ms: 30, ..Options::default() };
+        let options =
+            Options { services: Services::WriteSide, batch_age_ms_max: 300, poll_ms: 30, ..Options::default() };
         let stack = Stack::start(options).await.unwrap();
         let world = World::build(&stack, [9, 9, 9]).await.unwrap();
         let doors = Doors::new(&stack, &world).unwrap();
@@ -46,10 +47,12 @@ impl Asked {
         for (at, name) in names.into_iter().enumerate() {
             let sample = samples.iter().find(|sample| sample.name == name).unwrap();
             let bytes = std::fs::read(&sample.path).unwrap();
-            let answer = doors.post_upload(&meta(&world, sample, &group[at]).unwrap(), sample.mime, bytes).await.unwrap();
+            let answer =
+                doors.post_upload(&meta(&world, sample, &group[at]).unwrap(), sample.mime, bytes).await.unwrap();
             assert_eq!(answer.status(), 201);
         }
-        let kept = |id: &str| registration(id, &kept_metadata(id, tidemark::ids::ContentHash::of(id.as_bytes()), 0)).unwrap();
+        let kept =
+            |id: &str| registration(id, &kept_metadata(id, tidemark::ids::ContentHash::of(id.as_bytes()), 0)).unwrap();
         doors.register("kept", &[kept("a"), kept("b")]).await.unwrap();
         let deadline = Instant::now() + Duration::from_secs(30);
         let batches = loop {
@@ -77,7 +80,8 @@ impl Asked {
     /// Asks for a signature over these events as the next batch; gives the refusal's sentence.
     async fn refused(&self, mut events: Vec<Event>, disclosures: Vec<Disclosure>) -> String {
         let store = self.stack.store().unwrap();
-        let disclosed: Vec<Disclosure> = (0u32..).zip(disclosures).map(|(index, d)| Disclosure { index, ..d }).collect();
+        let disclosed: Vec<Disclosure> =
+            (0u32..).zip(disclosures).map(|(index, d)| Disclosure { index, ..d }).collect();
         for (index, event) in (0u32..).zip(&mut events) {
             event.index = index;
         }
@@ -102,7 +106,12 @@ impl Asked {
         all.into_iter().filter(|(event, _)| event.data_id == id).unzip()
     }
 
-    async fn version(&self, provider: Address, rows: &[MemberRow], spoil: impl Fn(&mut VersionContent)) -> (u16, Value) {
+    async fn version(
+        &self,
+        provider: Address,
+        rows: &[MemberRow],
+        spoil: impl Fn(&mut VersionContent),
+    ) -> (u16, Value) {
         let summary = dataset::summarise(rows).unwrap();
         let manifest_cid = self.stack.store().unwrap().put(&encode_members(rows).unwrap()).await.unwrap();
         let mut content = VersionContent {
@@ -113,8 +122,7 @@ impl Asked {
             manifest_cid,
         };
         spoil(&mut content);
-        let ip_id = dataset::dataset_id(provider, "set").to_string();
-        let request = VersionRequest { provider, ip_id, version: 1, content };
+        let request = VersionRequest { provider, name: "set".into(), version: 1, content };
         self.post("/v1/dataset-versions", &attestor_token(), &json!(request)).await
     }
 }
@@ -190,10 +198,17 @@ async fn the_attestor_signs_a_version_only_of_members_as_they_were_accepted() {
         assert!(told.contains(part), "{part}: {told}");
     }
     assert!(told(asked.version(Address::repeat_byte(9), &rows, |_| {}).await).contains("provider"));
+    let foreign = json!({ "provider": provider, "ip_id": "1", "version": 1, "content": {} });
+    let (status, body) = asked.post("/v1/dataset-versions", &attestor_token(), &foreign).await;
+    assert_eq!(status, 400, "which dataset follows from provider and name, and is not the caller's to say: {body}");
     let more = |content: &mut VersionContent| content.total_weight += 1;
     assert!(told(asked.version(provider, &rows, more).await).contains("weights"));
     let (status, body) = asked.version(provider, &rows, |_| {}).await;
     assert_eq!(status, 200, "{body}");
     assert_eq!(asked.version(provider, &rows, |_| {}).await.1, body);
-    assert_eq!(asked.version(provider, &rows[..2], |_| {}).await.0, 200, "what was signed and never registered binds nobody");
+    assert_eq!(
+        asked.version(provider, &rows[..2], |_| {}).await.0,
+        200,
+        "what was signed and never registered binds nobody"
+    );
 }

@@ -145,7 +145,7 @@ async fn post_batch(
 
 /// Sign a dataset version whose members, read back from the content store, hold.
 #[utoipa::path(post, path = "/v1/dataset-versions",
-    request_body(content = Object, description = "{provider, ip_id (decimal digits), version, content: {root, member_count, total_weight, points_weight, manifest_cid}}"),
+    request_body(content = Object, description = "{provider, name, version, content: {root, member_count, total_weight, points_weight, manifest_cid}}"),
     responses((status = 200, description = "signed", body = SignatureAnswer),
               (status = "default", description = "token-wrong, version-refused", body = tidemark::service::Problem)))]
 async fn post_version(

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use alloy::primitives::{Address, B256, Bytes, U256};
+use alloy::primitives::{Address, B256, Bytes};
 use sqlx::{Row, types::Json};
 use tidemark::{
-    dataset::{MEMBERS_BYTES_MAX, MemberRow, VersionContent, decode_members, summarise, version_digest},
+    dataset::{MEMBERS_BYTES_MAX, MemberRow, VersionContent, dataset_id, decode_members, summarise, version_digest},
     ids::DataId,
     publish::VersionRequest,
     store::StoreError,
@@ -18,9 +18,9 @@ const ROWS_PER_STATEMENT: usize = 10_000;
 
 /// Signs a version whose members hold.
 pub async fn sign(attestor: &Attestor, request: VersionRequest) -> Result<Bytes, Problem> {
-    let VersionRequest { provider, ip_id, version, content } = request;
-    let ip_id = U256::from_str_radix(&ip_id, 10)
-        .map_err(|_| Problem::field(Kind::FieldInvalid, "ip_id", "decimal digits of 256 bits", ip_id.clone()))?;
+    let VersionRequest { provider, name, version, content } = request;
+    // made here, and not taken from the caller: the members of one provider must not be sold by another
+    let ip_id = dataset_id(provider, &name);
     if version == 0 {
         return Err(Problem::field(Kind::FieldInvalid, "version", "at least 1", "0"));
     }
