@@ -322,6 +322,18 @@ async fn an_upload_sent_again_gets_the_first_answer_and_broken_bodies_get_a_400(
     let mut executable = first_meta.clone();
     executable["mime_type"] = json!("application/x-msdownload");
     refused(post(&executable).await, 415, "media-type-unsupported", "meta.mime_type").await;
+    // what no database takes, and what fits into no address
+    for odd in [format!("{};\0", photo.mime), format!("{};{}", photo.mime, "x".repeat(30_000))] {
+        let mut meta = first_meta.clone();
+        (meta["mime_type"], meta["source_record_id"]) = (json!(odd), json!("odd"));
+        refused(post(&meta).await, 415, "media-type-unsupported", "meta.mime_type").await;
+    }
+    for (path, field) in [("v1/records", "data_id"), ("v1/contributors", "contributor_ref"), ("ipfs", "cid")] {
+        let rest = if field == "contributor_ref" { "/records" } else { "?format=raw" };
+        let request = reqwest::Client::new().get(format!("{}/{path}/%ff{rest}", bench.url()));
+        let answer = request.header("x-api-key", &bench.world.api_key).send().await.unwrap();
+        refused(answer, 400, "field-invalid", field).await;
+    }
     for body in ["", "null", "\u{0}", "[{\"a\": 1e999}]", &"[".repeat(10_000)] {
         let answer = bench.doors.post_records("broken", body.into()).await.unwrap();
         assert_eq!(answer.status(), 400, "{body:.20}");

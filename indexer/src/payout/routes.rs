@@ -4,7 +4,10 @@ use alloy::primitives::{Address, B256};
 use axum::{
     Json,
     body::Bytes,
-    extract::{DefaultBodyLimit, Path, State, rejection::BytesRejection},
+    extract::{
+        DefaultBodyLimit, Path, State,
+        rejection::{BytesRejection, PathRejection},
+    },
     http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
@@ -139,11 +142,13 @@ async fn create(
 )]
 async fn read(
     State(payouts): State<Option<Payouts>>,
-    Path(payout_id): Path<String>,
+    payout_id: Result<Path<String>, PathRejection>,
     headers: HeaderMap,
 ) -> Result<Json<PayoutView>, Problem> {
     let payouts = payouts.ok_or_else(switched_off)?;
     let name = authenticate(&payouts, &headers)?;
+    let Path(payout_id) =
+        payout_id.map_err(|rejection| Problem::invalid("payout_id", "a UUID", rejection.body_text()))?;
     let id: Uuid = payout_id.parse().map_err(|_| Problem::invalid("payout_id", "a UUID", &payout_id))?;
     let unknown = || Problem::unknown("payout_id", format!("provider {name} has no payout {id}"));
     let mut connection = payouts.inner.pool.acquire().await?;

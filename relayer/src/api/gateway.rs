@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use axum::{
-    extract::{Path, Query, State, rejection::QueryRejection},
+    extract::{
+        Path, Query, State,
+        rejection::{PathRejection, QueryRejection},
+    },
     http::{HeaderMap, header},
     response::{IntoResponse, Response},
 };
@@ -11,6 +14,7 @@ use serde::Deserialize;
 use tidemark::store::StoreError;
 use utoipa::IntoParams;
 
+use super::segment;
 use crate::{
     app::App,
     http,
@@ -33,7 +37,7 @@ pub struct Format {
 pub async fn get_block(
     State(app): State<Arc<App>>,
     headers: HeaderMap,
-    Path(text): Path<String>,
+    text: Result<Path<String>, PathRejection>,
     format: Result<Query<Format>, QueryRejection>,
 ) -> Result<Response, Problem> {
     let Query(Format { format }) = format.map_err(|error| Problem::new(Kind::FieldInvalid, error.body_text()))?;
@@ -46,6 +50,7 @@ pub async fn get_block(
             return Err(Problem::field(Kind::NotAcceptable, "format", format!("format=raw or Accept: {RAW}"), actual));
         }
     }
+    let text = segment("cid", text)?;
     let cid: cid::Cid = text.parse().map_err(|_| Problem::field(Kind::FieldInvalid, "cid", "a CID", text.clone()))?;
     let block = app.store.get_block(&cid).await.map_err(|error| match error {
         StoreError::NotFound { .. } => Problem::field(Kind::NotFound, "cid", "a block of this store", cid.to_string()),

@@ -9,7 +9,12 @@ pub mod withdrawals;
 
 use std::sync::Arc;
 
-use axum::{Router, extract::DefaultBodyLimit, http::HeaderMap, routing::get};
+use axum::{
+    Router,
+    extract::{DefaultBodyLimit, Path, rejection::PathRejection},
+    http::HeaderMap,
+    routing::get,
+};
 use utoipa::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -81,6 +86,12 @@ async fn caller(app: &App, headers: &HeaderMap, must_be_named: bool) -> Result<P
         None if must_be_named => Err(Problem::field(Kind::HeaderInvalid, "X-Provider", "the provider's name", "none")),
         None => Ok(provider),
     }
+}
+
+/// The one segment of a path that varies; what is no text is named like any other wrong field.
+fn segment(field: &str, path: Result<Path<String>, PathRejection>) -> Result<String, Problem> {
+    path.map(|Path(text)| text)
+        .map_err(|error| Problem::field(Kind::FieldInvalid, field, "UTF-8 text, percent-encoded", error.body_text()))
 }
 
 /// Unix seconds of an RFC 3339 time from 1970 on.

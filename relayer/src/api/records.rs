@@ -5,7 +5,10 @@ use std::{collections::BTreeMap, sync::Arc};
 use alloy::primitives::B256;
 use axum::{
     Json,
-    extract::{Path, Query, State, rejection::QueryRejection},
+    extract::{
+        Path, Query, State,
+        rejection::{PathRejection, QueryRejection},
+    },
     http::HeaderMap,
 };
 use serde::{Deserialize, Serialize};
@@ -13,7 +16,7 @@ use tidemark::{batch::Header, event::EventKind, ids::DataId};
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
-use super::caller;
+use super::{caller, segment};
 use crate::{
     anchor::follow::{Carrier, carriers},
     app::App,
@@ -93,10 +96,10 @@ fn data_id(text: &str) -> Result<DataId, Problem> {
 pub async fn get_record(
     State(app): State<Arc<App>>,
     headers: HeaderMap,
-    Path(id): Path<String>,
+    id: Result<Path<String>, PathRejection>,
 ) -> Result<Json<RecordView>, Problem> {
     let provider = caller(&app, &headers, false).await?;
-    let id = data_id(&id)?;
+    let id = data_id(&segment("data_id", id)?)?;
     let Some((seen, kept)) = record::see(&app.db, provider.account, id).await? else {
         return Err(Problem::field(Kind::RecordUnknown, "data_id", "a record of this provider", id.to_string()));
     };
@@ -209,10 +212,11 @@ pub struct ContributorRecord {
 pub async fn get_contributor_records(
     State(app): State<Arc<App>>,
     headers: HeaderMap,
-    Path(reference): Path<String>,
+    reference: Result<Path<String>, PathRejection>,
     page: Result<Query<Page>, QueryRejection>,
 ) -> Result<Json<ContributorRecords>, Problem> {
     let provider = caller(&app, &headers, false).await?;
+    let reference = segment("contributor_ref", reference)?;
     let page = query(page)?;
     let limit = page.limit()?;
     let after: Option<Uuid> = page
