@@ -10,7 +10,7 @@ use alloy::{
     primitives::{B256, Bytes, U256},
     signers::local::PrivateKeySigner,
 };
-use futures::{StreamExt, TryStreamExt};
+use futures::StreamExt;
 use serde::Serialize;
 
 use crate::{
@@ -121,7 +121,17 @@ impl Progress {
     }
 }
 
+/// What came of a download.
+#[derive(Debug)]
+pub struct Outcome {
+    /// Files that were checked and written, by data id.
+    pub files: Vec<Downloaded>,
+    /// Records that could not be had, and why: mostly a consent that was withdrawn since.
+    pub missing: Vec<(DataId, DownloadError)>,
+}
+
 /// Downloads all members of the licensed version into `out`, each under its data id, and writes `files.json` beside them.
+/// A record that can't be had does not keep the holder from the others.
 pub async fn download(
     history: &History,
     license_id: U256,
@@ -129,7 +139,7 @@ pub async fn download(
     custodian: &str,
     out: &Path,
     progress: &Progress,
-) -> Result<Vec<Downloaded>, DownloadError> {
+) -> Result<Outcome, DownloadError> {
     let local = |doing: &str| {
         let doing = format!("{doing} {}", out.display());
         move |source: std::io::Error| DownloadError::Local { doing, source: source.into() }
@@ -142,25 +152,37 @@ pub async fn download(
         .build()
         .map_err(|source| DownloadError::Local { doing: "make an HTTP client".into(), source: source.into() })?;
     let (history, client, tree, total) = (&history, &client, &summary.tree, members.len() as u64);
-    let mut files: Vec<Downloaded> = futures::stream::iter(members.iter().enumerate())
+    let outcomes: Vec<(DataId, Result<Downloaded, DownloadError>)> = futures::stream::iter(members.iter().enumerate())
         .map(|(at, row)| async move {
-            let proof = tree.proof(at).unwrap_or_default();
-            let plaintext = fetch(history, license_id, holder, custodian, client, row, proof).await?;
             let data_id = row.member.data_id;
-            let path = out.join(data_id.to_string());
-            tokio::fs::write(&path, &plaintext).await.map_err(local("write a file into"))?;
+            let got = async {
+                let proof = tree.proof(at).unwrap_or_default();
+                let plaintext = fetch(history, license_id, holder, custodian, client, row, proof).await?;
+                let path = out.join(data_id.to_string());
+                tokio::fs::write(&path, &plaintext).await.map_err(local("write a file into"))?;
+                let size_bytes = plaintext.len() as u64;
+                Ok(Downloaded { data_id, content_hash: row.content_hash, size_bytes })
+            }
+            .await;
             progress.one_more(total, &data_id.to_string());
-            let size_bytes = plaintext.len() as u64;
-            Ok::<_, DownloadError>(Downloaded { data_id, content_hash: row.content_hash, size_bytes })
+            (data_id, got)
         })
         .buffer_unordered(FILES_AT_ONCE)
-        .try_collect()
-        .await?;
-    files.sort_by_key(|file| file.data_id);
+        .collect()
+        .await;
+    let (mut files, mut missing) = (Vec::new(), Vec::new());
+    for (data_id, outcome) in outcomes {
+        match outcome {
+            Ok(file) => files.push(file),
+            Err(error) => missing.push((data_id, error)),
+        }
+    }
+    files.sort_by_key(|file: &Downloaded| file.data_id);
+    missing.sort_by_key(|(data_id, _)| *data_id);
     let list = serde_json::to_vec_pretty(&files)
         .map_err(|source| DownloadError::Local { doing: "list the files".into(), source: source.into() })?;
     tokio::fs::write(out.join("files.json"), list).await.map_err(local("write files.json into"))?;
-    Ok(files)
+    Ok(Outcome { files, missing })
 }
 
 /// Members of the version that a licence covers, checked against the root on chain.

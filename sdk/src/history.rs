@@ -1,6 +1,6 @@
 //! What happened, read from chain and content store alone: anchored batches, their manifests, dataset members, sales.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use alloy::{
     eips::BlockNumberOrTag,
@@ -15,10 +15,10 @@ use futures::{StreamExt, TryStreamExt};
 use crate::{
     batch::{Debit, Header, summarise},
     chain::Deployment,
-    contracts::{IPRegistry, LicenseRegistry, ProvenanceLog, RewardPool},
+    contracts::{ConsentRegistry, IPRegistry, LicenseRegistry, ProvenanceLog, RewardPool},
     dataset::{MEMBERS_BYTES_MAX, MemberRow, VersionContent, decode_members},
     event::{Event, EventKind},
-    ids::DataId,
+    ids::{ConsentId, DataId},
     manifest::{DISCLOSURES_BYTES_MAX, Disclosure, MANIFEST_BYTES_MAX, Manifest, ManifestError, decode_disclosures},
     merkle::Tree,
     payload::{Delivery, Payload},
@@ -48,6 +48,14 @@ pub enum HistoryError {
     /// There is no such thing on this chain.
     #[error("{0} is not on this chain")]
     Unknown(String),
+    /// More than one provider says something of it.
+    #[error("{what} stands in batches of several providers: name one with --provider; they are {names}")]
+    Ambiguous {
+        /// What was asked for.
+        what: String,
+        /// The providers.
+        names: String,
+    },
     /// The content store failed, or lacks a file.
     #[error("fetch {what}")]
     Store {
@@ -276,6 +284,16 @@ impl History {
             })
             .await?;
         Ok(logs.first().map(|(log, _)| log.price))
+    }
+
+    /// Consents to a provider that were withdrawn on chain.
+    pub async fn withdrawn_consents(&self, provider: Address) -> Result<BTreeSet<ConsentId>, HistoryError> {
+        let logs = self
+            .logs::<ConsentRegistry::ConsentWithdrawn>(self.deployment.consent_registry, |filter| {
+                filter.topic2(provider.into_word())
+            })
+            .await?;
+        Ok(logs.into_iter().map(|(log, _)| ConsentId(log.consentId)).collect())
     }
 
     /// Registered versions of one dataset, or of all.

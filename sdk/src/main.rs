@@ -83,7 +83,7 @@ enum Command {
         #[arg(long)]
         attestor_token_file: PathBuf,
     },
-    /// Download, decrypt and check every file that a licence covers.
+    /// Download, decrypt and check every file that a licence covers; exits with 1 where one could not be had.
     Download {
         #[command(flatten)]
         source: Source,
@@ -204,10 +204,17 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Download { source, license, key_file, custodian, out } => {
             let history = source.open().await?;
             let progress = progress(source.json);
-            let files =
+            let outcome =
                 download::download(&history, license, &read_key(&key_file)?, &custodian, &out, &progress).await?;
-            println!("{}", json!({ "license": license.to_string(), "files": files.len(), "folder": out }));
-            Ok(ExitCode::SUCCESS)
+            for (_, error) in &outcome.missing {
+                eprintln!("missing: {}", with_causes(error));
+            }
+            let (files, missing) = (outcome.files.len(), outcome.missing.len());
+            println!(
+                "{}",
+                json!({ "license": license.to_string(), "files": files, "missing": missing, "folder": out })
+            );
+            Ok(if missing == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
         Command::Cid { file } => {
             let bytes = std::fs::read(&file).with_context(|| format!("read {}", file.display()))?;
@@ -257,6 +264,12 @@ async fn provider_address(history: &History, text: &str) -> anyhow::Result<Addre
         bail!("no provider is named {text:?} on chain {}", history.deployment.chain_id);
     }
     Ok(address)
+}
+
+/// An error with its causes in one line.
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| (*error).source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 fn print_report(report: &Report) {

@@ -124,7 +124,7 @@ impl AttestorClient {
 }
 
 /// The members that a provider's accepted records make, each weighted by its reward, ascending by data id. A record whose
-/// consent was withdrawn, in its provenance or directly on chain, is no member.
+/// consent was withdrawn, in its provenance or directly on chain, is no member, and neither is one that earned nothing.
 pub async fn members(history: &History, provider: Address) -> Result<Vec<MemberRow>, PublishError> {
     let batches = history.load_all(Some(provider)).await?;
     for batch in &batches {
@@ -135,6 +135,7 @@ pub async fn members(history: &History, provider: Address) -> Result<Vec<MemberR
     let withdrawn = history.withdrawn_consents(provider).await?;
     Ok(accepted_records(&batches)
         .into_iter()
+        .filter(|(_, record)| (1..=WEIGHT_MAX).contains(&record.accepted.reward))
         .filter(|(_, record)| !withdrawn.contains(&record.accepted.consent_id))
         .map(|(data_id, record)| MemberRow {
             member: Member {

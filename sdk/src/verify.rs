@@ -2,7 +2,7 @@
 //!
 //! Each check has a name, a yes or no, and one sentence with what was found. A report is good if every check is.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use alloy::primitives::{Address, B256, U256};
 use serde::Serialize;
@@ -108,6 +108,12 @@ pub async fn data(history: &History, data_id: DataId, provider: Option<Address>)
     let Some(last) = events.last() else {
         return Err(HistoryError::Unknown(format!("an event of {data_id}")));
     };
+    let providers: BTreeSet<Address> = events.iter().map(|found| found.anchored.header.provider).collect();
+    if providers.len() > 1 {
+        // anybody may name any data id in a batch of their own; one provider's word must not spoil another's
+        let names = providers.iter().map(Address::to_string).collect::<Vec<_>>().join(", ");
+        return Err(HistoryError::Ambiguous { what: data_id.to_string(), names });
+    }
     let log = ProvenanceLog::new(history.deployment.provenance_log, &history.provider);
     let mut previous: Option<&Event> = None;
     for found in &events {

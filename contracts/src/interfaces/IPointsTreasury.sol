@@ -12,7 +12,8 @@ struct PointsDebit {
 }
 
 /// @title Holds the tokens that back one provider's points, and lets them out only against published debits.
-/// So at every block: token.balanceOf(treasury) ≥ sum of all points accounts.
+/// So at every block token.balanceOf(treasury) ≥ sum of all points accounts, as long as the operator redeems no more than
+/// the accounts hold: the debits are public, and every indexer shows where they exceed an account.
 interface IPointsTreasury {
     event PointsRedeemed(bytes32 indexed payoutId, bytes32 indexed account, uint128 amount, address to);
     event OperatorChanged(address operator);
