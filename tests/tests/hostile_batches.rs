@@ -3,10 +3,10 @@
 
 use std::time::{Duration, Instant};
 
-use alloy::primitives::{Address, B256};
+use alloy::primitives::{Address, B256, U256};
 use serde_json::Value;
 use tidemark::{
-    contracts::{PointsTreasury, ProvenanceLog},
+    contracts::{DevToken, PointsTreasury, ProvenanceLog, RewardPool},
     manifest::Manifest,
 };
 use tidemark_tests::{
@@ -174,8 +174,34 @@ async fn a_stranger_who_names_a_treasury_first_takes_no_redemption_out_of_its_pr
     let indexer = forge.stack.start_second_indexer("named").await?;
     batch_in_state(&forge, &indexer, 0, "valid").await;
     let settlement = get(&indexer, "/v1/settlement").await;
-    let numo = settlement["providers"].as_array().unwrap().iter().find(|provider| provider["provider"]["name"] == "numo");
+    let numo =
+        settlement["providers"].as_array().unwrap().iter().find(|provider| provider["provider"]["name"] == "numo");
     assert_eq!(numo.unwrap()["redeemed"], reward.to_string(), "{settlement}");
     assert_eq!(balance(&indexer, paid[1].contributor).await, "0");
+    Ok(())
+}
+
+/// Why a batch is invalid follows from what was there when it was anchored, whenever an indexer looks.
+#[tokio::test]
+async fn a_task_made_later_changes_nothing_about_an_earlier_batch() -> anyhow::Result<()> {
+    let forge = Forge::new().await?;
+    let sponsor = forge.stack.sender(role::SPONSOR).await?;
+    let pool = RewardPool::new(forge.world.deployment.reward_pool, &sponsor);
+    let [registered, mut early] = forge.accepted(0, "early", Address::ZERO)?;
+    (early.task_id, early.reward) = (pool.taskCount().call().await? + 1, 0);
+    forge.anchor(&forge.batch(0, vec![registered, early.clone()]).await?).await?;
+    forge.stack.anvil.mine(3).await?;
+    let first = forge.stack.start_second_indexer("before").await?;
+    let before = batch_in_state(&forge, &first, 0, "invalid").await;
+
+    let token = DevToken::new(forge.world.token, &sponsor);
+    mined!("mint", token.mint(dev_address(role::SPONSOR)?, U256::from(1)));
+    mined!("approve", token.approve(*pool.address(), U256::from(1)));
+    mined!("create", pool.createTask(forge.world.provider, 1, u64::MAX, B256::ZERO, String::new(), 1));
+    assert_eq!(pool.taskCount().call().await?, early.task_id);
+    forge.stack.anvil.mine(3).await?;
+    let second = forge.stack.start_second_indexer("afterwards").await?;
+    let after = batch_in_state(&forge, &second, 0, "invalid").await;
+    assert_eq!(before["reason"], after["reason"]);
     Ok(())
 }

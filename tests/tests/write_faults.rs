@@ -231,8 +231,9 @@ async fn a_reverted_transaction_that_a_reorg_takes_back_leaves_no_gap_in_the_non
     reached(&stack, &world, 3, &["mined"]).await;
     let status = get(&stack, &world, "/status").await;
     assert_eq!(status["transactions"], json!([{"state": "reverted", "count": 1}]), "{status}");
-    // neither of the two is on the chain any more
+    // neither of the two is on the chain any more, nor does the node know them
     stack.anvil.reorg(1).await.unwrap();
+    stack.anvil.call("anvil_dropAllTransactions", json!([])).await.unwrap();
     let deadline = Instant::now() + TIME_MAX;
     loop {
         stack.anvil.mine(1).await.unwrap();

@@ -120,7 +120,7 @@ pub async fn settle(files: &Files, next: Next) -> Result<bool, SettleError> {
     let provider = next.promised.provider;
     // only one job of a provider writes its events, so what is read here still holds in the transaction below
     let tails = tails(&files.pool, provider, events).await?;
-    let tasks = tasks(&files.pool, events).await?;
+    let tasks = tasks(&files.pool, events, next.cause.block_number).await?;
     if let Err(wrong) = check_chains(&next.promised, events, &leaves, tails, &tasks) {
         return mark_invalid(files, &next, &wrong.to_string()).await;
     }
@@ -240,14 +240,17 @@ async fn tails(pool: &PgPool, provider: Address, events: &[Event]) -> Result<Has
     Ok(tails)
 }
 
-async fn tasks(pool: &PgPool, events: &[Event]) -> Result<HashMap<u64, TaskTerms>, sqlx::Error> {
+/// Tasks that were there when the batch was anchored: an indexer that looks later must find the same fault.
+async fn tasks(pool: &PgPool, events: &[Event], block: i64) -> Result<HashMap<u64, TaskTerms>, sqlx::Error> {
     let mut ids: Vec<i64> = events.iter().filter_map(|event| i64::try_from(event.task_id).ok()).collect();
     ids.sort_unstable();
     ids.dedup();
-    let rows = sqlx::query("SELECT task_id, provider, price::text FROM task WHERE task_id = ANY($1)")
-        .bind(ids)
-        .fetch_all(pool)
-        .await?;
+    let rows =
+        sqlx::query("SELECT task_id, provider, price::text FROM task WHERE task_id = ANY($1) AND block_number <= $2")
+            .bind(ids)
+            .bind(block)
+            .fetch_all(pool)
+            .await?;
     rows.iter()
         .map(|row| Ok((count(row, 0)?, TaskTerms { provider: stored::address(row, 1)?, price: digits(row, 2)? })))
         .collect()
