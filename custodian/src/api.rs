@@ -163,7 +163,7 @@ pub fn router(custodian: Arc<Custodian>) -> Router {
         (status = 200, description = "The partial decryption, encrypted", body = schema::ReleaseAnswerBody),
         (status = 400, description = "`body-invalid`", body = Problem, content_type = "application/problem+json"),
         (status = 403, body = Problem, content_type = "application/problem+json",
-         description = "Refused: `deadline-out-of-range`, `sealed-key-of-other-record`, \
+         description = "Refused: `deadline-out-of-range`, `sealed-key-of-other-record`, `sealed-key-of-other-consent`, `sealed-key-of-other-provider`, \
                         `sealed-key-of-other-custodian`, `sealed-key-invalid`, `license-unknown`, `license-inactive`, \
                         `not-holder`, `purpose-not-allowed`, `not-a-member`, `consent-missing`, `consent-withdrawn`"),
         (status = 408, description = "`body-timeout`", body = Problem, content_type = "application/problem+json"),

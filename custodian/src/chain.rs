@@ -102,6 +102,8 @@ pub struct Facts {
     pub signed_by_holder: bool,
     /// The member is a leaf of the licensed version.
     pub is_member: bool,
+    /// Whose the licensed dataset is.
+    pub provider: Address,
     /// Unix seconds; 0 while the consent stands.
     pub consent_withdrawn_at: u64,
 }
@@ -160,15 +162,17 @@ impl Chain {
                 license: None,
                 signed_by_holder: false,
                 is_member: false,
+                provider: Address::ZERO,
                 consent_withdrawn_at: 0,
             });
         };
-        let (signed_by_holder, is_member, consent_withdrawn_at) = futures::try_join!(
+        let (signed_by_holder, is_member, provider, consent_withdrawn_at) = futures::try_join!(
             self.signed_by(license.holder, request, at),
             self.is_member(&license, request, at),
+            self.provider_of(&license, at),
             self.consent_withdrawn_at(request, at),
         )?;
-        Ok(Facts { block, license: Some(license), signed_by_holder, is_member, consent_withdrawn_at })
+        Ok(Facts { block, license: Some(license), signed_by_holder, is_member, provider, consent_withdrawn_at })
     }
 
     async fn license(&self, license_id: U256, at: BlockId) -> Result<Option<License>, ChainFault> {
@@ -200,6 +204,15 @@ impl Chain {
             .call()
             .await
             .map_err(failed("check the member's proof"))
+    }
+
+    async fn provider_of(&self, license: &License, at: BlockId) -> Result<Address, ChainFault> {
+        IPRegistry::new(self.deployment.ip_registry, &self.provider)
+            .providerOf(license.ip_id)
+            .block(at)
+            .call()
+            .await
+            .map_err(failed("read whose the dataset is"))
     }
 
     async fn consent_withdrawn_at(&self, request: &ReleaseRequest, at: BlockId) -> Result<u64, ChainFault> {

@@ -32,6 +32,22 @@ pub enum Refusal {
         /// The sealed key's.
         actual: DataId,
     },
+    /// The sealed key was made for a submission under another consent than the member names.
+    #[error("sealed_key.consent_id: expected the member's {expected}, got {actual}")]
+    SealedKeyOfOtherConsent {
+        /// The member's.
+        expected: ConsentId,
+        /// The sealed key's.
+        actual: ConsentId,
+    },
+    /// Anybody may register as a provider and name any data id in a dataset of their own: that opens nobody else's content.
+    #[error("sealed_key.provider: expected the licensed dataset's {expected}, got {actual}")]
+    SealedKeyOfOtherProvider {
+        /// Whose the licensed dataset is.
+        expected: Address,
+        /// Who took the content in.
+        actual: Address,
+    },
     /// Sealed to a key that is not ours.
     #[error("sealed_key.public_key: expected {expected}, got {actual}; ask the custodian that it is sealed to")]
     SealedKeyOfOtherCustodian {
@@ -107,9 +123,11 @@ pub enum Refusal {
 }
 
 /// All that [`Refusal::slug`] can say.
-pub const SLUGS: [&str; 11] = [
+pub const SLUGS: [&str; 13] = [
     "deadline-out-of-range",
     "sealed-key-of-other-record",
+    "sealed-key-of-other-consent",
+    "sealed-key-of-other-provider",
     "sealed-key-of-other-custodian",
     "sealed-key-invalid",
     "license-unknown",
@@ -127,6 +145,8 @@ impl Refusal {
         match self {
             Self::DeadlineOutOfRange { .. } => "deadline-out-of-range",
             Self::SealedKeyOfOtherRecord { .. } => "sealed-key-of-other-record",
+            Self::SealedKeyOfOtherConsent { .. } => "sealed-key-of-other-consent",
+            Self::SealedKeyOfOtherProvider { .. } => "sealed-key-of-other-provider",
             Self::SealedKeyOfOtherCustodian { .. } => "sealed-key-of-other-custodian",
             Self::SealedKeyInvalid { .. } => "sealed-key-invalid",
             Self::LicenseUnknown { .. } => "license-unknown",
@@ -150,11 +170,14 @@ pub fn request(request: &ReleaseRequest, own_key: &PublicKey, now: u64) -> Resul
     if sealed.data_id != member.data_id {
         return Err(Refusal::SealedKeyOfOtherRecord { expected: member.data_id, actual: sealed.data_id });
     }
-    if sealed.public_key != *own_key {
-        return Err(Refusal::SealedKeyOfOtherCustodian { expected: *own_key, actual: sealed.public_key });
-    }
     if member.consent_id.is_zero() {
         return Err(Refusal::ConsentMissing { data_id: member.data_id });
+    }
+    if sealed.consent_id != member.consent_id {
+        return Err(Refusal::SealedKeyOfOtherConsent { expected: member.consent_id, actual: sealed.consent_id });
+    }
+    if sealed.public_key != *own_key {
+        return Err(Refusal::SealedKeyOfOtherCustodian { expected: *own_key, actual: sealed.public_key });
     }
     sealed.verify().map_err(|_| Refusal::SealedKeyInvalid { data_id: member.data_id })
 }
@@ -187,6 +210,12 @@ pub fn facts<'a>(request: &ReleaseRequest, facts: &'a Facts) -> Result<&'a Licen
             version: license.version,
         });
     }
+    if facts.provider != request.sealed_key.provider {
+        return Err(Refusal::SealedKeyOfOtherProvider {
+            expected: facts.provider,
+            actual: request.sealed_key.provider,
+        });
+    }
     if facts.consent_withdrawn_at != 0 {
         return Err(Refusal::ConsentWithdrawn {
             consent_id: request.member.consent_id,
@@ -201,7 +230,7 @@ mod tests {
     use alloy::primitives::{B256, Bytes};
     use tidemark::{
         dataset::Member,
-        sealing::{ContentKey, SealedKey, SecretKey, seal_key},
+        sealing::{Binding, ContentKey, SealedKey, SecretKey, seal_key},
     };
 
     use super::*;
@@ -213,9 +242,15 @@ mod tests {
         DataId::new("numo", name).unwrap()
     }
 
+    const PROVIDER: Address = Address::repeat_byte(6);
+
+    fn binding(name: &str) -> Binding {
+        Binding { provider: PROVIDER, data_id: id(name), consent_id: ConsentId(B256::repeat_byte(2)) }
+    }
+
     fn sample() -> (SecretKey, ReleaseRequest) {
         let custodian = SecretKey::random().unwrap();
-        let sealed_key = seal_key(&custodian.public_key(), id("a"), &ContentKey::random().unwrap()).unwrap();
+        let sealed_key = seal_key(&custodian.public_key(), binding("a"), &ContentKey::random().unwrap()).unwrap();
         let member = Member {
             data_id: id("a"),
             contributor: B256::repeat_byte(1),
@@ -248,6 +283,7 @@ mod tests {
             }),
             signed_by_holder: true,
             is_member: true,
+            provider: PROVIDER,
             consent_withdrawn_at: 0,
         }
     }
@@ -282,7 +318,7 @@ mod tests {
     fn a_sealed_key_of_another_record_custodian_or_without_its_proof_is_refused() {
         let (custodian, right) = sample();
         let slug = |asked: &ReleaseRequest| known(request(asked, &custodian.public_key(), NOW).unwrap_err().slug());
-        let victim = seal_key(&custodian.public_key(), id("victim"), &ContentKey::random().unwrap()).unwrap();
+        let victim = seal_key(&custodian.public_key(), binding("victim"), &ContentKey::random().unwrap()).unwrap();
         let with = |sealed_key: SealedKey| ReleaseRequest { sealed_key, ..right.clone() };
         assert_eq!(slug(&with(victim.clone())), "sealed-key-of-other-record");
         // the victim's R under the record that was licensed
@@ -290,8 +326,13 @@ mod tests {
         let grafted = SealedKey { ephemeral: victim.ephemeral, ..right.sealed_key.clone() };
         assert_eq!(slug(&with(grafted)), "sealed-key-invalid");
         let stranger = SecretKey::random().unwrap();
-        let other = seal_key(&stranger.public_key(), id("a"), &ContentKey::random().unwrap()).unwrap();
+        let other = seal_key(&stranger.public_key(), binding("a"), &ContentKey::random().unwrap()).unwrap();
         assert_eq!(slug(&with(other)), "sealed-key-of-other-custodian");
+        let mut relabelled = right.clone();
+        relabelled.member.consent_id = ConsentId(B256::repeat_byte(3));
+        assert_eq!(slug(&relabelled), "sealed-key-of-other-consent");
+        let taken_over = SealedKey { provider: Address::repeat_byte(7), ..right.sealed_key.clone() };
+        assert_eq!(slug(&with(taken_over)), "sealed-key-invalid");
     }
 
     #[test]
@@ -309,6 +350,7 @@ mod tests {
         assert_eq!(slug(with(&|license| license.purposes = 0)), "purpose-not-allowed");
         assert_eq!(slug(with(&|license| license.purposes = 1 << 31)), "purpose-not-allowed");
         assert_eq!(slug(Facts { is_member: false, ..allowed() }), "not-a-member");
+        assert_eq!(slug(Facts { provider: Address::repeat_byte(7), ..allowed() }), "sealed-key-of-other-provider");
         assert_eq!(slug(Facts { consent_withdrawn_at: 1, ..allowed() }), "consent-withdrawn");
         let mut without = right.clone();
         without.member.consent_id = ConsentId::ZERO;

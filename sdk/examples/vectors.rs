@@ -27,7 +27,7 @@ use tidemark::{
     merkle::Tree,
     payload::{Delivery, Payload},
     release::{self, ReleaseRequest},
-    sealing::{self, ContentKey, SealedKey, SecretKey},
+    sealing::{self, Binding, ContentKey, SealedKey, SecretKey},
     store::cid_of,
     verdict::{Outcome, Verdict},
 };
@@ -1004,15 +1004,16 @@ fn sealing_vectors(files: &Files) -> Result<(Value, SealedKey)> {
     let chunked = sha256(&[&sealing::encrypt(&content_key, id, &bytes)?]);
 
     let custodian = SecretKey::from_hex(&some("custodian").to_string())?;
+    let binding = Binding { provider: address("provider"), data_id: id, consent_id: ConsentId(some("consent")) };
     // sealing is random: what was committed stays as long as it opens
     let before = fs::read(files.folder.join("sealing.json")).ok();
     let kept = before
         .and_then(|json| serde_json::from_slice::<Value>(&json).ok())
         .and_then(|file| serde_json::from_value::<SealedKey>(file["sealed_key"].clone()).ok())
-        .filter(|sealed| sealed.data_id == id && sealed.open(&custodian).is_ok_and(|key| key == content_key));
+        .filter(|sealed| sealed.binding() == binding && sealed.open(&custodian).is_ok_and(|key| key == content_key));
     let sealed = match kept {
         Some(sealed) => sealed,
-        None => sealing::seal_key(&custodian.public_key(), id, &content_key)?,
+        None => sealing::seal_key(&custodian.public_key(), binding, &content_key)?,
     };
     let file = json!({
         "about": "XChaCha20-Poly1305, 1 MiB chunks; nonce of a chunk: 15 zero bytes ‖ 1 on the last, else 0 ‖ its number \

@@ -371,7 +371,10 @@ mod tests {
     use alloy::primitives::{address, keccak256};
 
     use super::*;
-    use crate::{ids::ConsentId, sealing::seal_key};
+    use crate::{
+        ids::ConsentId,
+        sealing::{Binding, seal_key},
+    };
 
     struct World {
         custodian: CustodianKey,
@@ -384,7 +387,9 @@ mod tests {
         let custodian = SecretKey::random().unwrap();
         let key = ContentKey::random().unwrap();
         let data_id = DataId::new("numo", "record").unwrap();
-        let sealed = seal_key(&custodian.public_key(), data_id, &key).unwrap();
+        let binding =
+            Binding { provider: Address::repeat_byte(3), data_id, consent_id: ConsentId(B256::repeat_byte(4)) };
+        let sealed = seal_key(&custodian.public_key(), binding, &key).unwrap();
         World { custodian, recipient: SecretKey::random().unwrap(), key, sealed }
     }
 

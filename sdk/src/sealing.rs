@@ -1,4 +1,4 @@
-//! Sealing: content is encrypted under a fresh key, and that key is sealed to the custodian, bound to its data id.
+//! Sealing: content is encrypted under a fresh key, and that key is sealed to the custodian, bound to what it is for.
 //!
 //! ```text
 //!  plaintext ── ContentKey (fresh, one a file) ──► ciphertext: 1 MiB chunks, each with its tag
@@ -7,14 +7,14 @@
 //!
 //! A sealed key is an ElGamal KEM on secp256k1: `R = rG`, `S = rP`, and the key that wraps comes from `S` by HKDF.
 //! Whoever gets `S = dR` can open it, which is how [`crate::release`] hands a key on without the custodian's `d`.
-//! The Schnorr proof of `r` is bound to the data id and to the ciphertext, as in TDH2 (Shoup and Gennaro, 1998): nobody
-//! can lift `R` out of another record's sealed key, present it under a record that they did license, and so turn the
+//! The Schnorr proof of `r` is bound to provider, data id, consent and ciphertext, as in TDH2 (Shoup and Gennaro, 1998):
+//! nobody can lift `R` out of another record's sealed key, present it under a record that they did license, and so turn the
 //! custodian into an oracle for the first. (TDH2 proves `r` under a second base as well, which its reduction needs; this
 //! is the shorter signed ElGamal, whose security is argued in the random-oracle and generic-group models.)
 
 use std::{fmt, io, path::Path, str::FromStr};
 
-use alloy::primitives::{B256, Bytes, FixedBytes};
+use alloy::primitives::{Address, B256, Bytes, FixedBytes};
 use chacha20poly1305::{
     XChaCha20Poly1305, XNonce,
     aead::{Aead, AeadInOut, KeyInit, Payload},
@@ -29,7 +29,7 @@ use sha2::Sha256;
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
-use crate::ids::{DataId, sha256};
+use crate::ids::{ConsentId, DataId, sha256};
 
 /// Plaintext bytes in every chunk but the last, which has up to as many.
 pub const CHUNK_BYTES: usize = 1 << 20;
@@ -435,8 +435,12 @@ impl fmt::Debug for SecretKey {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SealedKey {
+    /// The account of the provider that took the content in: nobody else's dataset can release the key.
+    pub provider: Address,
     /// The record whose content the key opens.
     pub data_id: DataId,
+    /// The consent that it was given under: while that stands, and no other, the key is released.
+    pub consent_id: ConsentId,
     /// `P`: the custodian's, or the committee's, public key.
     pub public_key: PublicKey,
     /// `R = rG`.
@@ -449,20 +453,45 @@ pub struct SealedKey {
     pub response: B256,
 }
 
-/// Seals a content key to a custodian, bound to its data id.
-pub fn seal_key(custodian: &PublicKey, data_id: DataId, key: &ContentKey) -> Result<SealedKey, SealingError> {
+/// What a sealed key is for. Its bytes, provider ‖ dataId ‖ consentId, are in everything that is hashed or encrypted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Binding {
+    /// See [`SealedKey::provider`].
+    pub provider: Address,
+    /// See [`SealedKey::data_id`].
+    pub data_id: DataId,
+    /// See [`SealedKey::consent_id`].
+    pub consent_id: ConsentId,
+}
+
+impl Binding {
+    fn bytes(&self) -> [u8; 68] {
+        let mut bytes = [0u8; 68];
+        bytes[..20].copy_from_slice(self.provider.as_slice());
+        bytes[20..36].copy_from_slice(&self.data_id.bytes());
+        bytes[36..].copy_from_slice(self.consent_id.0.as_slice());
+        bytes
+    }
+}
+
+/// Seals a content key to a custodian, bound to the provider, the record and the consent.
+pub fn seal_key(custodian: &PublicKey, binding: Binding, key: &ContentKey) -> Result<SealedKey, SealingError> {
     let r = SecretKey::random()?;
     let ephemeral = r.public_key();
     let shared = custodian.times(&r.scalar())?;
-    let kek = wrapping_key(CONTENT_KEY_LABEL, &shared, &ephemeral, custodian, &data_id.bytes())?;
-    let ciphertext = wrap(&kek, &data_id.bytes(), key.expose())?;
+    let context = binding.bytes();
+    let kek = wrapping_key(CONTENT_KEY_LABEL, &shared, &ephemeral, custodian, &context)?;
+    let ciphertext = wrap(&kek, &context, key.expose())?;
     let ciphertext = FixedBytes::<48>::try_from(ciphertext.as_slice()).map_err(|_| SealingError::Encryption)?;
 
     let k = SecretKey::random()?;
-    let challenge = seal_challenge(&ephemeral, custodian, data_id, &ciphertext, &k.public_key());
+    let challenge = seal_challenge(&ephemeral, custodian, &binding, &ciphertext, &k.public_key());
     let response = *k.scalar().as_ref() + challenge * *r.scalar().as_ref();
+    let Binding { provider, data_id, consent_id } = binding;
     Ok(SealedKey {
+        provider,
         data_id,
+        consent_id,
         public_key: *custodian,
         ephemeral,
         ciphertext,
@@ -474,16 +503,21 @@ pub fn seal_key(custodian: &PublicKey, data_id: DataId, key: &ContentKey) -> Res
 fn seal_challenge(
     ephemeral: &PublicKey,
     custodian: &PublicKey,
-    data_id: DataId,
+    binding: &Binding,
     ciphertext: &FixedBytes<48>,
     nonce: &PublicKey,
 ) -> Scalar {
-    let parts = [&ephemeral.bytes()[..], &custodian.bytes(), &data_id.bytes(), ciphertext.as_slice(), &nonce.bytes()];
+    let parts = [&ephemeral.bytes()[..], &custodian.bytes(), &binding.bytes(), ciphertext.as_slice(), &nonce.bytes()];
     hash_to_scalar(SEALED_KEY_PROOF_LABEL, &parts)
 }
 
 impl SealedKey {
-    /// Checks that whoever made it knew `r`, for this data id, this ciphertext and this custodian.
+    /// What it is bound to.
+    pub fn binding(&self) -> Binding {
+        Binding { provider: self.provider, data_id: self.data_id, consent_id: self.consent_id }
+    }
+
+    /// Checks that whoever made it knew `r`, for this binding, this ciphertext and this custodian.
     pub fn verify(&self) -> Result<(), SealingError> {
         self.proof_holds().then_some(()).ok_or(SealingError::Proof { data_id: self.data_id })
     }
@@ -495,7 +529,7 @@ impl SealedKey {
         // kG = zG − cR
         let nonce = ProjectivePoint::GENERATOR * response - self.ephemeral.point() * challenge;
         PublicKey::from_point(&nonce).is_ok_and(|nonce| {
-            seal_challenge(&self.ephemeral, &self.public_key, self.data_id, &self.ciphertext, &nonce) == challenge
+            seal_challenge(&self.ephemeral, &self.public_key, &self.binding(), &self.ciphertext, &nonce) == challenge
         })
     }
 
@@ -510,7 +544,7 @@ impl SealedKey {
 
     /// Opens it with `S = dR`.
     pub(crate) fn open_with(&self, shared: &PublicKey) -> Result<ContentKey, SealingError> {
-        let context = self.data_id.bytes();
+        let context = self.binding().bytes();
         let kek = wrapping_key(CONTENT_KEY_LABEL, shared, &self.ephemeral, &self.public_key, &context)?;
         let bytes = unwrap(&kek, &context, self.ciphertext.as_slice())?;
         <[u8; 32]>::try_from(bytes.as_slice()).map(ContentKey::from_bytes).map_err(|_| SealingError::Unopened)
@@ -622,6 +656,11 @@ mod tests {
         DataId::new("numo", name).unwrap()
     }
 
+    fn binding(name: &str) -> Binding {
+        let consent_id = ConsentId(B256::repeat_byte(2));
+        Binding { provider: Address::repeat_byte(1), data_id: id(name), consent_id }
+    }
+
     fn content(bytes: usize) -> Vec<u8> {
         (0..bytes).map(|i| (i * 31 % 251) as u8).collect()
     }
@@ -688,7 +727,7 @@ mod tests {
     fn a_sealed_key_opens_for_its_custodian_only() {
         let (custodian, other, key) =
             (SecretKey::random().unwrap(), SecretKey::random().unwrap(), ContentKey::random().unwrap());
-        let sealed = seal_key(&custodian.public_key(), id("a"), &key).unwrap();
+        let sealed = seal_key(&custodian.public_key(), binding("a"), &key).unwrap();
         sealed.verify().unwrap();
         assert_eq!(sealed.open(&custodian).unwrap(), key);
         assert!(matches!(sealed.open(&other), Err(SealingError::OtherCustodian { .. })));
@@ -700,14 +739,16 @@ mod tests {
     #[test]
     fn a_lifted_ephemeral_is_refused() {
         let custodian = SecretKey::random().unwrap();
-        let victim = seal_key(&custodian.public_key(), id("victim"), &ContentKey::random().unwrap()).unwrap();
+        let victim = seal_key(&custodian.public_key(), binding("victim"), &ContentKey::random().unwrap()).unwrap();
         // the thief presents the victim's R under a record that it licensed itself
-        let own = seal_key(&custodian.public_key(), id("own"), &ContentKey::random().unwrap()).unwrap();
+        let own = seal_key(&custodian.public_key(), binding("own"), &ContentKey::random().unwrap()).unwrap();
         let renamed = SealedKey { data_id: id("own"), ..victim.clone() };
+        let taken_over = SealedKey { provider: Address::repeat_byte(9), ..victim.clone() };
+        let excused = SealedKey { consent_id: ConsentId(B256::repeat_byte(9)), ..victim.clone() };
         let grafted = SealedKey { ephemeral: victim.ephemeral, ..own.clone() };
         let rewrapped = SealedKey { ciphertext: own.ciphertext, ..victim.clone() };
         let moved = SealedKey { public_key: SecretKey::random().unwrap().public_key(), ..victim.clone() };
-        for forged in [renamed, grafted, rewrapped, moved] {
+        for forged in [renamed, taken_over, excused, grafted, rewrapped, moved] {
             assert!(matches!(forged.verify(), Err(SealingError::Proof { .. })));
             assert!(forged.open(&custodian).is_err());
         }
@@ -716,7 +757,7 @@ mod tests {
     #[test]
     fn a_proof_has_one_spelling() {
         let custodian = SecretKey::random().unwrap();
-        let sealed = seal_key(&custodian.public_key(), id("a"), &ContentKey::random().unwrap()).unwrap();
+        let sealed = seal_key(&custodian.public_key(), binding("a"), &ContentKey::random().unwrap()).unwrap();
         for (challenge, response) in
             [(B256::ZERO, sealed.response), (sealed.challenge, B256::ZERO), (B256::repeat_byte(0xff), sealed.response)]
         {
@@ -759,7 +800,7 @@ mod tests {
     fn no_bytes_make_a_parser_panic() {
         let custodian = SecretKey::random().unwrap();
         let sealed =
-            seal_key(&custodian.public_key(), id("a"), &ContentKey::random().unwrap()).unwrap().encode().unwrap();
+            seal_key(&custodian.public_key(), binding("a"), &ContentKey::random().unwrap()).unwrap().encode().unwrap();
         for length in 0..sealed.len() {
             assert!(SealedKey::decode(&sealed[..length]).is_err());
         }

@@ -123,14 +123,21 @@ test('a long file is sealed in chunks that count and know the last', () => {
   assert.equal(`0x${hash.digest('hex')}`, ciphertext_sha256);
 });
 
+// what a sealed key is bound to: provider ‖ dataId ‖ consentId
+function binding({ provider, data_id, consent_id }) {
+  return Buffer.concat([bytes(provider), Buffer.from(data_id.replaceAll('-', ''), 'hex'), bytes(consent_id)]);
+}
+
 test('a sealed key opens with ECDH by ethers and HKDF by OpenSSL', () => {
   const { public_key, ephemeral, ciphertext } = sealing.sealed_key;
+  const bound = binding(sealing.sealed_key);
+  assert.equal(bound.length, 68);
   const custodian = new SigningKey(sealing.custodian_secret);
   assert.equal(custodian.compressedPublicKey, public_key);
   const shared = SigningKey.computePublicKey(custodian.computeSharedSecret(ephemeral), true);
-  const info = Buffer.concat([Buffer.from('tidemark/content-key/1'), bytes(ephemeral), bytes(public_key), dataId]);
+  const info = Buffer.concat([Buffer.from('tidemark/content-key/1'), bytes(ephemeral), bytes(public_key), bound]);
   const wrapping = Buffer.from(hkdfSync('sha256', bytes(shared), Buffer.alloc(0), info, 32));
-  const key = open(wrapping, Buffer.alloc(24), dataId, bytes(ciphertext));
+  const key = open(wrapping, Buffer.alloc(24), bound, bytes(ciphertext));
   assert.equal(`0x${key.toString('hex')}`, sealing.content_key);
 });
 
@@ -141,7 +148,7 @@ test('a sealed key\'s proof shows that the sealer knew r', () => {
   // kG = zG − cR
   const nonce = SigningKey.addPoints(new SigningKey(response).publicKey, minus(times(ephemeral, challenge)), true);
   const label = Buffer.from('tidemark/sealed-key-proof/1');
-  const parts = [label, bytes(ephemeral), bytes(public_key), dataId, bytes(ciphertext), bytes(nonce)];
+  const parts = [label, bytes(ephemeral), bytes(public_key), binding(sealing.sealed_key), bytes(ciphertext), bytes(nonce)];
   const hash = createHash('sha256');
   for (const part of parts) {
     const length = Buffer.alloc(8);

@@ -47,8 +47,12 @@ pub struct MemberBody {
 #[derive(ToSchema)]
 #[schema(as = SealedKey)]
 pub struct SealedKeyBody {
+    /// Account of the provider that took the content in: the licensed dataset's.
+    provider: String,
     /// The member's.
     data_id: Uuid,
+    /// The member's, 32 bytes as 0x hex.
+    consent_id: String,
     /// This custodian's public key, 33 bytes as 0x hex.
     public_key: String,
     /// `R = rG`, 33 bytes as 0x hex.
@@ -96,7 +100,7 @@ mod tests {
         dataset::Member,
         ids::{ConsentId, DataId},
         release::{PublicKeyAnswer, ReleaseAnswer, ReleaseRequest},
-        sealing::{ContentKey, SecretKey, seal_key},
+        sealing::{Binding, ContentKey, SecretKey, seal_key},
     };
 
     use super::*;
@@ -126,7 +130,8 @@ mod tests {
     fn what_is_described_is_what_is_written() {
         let custodian = SecretKey::random().unwrap();
         let data_id = DataId::new("numo", "a").unwrap();
-        let sealed_key = seal_key(&custodian.public_key(), data_id, &ContentKey::random().unwrap()).unwrap();
+        let binding = Binding { provider: Address::ZERO, data_id, consent_id: ConsentId::ZERO };
+        let sealed_key = seal_key(&custodian.public_key(), binding, &ContentKey::random().unwrap()).unwrap();
         let member =
             Member { data_id, contributor: B256::ZERO, consent_id: ConsentId::ZERO, payee: Address::ZERO, weight: 1 };
         let request = ReleaseRequest {

@@ -12,9 +12,9 @@ use tidemark::{
     consent::SignedConsent,
     dataset::WEIGHT_MAX,
     event::pseudonym,
-    ids::{ContentHash, DataId, sha256},
+    ids::{ConsentId, ContentHash, DataId, sha256},
     payload::{Delivery, Payload},
-    sealing::{ContentKey, encrypt, seal_key},
+    sealing::{Binding, ContentKey, encrypt, seal_key},
     verdict::{Outcome, Verdict},
 };
 use utoipa::ToSchema;
@@ -170,7 +170,7 @@ pub async fn submit(app: &App, provider: &Provider, submission: Submission) -> R
     let judged = app.attestor.judge(&submission, content_hash).await?;
     let is_accepted = judged.verdict.outcome == Outcome::Accepted;
     stages.end();
-    let delivery = if is_accepted { Some(deliver(app, &submission).await?) } else { None };
+    let delivery = if is_accepted { Some(deliver(app, provider, consent_id, &submission).await?) } else { None };
     stages.end();
 
     let metadata = metadata(&submission, content_hash, consent_id.0, &judged.facts);
@@ -313,12 +313,18 @@ async fn price(app: &App, provider: &Provider, task_id: u64) -> Result<u128, Pro
 }
 
 /// Encrypts under a fresh key, seals the key to the custodian, stores both.
-async fn deliver(app: &App, submission: &Submission) -> Result<Delivery, Problem> {
+async fn deliver(
+    app: &App,
+    provider: &Provider,
+    consent_id: ConsentId,
+    submission: &Submission,
+) -> Result<Delivery, Problem> {
+    let binding = Binding { provider: provider.account, data_id: submission.data_id, consent_id };
     let (bytes, data_id, custodian) = (submission.bytes.clone(), submission.data_id, app.custodian);
     let size_bytes = bytes.len() as u64;
     let (ciphertext, sealed) = off_thread(move || {
         let key = ContentKey::random()?;
-        Ok((encrypt(&key, data_id, &bytes)?, seal_key(&custodian, data_id, &key)?.encode()?))
+        Ok((encrypt(&key, data_id, &bytes)?, seal_key(&custodian, binding, &key)?.encode()?))
     })
     .await?;
     let stored = async {
