@@ -302,12 +302,6 @@ pub async fn request_release(
     ask(url, client.post(format!("{}/v1/releases", url.trim_end_matches('/'))).json(request)).await
 }
 
-/// A custodian's public key: `GET {url}/v1/public-key`. Whoever seals to it must trust the connection it came by.
-pub async fn fetch_public_key(client: &reqwest::Client, url: &str) -> Result<PublicKey, ReleaseError> {
-    let answer: PublicKeyAnswer = ask(url, client.get(format!("{}/v1/public-key", url.trim_end_matches('/')))).await?;
-    Ok(answer.public_key)
-}
-
 /// Answer of `GET /v1/public-key`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PublicKeyAnswer {
