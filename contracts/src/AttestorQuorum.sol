@@ -4,7 +4,7 @@ pragma solidity ^0.8.28;
 
 import {IERC1271} from "@openzeppelin/contracts/interfaces/IERC1271.sol";
 import {ECDSA} from "@openzeppelin/contracts/utils/cryptography/ECDSA.sol";
-import {IAttestorQuorum} from "./interfaces/IAttestorQuorum.sol";
+import {IAttestorQuorum} from "../interfaces/IAttestorQuorum.sol";
 
 contract AttestorQuorum is IAttestorQuorum {
     bytes4 private constant INVALID = 0xffffffff;

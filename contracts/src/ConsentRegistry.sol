@@ -4,7 +4,7 @@ pragma solidity ^0.8.28;
 
 import {EIP712} from "@openzeppelin/contracts/utils/cryptography/EIP712.sol";
 import {SignatureChecker} from "@openzeppelin/contracts/utils/cryptography/SignatureChecker.sol";
-import {Consent, IConsentRegistry} from "./interfaces/IConsentRegistry.sol";
+import {Consent, IConsentRegistry} from "../interfaces/IConsentRegistry.sol";
 
 contract ConsentRegistry is IConsentRegistry, EIP712 {
     /* CONSTANTS */

@@ -2,32 +2,39 @@
 // Registers datasets with numbered, attested versions, and single contributions, as ERC-721 tokens.
 pragma solidity ^0.8.28;
 
+import {IERC4906} from "@openzeppelin/contracts/interfaces/IERC4906.sol";
+import {IERC165} from "@openzeppelin/contracts/interfaces/IERC165.sol";
 import {ERC721} from "@openzeppelin/contracts/token/ERC721/ERC721.sol";
-import {Strings} from "@openzeppelin/contracts/utils/Strings.sol";
 import {EIP712} from "@openzeppelin/contracts/utils/cryptography/EIP712.sol";
-import {MerkleProof} from "@openzeppelin/contracts/utils/cryptography/MerkleProof.sol";
-import {SignatureChecker} from "@openzeppelin/contracts/utils/cryptography/SignatureChecker.sol";
-import {IConsentRegistry} from "./interfaces/IConsentRegistry.sol";
-import {IIPRegistry, Member, Version, VersionContent} from "./interfaces/IIPRegistry.sol";
-import {IProvenanceLog, ProvenanceEvent} from "./interfaces/IProvenanceLog.sol";
+import {MerkleProofLib} from "solady/src/utils/MerkleProofLib.sol";
+import {IConsentRegistry} from "../interfaces/IConsentRegistry.sol";
+import {IERC5192} from "../interfaces/IERC5192.sol";
+import {IERC7572} from "../interfaces/IERC7572.sol";
+import {IIPRegistry, Member, Sale, Version, VersionContent} from "../interfaces/IIPRegistry.sol";
+import {IProvenanceLog, ProvenanceEvent} from "../interfaces/IProvenanceLog.sol";
+import {IRenderer} from "../interfaces/IRenderer.sol";
+import {Attestations} from "./Attestations.sol";
 import {Leaves} from "./Leaves.sol";
-import {Metadata} from "./Metadata.sol";
 
-contract IPRegistry is IIPRegistry, ERC721, EIP712 {
+contract IPRegistry is IIPRegistry, IERC4906, IERC5192, IERC7572, ERC721, EIP712 {
+    using Attestations for bytes;
     using Leaves for Member;
-    using Strings for *;
 
     /* CONSTANTS */
 
     bytes32 private constant VERSION_TYPEHASH = keccak256(
-        "DatasetVersion(uint256 ipId,uint32 version,bytes32 root,uint32 memberCount,uint128 totalWeight,uint128 pointsWeight,bytes manifestCid)"
+        "DatasetVersion(uint256 ipId,uint32 version,bytes32 root,uint32 memberCount,uint128 totalWeight,uint128 pointsWeight,uint32 purposes,bytes manifestCid)"
     );
     uint8 private constant KIND_ACCEPTED = 1;
     uint256 private constant CID_LENGTH_MAX = 64;
     uint256 private constant NAME_LENGTH_MAX = 64;
+    uint256 private constant WEIGHT_MAX = type(uint96).max;
+    /// As ERC-4906 gives it.
+    bytes4 private constant IERC4906_ID = 0x49064906;
 
     IProvenanceLog private immutable LOG;
     IConsentRegistry private immutable CONSENTS;
+    IRenderer private immutable RENDERER;
 
     struct Dataset {
         address provider;
@@ -47,12 +54,13 @@ contract IPRegistry is IIPRegistry, ERC721, EIP712 {
     mapping(uint256 ipId => mapping(uint32 version => Version)) private _versions;
     mapping(uint256 ipId => Contribution) private _contributions;
 
-    constructor(IProvenanceLog log, IConsentRegistry consents)
+    constructor(IProvenanceLog log, IConsentRegistry consents, IRenderer renderer)
         ERC721("Tidemark IP", "TIDE-IP")
         EIP712("Tidemark IPRegistry", "1")
     {
         LOG = log;
         CONSENTS = consents;
+        RENDERER = renderer;
     }
 
     /* DATASETS */
@@ -69,6 +77,7 @@ contract IPRegistry is IIPRegistry, ERC721, EIP712 {
         _datasets[ipId] = Dataset({provider: msg.sender, latestVersion: 0, name: name});
         emit DatasetRegistered(ipId, msg.sender, name);
         _mint(msg.sender, ipId);
+        emit Locked(ipId);
         _addVersion(ipId, content, signature);
     }
 
@@ -80,7 +89,8 @@ contract IPRegistry is IIPRegistry, ERC721, EIP712 {
         address provider = _datasets[ipId].provider;
         require(provider != address(0), DatasetUnknown(ipId));
         require(provider == msg.sender, OnlyProvider(provider, msg.sender));
-        return _addVersion(ipId, content, signature);
+        version = _addVersion(ipId, content, signature);
+        emit MetadataUpdate(ipId);
     }
 
     /// @inheritdoc IIPRegistry
@@ -91,6 +101,7 @@ contract IPRegistry is IIPRegistry, ERC721, EIP712 {
 
         _versions[ipId][version].withdrawn = true;
         emit VersionWithdrawn(ipId, version, member.dataId, member.consentId);
+        emit MetadataUpdate(ipId);
     }
 
     /* CONTRIBUTIONS */
@@ -109,6 +120,7 @@ contract IPRegistry is IIPRegistry, ERC721, EIP712 {
         _contributions[ipId] = Contribution({provider: provider, number: number, dataId: e.dataId});
         emit ContributionRegistered(ipId, provider, number, e.dataId, msg.sender);
         _mint(msg.sender, ipId);
+        emit Locked(ipId);
     }
 
     /* VIEWS */
@@ -139,6 +151,26 @@ contract IPRegistry is IIPRegistry, ERC721, EIP712 {
     }
 
     /// @inheritdoc IIPRegistry
+    function versionRootOf(uint256 ipId, uint32 version) external view returns (bytes32) {
+        return _versions[ipId][version].root;
+    }
+
+    /// @inheritdoc IIPRegistry
+    function saleOf(uint256 ipId) external view returns (Sale memory) {
+        Dataset storage dataset = _datasets[ipId];
+        (address provider, uint32 number) = (dataset.provider, dataset.latestVersion);
+        Version storage version = _versions[ipId][number];
+        return Sale({
+            provider: provider,
+            version: number,
+            purposes: version.purposes,
+            withdrawn: version.withdrawn,
+            totalWeight: version.totalWeight,
+            pointsWeight: version.pointsWeight
+        });
+    }
+
+    /// @inheritdoc IIPRegistry
     function memberLeafOf(Member calldata member) external pure returns (bytes32) {
         return member.ofMember();
     }
@@ -150,7 +182,7 @@ contract IPRegistry is IIPRegistry, ERC721, EIP712 {
         returns (bool)
     {
         bytes32 root = _versions[ipId][version].root;
-        return root != 0 && MerkleProof.verifyCalldata(proof, root, member.ofMember());
+        return root != 0 && MerkleProofLib.verifyCalldata(proof, root, member.ofMember());
     }
 
     /// @inheritdoc IIPRegistry
@@ -165,6 +197,7 @@ contract IPRegistry is IIPRegistry, ERC721, EIP712 {
                     content.memberCount,
                     content.totalWeight,
                     content.pointsWeight,
+                    content.purposes,
                     keccak256(content.manifestCid)
                 )
             )
@@ -174,7 +207,35 @@ contract IPRegistry is IIPRegistry, ERC721, EIP712 {
     /// @notice On-chain JSON and SVG.
     function tokenURI(uint256 ipId) public view override returns (string memory) {
         _requireOwned(ipId);
-        return _datasets[ipId].provider != address(0) ? _datasetURI(ipId) : _contributionURI(ipId);
+        Dataset storage dataset = _datasets[ipId];
+        if (dataset.provider != address(0)) {
+            uint32 number = dataset.latestVersion;
+            return RENDERER.datasetURI(ipId, dataset.name, dataset.provider, number, _versions[ipId][number]);
+        }
+        Contribution storage contribution = _contributions[ipId];
+        return RENDERER.contributionURI(ipId, contribution.provider, contribution.number, contribution.dataId);
+    }
+
+    /// @inheritdoc IERC7572
+    function contractURI() external view returns (string memory) {
+        return RENDERER.collectionURI(
+            name(),
+            symbol(),
+            "Datasets and single contributions, registered with proofs. The tokens never change hands."
+        );
+    }
+
+    /// @inheritdoc IERC5192
+    function locked(uint256 ipId) external view returns (bool) {
+        _requireOwned(ipId);
+        return true;
+    }
+
+    /// @inheritdoc IERC165
+    function supportsInterface(bytes4 interfaceId) public view override(ERC721, IERC165) returns (bool) {
+        return interfaceId == type(IIPRegistry).interfaceId || interfaceId == IERC4906_ID
+            || interfaceId == type(IERC5192).interfaceId || interfaceId == type(IERC7572).interfaceId
+            || super.supportsInterface(interfaceId);
     }
 
     /* INTERNAL */
@@ -188,10 +249,7 @@ contract IPRegistry is IIPRegistry, ERC721, EIP712 {
         require(_isWellFormed(content), VersionInvalid());
         version = _datasets[ipId].latestVersion + 1;
         bytes32 digest = digestOf(ipId, version, content);
-        require(
-            SignatureChecker.isValidSignatureNowCalldata(attestor, digest, signature),
-            AttestationInvalid(attestor, digest)
-        );
+        require(signature.isBy(attestor, digest), AttestationInvalid(attestor, digest));
 
         _datasets[ipId].latestVersion = version;
         _versions[ipId][version] = Version({
@@ -200,6 +258,7 @@ contract IPRegistry is IIPRegistry, ERC721, EIP712 {
             pointsWeight: content.pointsWeight,
             memberCount: content.memberCount,
             registeredAt: uint64(block.timestamp),
+            purposes: content.purposes,
             withdrawn: false
         });
         emit VersionRegistered(
@@ -209,6 +268,7 @@ contract IPRegistry is IIPRegistry, ERC721, EIP712 {
             content.memberCount,
             content.totalWeight,
             content.pointsWeight,
+            content.purposes,
             content.manifestCid,
             attestor
         );
@@ -217,51 +277,13 @@ contract IPRegistry is IIPRegistry, ERC721, EIP712 {
     function _isWellFormed(VersionContent calldata content) private pure returns (bool) {
         uint256 cidLength = content.manifestCid.length;
         return content.root != 0 && content.memberCount > 0 && content.totalWeight > 0
-            && content.pointsWeight <= content.totalWeight && cidLength > 0 && cidLength <= CID_LENGTH_MAX;
+            && content.totalWeight <= WEIGHT_MAX && content.pointsWeight <= content.totalWeight && cidLength > 0
+            && cidLength <= CID_LENGTH_MAX;
     }
 
-    function _datasetURI(uint256 ipId) private view returns (string memory) {
-        Dataset storage dataset = _datasets[ipId];
-        uint32 number = dataset.latestVersion;
-        Version storage version = _versions[ipId][number];
-        string memory provider = dataset.provider.toChecksumHexString();
-        string memory root = uint256(version.root).toHexString(32);
-
-        string[] memory lines = new string[](5);
-        lines[0] = string.concat("Dataset of provider ", provider);
-        lines[1] = string.concat(
-            "Version ", number.toString(), ", ", version.memberCount.toString(), " records, registered at "
-        );
-        lines[1] = string.concat(lines[1], version.registeredAt.toString(), " (Unix seconds)");
-        lines[2] = string.concat("Root ", root);
-        lines[3] = version.withdrawn ? "Not for sale: a consent was withdrawn" : "No withdrawn consent reported";
-        lines[4] = string.concat("Tidemark IP ", ipId.toHexString(32));
-
-        string[] memory traits = new string[](6);
-        traits[0] = Metadata.trait("Kind", "dataset");
-        traits[1] = Metadata.trait("Provider", provider);
-        traits[2] = Metadata.trait("Version", number);
-        traits[3] = Metadata.trait("Records", version.memberCount);
-        traits[4] = Metadata.trait("Root", root);
-        traits[5] = Metadata.trait("Consent withdrawn", version.withdrawn ? "yes" : "no");
-        return Metadata.uri(dataset.name, lines, traits);
-    }
-
-    function _contributionURI(uint256 ipId) private view returns (string memory) {
-        Contribution storage contribution = _contributions[ipId];
-        string memory provider = contribution.provider.toChecksumHexString();
-        string memory dataId = Metadata.uuid(contribution.dataId);
-
-        string[] memory lines = new string[](3);
-        lines[0] = string.concat("Accepted by provider ", provider);
-        lines[1] = string.concat("Anchored in batch ", contribution.number.toString());
-        lines[2] = string.concat("Tidemark IP ", ipId.toHexString(32));
-
-        string[] memory traits = new string[](4);
-        traits[0] = Metadata.trait("Kind", "contribution");
-        traits[1] = Metadata.trait("Provider", provider);
-        traits[2] = Metadata.trait("Batch", contribution.number);
-        traits[3] = Metadata.trait("Data ID", dataId);
-        return Metadata.uri(string.concat("Contribution ", dataId), lines, traits);
+    /// @dev Minted once, never moved: what a token stands for follows its provider or payee, not its holder.
+    function _update(address to, uint256 ipId, address auth) internal override returns (address from) {
+        from = super._update(to, ipId, auth);
+        require(from == address(0), Soulbound(ipId));
     }
 }

@@ -2,26 +2,51 @@
 // Sells licences to dataset versions as ERC-721 tokens and splits each price between provider, points and wallets.
 pragma solidity ^0.8.28;
 
+import {AccessManaged} from "@openzeppelin/contracts/access/manager/AccessManaged.sol";
+import {IERC165} from "@openzeppelin/contracts/interfaces/IERC165.sol";
+import {IERC2981} from "@openzeppelin/contracts/interfaces/IERC2981.sol";
+import {IERC4906} from "@openzeppelin/contracts/interfaces/IERC4906.sol";
 import {IERC20} from "@openzeppelin/contracts/token/ERC20/IERC20.sol";
 import {SafeERC20} from "@openzeppelin/contracts/token/ERC20/utils/SafeERC20.sol";
 import {ERC721} from "@openzeppelin/contracts/token/ERC721/ERC721.sol";
-import {Strings} from "@openzeppelin/contracts/utils/Strings.sol";
+import {Multicall} from "@openzeppelin/contracts/utils/Multicall.sol";
+import {Pausable} from "@openzeppelin/contracts/utils/Pausable.sol";
+import {Math} from "@openzeppelin/contracts/utils/math/Math.sol";
 import {SafeCast} from "@openzeppelin/contracts/utils/math/SafeCast.sol";
-import {IIPRegistry, Version} from "./interfaces/IIPRegistry.sol";
-import {ILicenseRegistry, LicenseView, Terms} from "./interfaces/ILicenseRegistry.sol";
-import {IProvenanceLog, Provider} from "./interfaces/IProvenanceLog.sol";
-import {Permit} from "./interfaces/IRewardPool.sol";
-import {Metadata} from "./Metadata.sol";
+import {IERC5192} from "../interfaces/IERC5192.sol";
+import {IERC7572} from "../interfaces/IERC7572.sol";
+import {IIPRegistry, Sale} from "../interfaces/IIPRegistry.sol";
+import {ILicenseRegistry, LicenseView, Terms} from "../interfaces/ILicenseRegistry.sol";
+import {IProvenanceLog} from "../interfaces/IProvenanceLog.sol";
+import {IRenderer} from "../interfaces/IRenderer.sol";
+import {Authorization, Permit} from "../interfaces/IRewardPool.sol";
 import {RoyaltyPool} from "./RoyaltyPool.sol";
 import {TokenIntake} from "./TokenIntake.sol";
 
-contract LicenseRegistry is ERC721, RoyaltyPool {
+contract LicenseRegistry is
+    IERC2981,
+    IERC4906,
+    IERC5192,
+    IERC7572,
+    ERC721,
+    RoyaltyPool,
+    AccessManaged,
+    Multicall,
+    Pausable
+{
     using SafeCast for uint256;
     using SafeERC20 for IERC20;
-    using Strings for *;
     using TokenIntake for IERC20;
 
     uint256 private constant BPS = 10_000;
+    bytes32 private constant BUY = keccak256("buy");
+    /// The bits train and fine-tune of Consent.purposes.
+    uint32 private constant TRAINING = 1 | 4;
+    /// As ERC-4906 gives it.
+    bytes4 private constant IERC4906_ID = 0x49064906;
+
+    IProvenanceLog private immutable LOG;
+    IRenderer private immutable RENDERER;
 
     /// An offer's terms never change, so a licence keeps its terms by naming its offer.
     struct Offer {
@@ -38,25 +63,34 @@ contract LicenseRegistry is ERC721, RoyaltyPool {
         bool revoked;
     }
 
-    struct Split {
+    /// What a buyer owes, and where it goes; what is in neither share stays for the members' wallets.
+    struct Payment {
+        IERC20 token;
+        address provider;
+        address pointsTreasury;
+        uint128 price;
         uint128 providerShare;
         uint128 pointsShare;
-        uint128 walletShare;
     }
 
     /* STORAGE */
 
     uint64 private _offerCount;
     /// @inheritdoc ILicenseRegistry
-    uint256 public licenseCount;
+    uint128 public licenseCount;
     mapping(uint64 offerId => Offer) private _offers;
     mapping(uint256 licenseId => License) private _licenses;
     mapping(uint256 licenseId => string) private _revocationCauses;
 
-    constructor(IProvenanceLog log, IIPRegistry ipRegistry)
+    /// @param authority_ An AccessManager: who may pause sales.
+    constructor(IProvenanceLog log, IIPRegistry ipRegistry, IRenderer renderer, address authority_)
         ERC721("Tidemark Licence", "TIDE-L")
-        RoyaltyPool(log, ipRegistry)
-    {}
+        RoyaltyPool(ipRegistry)
+        AccessManaged(authority_)
+    {
+        LOG = log;
+        RENDERER = renderer;
+    }
 
     /* OFFERS */
 
@@ -67,6 +101,8 @@ contract LicenseRegistry is ERC721, RoyaltyPool {
         require(terms.duration > 0, TermsInvalid("duration"));
         require(terms.seats > 0, TermsInvalid("seats"));
         require(terms.contributorBps <= BPS, TermsInvalid("contributorBps"));
+        require(terms.resaleBps <= (terms.transferable ? BPS : 0), TermsInvalid("resaleBps"));
+        require(!terms.aiTraining || terms.purposes & TRAINING != 0, TermsInvalid("aiTraining"));
 
         offerId = ++_offerCount;
         _offers[offerId] = Offer({ipId: ipId, open: true, terms: terms});
@@ -90,21 +126,51 @@ contract LicenseRegistry is ERC721, RoyaltyPool {
     function buy(uint64 offerId, uint32 version, uint128 payment, address recipient)
         external
         nonReentrant
+        whenNotPaused
         returns (uint256 licenseId)
     {
-        return _buy(offerId, version, payment, recipient);
+        Payment memory due;
+        (licenseId, due) = _sell(offerId, version, payment, recipient, msg.sender);
+        _distribute(due, due.token.pull(msg.sender, due.price));
     }
 
     /// @inheritdoc ILicenseRegistry
     function buyWithPermit(uint64 offerId, uint32 version, uint128 payment, address recipient, Permit calldata permit)
         external
         nonReentrant
+        whenNotPaused
         returns (uint256 licenseId)
     {
-        address provider = IP_REGISTRY.providerOf(_offers[offerId].ipId);
-        require(provider != address(0), OfferUnknown(offerId));
-        IERC20(LOG.providerOf(provider).token).tryPermit(payment, permit);
-        return _buy(offerId, version, payment, recipient);
+        Payment memory due;
+        (licenseId, due) = _sell(offerId, version, payment, recipient, msg.sender);
+        due.token.tryPermit(payment, permit);
+        _distribute(due, due.token.pull(msg.sender, due.price));
+    }
+
+    /// @inheritdoc ILicenseRegistry
+    function buyWithAuthorization(
+        uint64 offerId,
+        uint32 version,
+        address recipient,
+        address buyer,
+        Authorization calldata authorization
+    ) external nonReentrant whenNotPaused returns (uint256 licenseId) {
+        Payment memory due;
+        (licenseId, due) = _sell(offerId, version, type(uint128).max, recipient, buyer);
+        bytes32 purpose = keccak256(abi.encode(BUY, offerId, version, recipient, authorization.salt));
+        _distribute(due, due.token.pullAuthorized(buyer, due.price, purpose, authorization));
+    }
+
+    /* AUTHORITY */
+
+    /// @inheritdoc ILicenseRegistry
+    function pause() external restricted {
+        _pause();
+    }
+
+    /// @inheritdoc ILicenseRegistry
+    function unpause() external restricted {
+        _unpause();
     }
 
     /* LICENCES */
@@ -119,6 +185,7 @@ contract LicenseRegistry is ERC721, RoyaltyPool {
         license.revoked = true;
         _revocationCauses[licenseId] = cause;
         emit LicenseRevoked(licenseId, cause);
+        emit MetadataUpdate(licenseId);
     }
 
     /* VIEWS */
@@ -155,117 +222,115 @@ contract LicenseRegistry is ERC721, RoyaltyPool {
     /// @notice On-chain JSON and SVG with the terms in words.
     function tokenURI(uint256 licenseId) public view override returns (string memory) {
         LicenseView memory license = verify(licenseId);
-        Terms memory terms = license.terms;
-        string memory holder = license.holder.toChecksumHexString();
-        string memory dataset = IP_REGISTRY.nameOf(license.ipId);
-        string memory purposes = Metadata.purposesInWords(terms.purposes);
-        string memory training = terms.aiTraining ? "allowed" : "not allowed";
+        return RENDERER.licenseURI(licenseId, IP_REGISTRY.nameOf(license.ipId), license);
+    }
 
-        string[] memory lines = new string[](9);
-        lines[0] = string.concat("Status: ", license.status);
-        if (bytes(license.revocationCause).length > 0) {
-            lines[0] = string.concat(lines[0], " (", license.revocationCause, ")");
-        }
-        lines[1] = string.concat("Dataset: ", dataset, ", version ", license.version.toString());
-        lines[2] = string.concat("Holder: ", holder);
-        lines[3] = string.concat("AI training: ", training);
-        lines[4] = string.concat("Purposes: ", purposes);
-        lines[5] = string.concat("Seats: ", terms.seats.toString());
-        lines[6] = string.concat(
-            "Valid from ", license.startsAt.toString(), " until ", license.endsAt.toString(), " (Unix seconds)"
+    /// @inheritdoc IERC7572
+    function contractURI() external view returns (string memory) {
+        return RENDERER.collectionURI(
+            name(),
+            symbol(),
+            "Licences to datasets of consented contributions. Each token page says its terms in words."
         );
-        lines[7] = terms.transferable ? "Transferable" : "Not transferable";
-        lines[8] = string.concat("Legal text: ", terms.legalUri);
+    }
 
-        string[] memory traits = new string[](11);
-        traits[0] = Metadata.trait("Status", license.status);
-        traits[1] = Metadata.trait("Holder", holder);
-        traits[2] = Metadata.trait("Dataset", dataset);
-        traits[3] = Metadata.trait("Version", license.version);
-        traits[4] = Metadata.trait("AI training", training);
-        traits[5] = Metadata.trait("Purposes", purposes);
-        traits[6] = Metadata.trait("Seats", terms.seats);
-        traits[7] = Metadata.trait("Starts at", license.startsAt);
-        traits[8] = Metadata.trait("Ends at", license.endsAt);
-        traits[9] = Metadata.trait("Transferable", terms.transferable ? "yes" : "no");
-        traits[10] = Metadata.trait("Legal text SHA-256", uint256(terms.legalHash).toHexString(32));
-        return Metadata.uri(string.concat("Data licence ", licenseId.toString()), lines, traits);
+    /// @inheritdoc IERC5192
+    function locked(uint256 licenseId) external view returns (bool) {
+        _requireOwned(licenseId);
+        return !_termsOf(licenseId).transferable;
+    }
+
+    /// @inheritdoc IERC2981
+    function royaltyInfo(uint256 licenseId, uint256 salePrice) external view returns (address, uint256) {
+        _requireOwned(licenseId);
+        Offer storage offer = _offers[_licenses[licenseId].offerId];
+        return (IP_REGISTRY.providerOf(offer.ipId), Math.mulDiv(salePrice, offer.terms.resaleBps, BPS));
+    }
+
+    /// @inheritdoc IERC165
+    function supportsInterface(bytes4 interfaceId) public view override(ERC721, IERC165) returns (bool) {
+        return interfaceId == type(ILicenseRegistry).interfaceId || interfaceId == IERC4906_ID
+            || interfaceId == type(IERC2981).interfaceId || interfaceId == type(IERC5192).interfaceId
+            || interfaceId == type(IERC7572).interfaceId || super.supportsInterface(interfaceId);
     }
 
     /* INTERNAL */
 
-    function _buy(uint64 offerId, uint32 version, uint128 payment, address recipient)
+    /// @dev Everything of a sale but taking the money.
+    function _sell(uint64 offerId, uint32 version, uint128 payment, address recipient, address buyer)
         private
-        returns (uint256 licenseId)
+        returns (uint256 licenseId, Payment memory due)
     {
         Offer storage offer = _offers[offerId];
         uint256 ipId = offer.ipId;
         require(recipient != address(0), RecipientZero());
         require(ipId != 0, OfferUnknown(offerId));
         require(offer.open, OfferIsClosed(offerId));
-        uint32 latest = IP_REGISTRY.latestVersionOf(ipId);
-        require(version == latest, VersionNotForSale(ipId, version, latest));
-        Version memory content = IP_REGISTRY.versionOf(ipId, version);
-        require(!content.withdrawn, VersionHasWithdrawnMember(ipId, version));
-        uint128 price = offer.terms.price;
-        require(payment >= price, PaymentBelowPrice(price, payment));
+        Sale memory sale = IP_REGISTRY.saleOf(ipId);
+        require(version == sale.version, VersionNotForSale(ipId, version, sale.version));
+        require(!sale.withdrawn, VersionHasWithdrawnMember(ipId, version));
+        uint32 purposes = offer.terms.purposes;
+        require(purposes & ~sale.purposes == 0, PurposesNotConsented(purposes, sale.purposes));
+        due.price = offer.terms.price;
+        require(payment >= due.price, PaymentBelowPrice(due.price, payment));
+        due.provider = sale.provider;
+        (address token, address pointsTreasury) = LOG.settlementOf(sale.provider);
+        (due.token, due.pointsTreasury) = (IERC20(token), pointsTreasury);
 
-        Split memory split = _split(price, offer.terms.contributorBps, content);
-        if (split.walletShare > 0) {
-            _accrue(ipId, version, split.walletShare, content.totalWeight - content.pointsWeight);
+        uint128 walletShare = _split(due, offer.terms.contributorBps, sale);
+        if (walletShare > 0) {
+            uint96 walletWeight = uint256(sale.totalWeight - sale.pointsWeight).toUint96();
+            _accrue(ipId, version, due.token, walletShare, walletWeight);
         }
         licenseId = ++licenseCount;
-        License memory license = License({
-            offerId: offerId,
-            version: version,
-            startsAt: uint64(block.timestamp),
-            endsAt: _endOf(offer.terms.duration),
-            revoked: false
+        uint64 endsAt = _endOf(offer.terms.duration);
+        _licenses[licenseId] = License({
+            offerId: offerId, version: version, startsAt: uint64(block.timestamp), endsAt: endsAt, revoked: false
         });
-        _licenses[licenseId] = license;
         emit LicenseSold(
             licenseId,
             ipId,
             version,
             offerId,
-            msg.sender,
-            price,
-            split.providerShare,
-            split.pointsShare,
-            split.walletShare,
-            license.startsAt,
-            license.endsAt
+            buyer,
+            due.price,
+            due.providerShare,
+            due.pointsShare,
+            walletShare,
+            uint64(block.timestamp),
+            endsAt
         );
         _mint(recipient, licenseId);
-        _collect(IP_REGISTRY.providerOf(ipId), price, split);
+        if (!offer.terms.transferable) emit Locked(licenseId);
     }
 
-    /// @dev The parts sum to the price: what a division leaves over goes to the wallets and to the provider.
-    function _split(uint128 price, uint16 contributorBps, Version memory content)
+    /// @dev The three parts sum to the price: what a division leaves over goes to the wallets and to the provider.
+    function _split(Payment memory due, uint16 contributorBps, Sale memory sale)
         private
         pure
-        returns (Split memory split)
+        returns (uint128 walletShare)
     {
-        uint256 pot = uint256(price) * contributorBps / BPS;
-        uint256 points = pot * content.pointsWeight / content.totalWeight;
-        split.providerShare = (price - pot).toUint128();
-        split.pointsShare = points.toUint128();
-        split.walletShare = (pot - points).toUint128();
+        uint256 pot = uint256(due.price) * contributorBps / BPS;
+        uint256 points = pot * sale.pointsWeight / sale.totalWeight;
+        due.providerShare = (due.price - pot).toUint128();
+        due.pointsShare = points.toUint128();
+        return (pot - points).toUint128();
     }
 
-    function _collect(address providerAccount, uint128 price, Split memory split) private {
-        Provider memory provider = LOG.providerOf(providerAccount);
-        IERC20 token = IERC20(provider.token);
-        uint256 received = token.pull(msg.sender, price);
-        require(received == price, AmountReceivedDiffers(price, received));
-        if (split.providerShare > 0) token.safeTransfer(providerAccount, split.providerShare);
-        if (split.pointsShare > 0) token.safeTransfer(provider.pointsTreasury, split.pointsShare);
+    function _distribute(Payment memory due, uint256 received) private {
+        require(received == due.price, AmountReceivedDiffers(due.price, received));
+        if (due.providerShare > 0) due.token.safeTransfer(due.provider, due.providerShare);
+        if (due.pointsShare > 0) due.token.safeTransfer(due.pointsTreasury, due.pointsShare);
     }
 
     /// @dev A duration that runs past what fits into 64 bits means for ever.
     function _endOf(uint64 duration) private view returns (uint64) {
         uint256 end = block.timestamp + duration;
         return end > type(uint64).max ? type(uint64).max : end.toUint64();
+    }
+
+    function _termsOf(uint256 licenseId) private view returns (Terms storage) {
+        return _offers[_licenses[licenseId].offerId].terms;
     }
 
     function _onlyProviderOf(uint256 ipId) private view {
@@ -277,8 +342,6 @@ contract LicenseRegistry is ERC721, RoyaltyPool {
     /// @dev Minting is always possible; a transfer is where the terms allow it.
     function _update(address to, uint256 licenseId, address auth) internal override returns (address from) {
         from = super._update(to, licenseId, auth);
-        require(
-            from == address(0) || _offers[_licenses[licenseId].offerId].terms.transferable, NotTransferable(licenseId)
-        );
+        require(from == address(0) || _termsOf(licenseId).transferable, NotTransferable(licenseId));
     }
 }

@@ -4,11 +4,14 @@ pragma solidity ^0.8.28;
 
 import {IERC20} from "@openzeppelin/contracts/token/ERC20/IERC20.sol";
 import {SafeERC20} from "@openzeppelin/contracts/token/ERC20/utils/SafeERC20.sol";
-import {IPointsTreasury, PointsDebit} from "./interfaces/IPointsTreasury.sol";
+import {IPointsTreasury, PointsDebit} from "../interfaces/IPointsTreasury.sol";
+import {IProvenanceLog} from "../interfaces/IProvenanceLog.sol";
 
 contract PointsTreasury is IPointsTreasury {
     using SafeERC20 for IERC20;
 
+    /// @inheritdoc IPointsTreasury
+    address public immutable log;
     /// @inheritdoc IPointsTreasury
     address public immutable provider;
     /// @inheritdoc IPointsTreasury
@@ -21,8 +24,12 @@ contract PointsTreasury is IPointsTreasury {
     /// @inheritdoc IPointsTreasury
     mapping(bytes32 payoutId => bool) public isRedeemed;
 
-    constructor(address provider_, address token_, address operator_) {
-        require(provider_ != address(0) && token_ != address(0) && operator_ != address(0), AddressZero());
+    constructor(address log_, address provider_, address token_, address operator_) {
+        require(
+            log_ != address(0) && provider_ != address(0) && token_ != address(0) && operator_ != address(0),
+            AddressZero()
+        );
+        log = log_;
         provider = provider_;
         token = token_;
         operator = operator_;
@@ -44,6 +51,7 @@ contract PointsTreasury is IPointsTreasury {
             total += debit.amount;
             emit PointsRedeemed(debit.payoutId, debit.account, debit.amount, to);
         }
+        if (IERC20(token).balanceOf(address(this)) < total) IProvenanceLog(log).sweepPoints(provider);
         IERC20(token).safeTransfer(to, total);
     }
 
@@ -54,5 +62,10 @@ contract PointsTreasury is IPointsTreasury {
 
         operator = operator_;
         emit OperatorChanged(operator_);
+    }
+
+    /// @inheritdoc IPointsTreasury
+    function backing() external view returns (uint256) {
+        return IERC20(token).balanceOf(address(this)) + IProvenanceLog(log).providerOf(provider).pointsAccrued;
     }
 }

@@ -2,14 +2,22 @@
 // Registers providers and anchors their attested batches of provenance events, one gapless sequence a provider.
 pragma solidity ^0.8.28;
 
+import {AccessManaged} from "@openzeppelin/contracts/access/manager/AccessManaged.sol";
+import {Multicall} from "@openzeppelin/contracts/utils/Multicall.sol";
+import {Pausable} from "@openzeppelin/contracts/utils/Pausable.sol";
 import {EIP712} from "@openzeppelin/contracts/utils/cryptography/EIP712.sol";
-import {MerkleProof} from "@openzeppelin/contracts/utils/cryptography/MerkleProof.sol";
-import {SignatureChecker} from "@openzeppelin/contracts/utils/cryptography/SignatureChecker.sol";
-import {IProvenanceLog, Batch, Provider, ProvenanceEvent, TaskDebit} from "./interfaces/IProvenanceLog.sol";
+import {ERC165} from "@openzeppelin/contracts/utils/introspection/ERC165.sol";
+import {MerkleProofLib} from "solady/src/utils/MerkleProofLib.sol";
+import {IPointsTreasury} from "../interfaces/IPointsTreasury.sol";
+import {IProvenanceLog, Batch, Provider, ProvenanceEvent, TaskDebit} from "../interfaces/IProvenanceLog.sol";
+import {IRewardPool} from "../interfaces/IRewardPool.sol";
+import {Attestations} from "./Attestations.sol";
+import {Disputes} from "./Disputes.sol";
 import {Leaves} from "./Leaves.sol";
 import {RewardPool} from "./RewardPool.sol";
 
-contract ProvenanceLog is IProvenanceLog, EIP712 {
+contract ProvenanceLog is IProvenanceLog, RewardPool, AccessManaged, EIP712, ERC165, Multicall, Pausable {
+    using Attestations for bytes;
     using Leaves for ProvenanceEvent;
 
     /* CONSTANTS */
@@ -21,32 +29,51 @@ contract ProvenanceLog is IProvenanceLog, EIP712 {
     uint256 private constant CID_LENGTH_MAX = 64;
     uint256 private constant NAME_LENGTH_MIN = 2;
     uint256 private constant NAME_LENGTH_MAX = 32;
+    uint32 private constant CHALLENGE_WINDOW_MAX = 30 days;
 
-    RewardPool private immutable REWARD_POOL;
+    Disputes private immutable DISPUTES;
 
     /* STORAGE */
 
-    mapping(address provider => Provider) private _providers;
     mapping(string name => address provider) private _providersByName;
-    mapping(address provider => mapping(uint64 number => bytes32 root)) private _roots;
 
-    constructor() EIP712("Tidemark ProvenanceLog", "1") {
-        REWARD_POOL = new RewardPool(this);
+    /// @param authority_ An AccessManager: who may pause, and who rules on disputes.
+    constructor(address authority_) AccessManaged(authority_) EIP712("Tidemark ProvenanceLog", "1") {
+        DISPUTES = new Disputes(this, authority_);
     }
 
     /* PROVIDERS */
 
     /// @inheritdoc IProvenanceLog
-    function registerProvider(string calldata name, address attestor, address pointsTreasury, address token) external {
+    function registerProvider(
+        string calldata name,
+        address attestor,
+        address pointsTreasury,
+        address token,
+        uint32 challengeWindow
+    ) external {
         require(_isName(name), NameInvalid(name));
         require(attestor != address(0) && pointsTreasury != address(0) && token != address(0), AddressZero());
+        require(challengeWindow <= CHALLENGE_WINDOW_MAX, ChallengeWindowTooLong(challengeWindow, CHALLENGE_WINDOW_MAX));
         require(_providers[msg.sender].attestor == address(0), ProviderExists(msg.sender));
         require(_providersByName[name] == address(0), NameTaken(name));
+        IPointsTreasury treasury = IPointsTreasury(pointsTreasury);
+        require(
+            treasury.log() == address(this) && treasury.provider() == msg.sender && treasury.token() == token,
+            TreasuryMismatch(pointsTreasury)
+        );
 
-        _providers[msg.sender] =
-            Provider({attestor: attestor, nextBatch: 0, pointsTreasury: pointsTreasury, token: token});
+        _providers[msg.sender] = Provider({
+            attestor: attestor,
+            nextBatch: 0,
+            challengeWindow: challengeWindow,
+            pointsTreasury: pointsTreasury,
+            pointsAccrued: 0,
+            token: token
+        });
         _providersByName[name] = msg.sender;
         emit ProviderRegistered(msg.sender, name, attestor, pointsTreasury, token);
+        emit ChallengeWindowChanged(msg.sender, challengeWindow);
     }
 
     /// @inheritdoc IProvenanceLog
@@ -58,13 +85,22 @@ contract ProvenanceLog is IProvenanceLog, EIP712 {
         emit AttestorChanged(msg.sender, attestor);
     }
 
+    /// @inheritdoc IProvenanceLog
+    function setChallengeWindow(uint32 challengeWindow) external {
+        require(challengeWindow <= CHALLENGE_WINDOW_MAX, ChallengeWindowTooLong(challengeWindow, CHALLENGE_WINDOW_MAX));
+        require(_providers[msg.sender].attestor != address(0), ProviderUnknown(msg.sender));
+
+        _providers[msg.sender].challengeWindow = challengeWindow;
+        emit ChallengeWindowChanged(msg.sender, challengeWindow);
+    }
+
     /* BATCHES */
 
     /// @inheritdoc IProvenanceLog
-    function anchor(Batch calldata batch, bytes calldata signature) external {
+    function anchor(Batch calldata batch, bytes calldata signature) external whenNotPaused {
         Provider storage provider = _providers[batch.provider];
-        address attestor = provider.attestor;
-        uint64 number = provider.nextBatch;
+        (address attestor, uint64 number, uint32 challengeWindow) =
+            (provider.attestor, provider.nextBatch, provider.challengeWindow);
         require(attestor != address(0), ProviderUnknown(batch.provider));
         require(batch.number == number, BatchNumberUnexpected(batch.provider, number, batch.number));
         require(batch.eventCount > 0, BatchEmpty());
@@ -72,13 +108,14 @@ contract ProvenanceLog is IProvenanceLog, EIP712 {
         uint256 cidLength = batch.manifestCid.length;
         require(cidLength > 0 && cidLength <= CID_LENGTH_MAX, ManifestCidInvalid(cidLength));
         bytes32 digest = digestOf(batch);
-        require(
-            SignatureChecker.isValidSignatureNowCalldata(attestor, digest, signature),
-            AttestationInvalid(attestor, digest)
-        );
+        require(signature.isBy(attestor, digest), AttestationInvalid(attestor, digest));
 
         provider.nextBatch = number + 1;
-        _roots[batch.provider][number] = batch.root;
+        BatchRecord storage record = _batches[batch.provider][number];
+        uint64 challengeUntil = uint64(block.timestamp) + challengeWindow;
+        record.root = batch.root;
+        (record.left, record.challengeUntil) = (batch.walletTotal, challengeUntil);
+        _settle(batch);
         emit BatchAnchored(
             batch.provider,
             number,
@@ -88,9 +125,9 @@ contract ProvenanceLog is IProvenanceLog, EIP712 {
             batch.walletTotal,
             batch.debits,
             batch.manifestCid,
-            attestor
+            attestor,
+            challengeUntil
         );
-        REWARD_POOL.settle(batch, provider.pointsTreasury, provider.token);
     }
 
     /// @inheritdoc IProvenanceLog
@@ -117,11 +154,28 @@ contract ProvenanceLog is IProvenanceLog, EIP712 {
         );
     }
 
+    /* AUTHORITY */
+
+    /// @inheritdoc IProvenanceLog
+    function pause() external restricted {
+        _pause();
+    }
+
+    /// @inheritdoc IProvenanceLog
+    function unpause() external restricted {
+        _unpause();
+    }
+
     /* VIEWS */
 
     /// @inheritdoc IProvenanceLog
     function providerOf(address provider) external view returns (Provider memory) {
         return _providers[provider];
+    }
+
+    /// @inheritdoc IProvenanceLog
+    function settlementOf(address provider) external view returns (address token, address pointsTreasury) {
+        return (_providers[provider].token, _providers[provider].pointsTreasury);
     }
 
     /// @inheritdoc IProvenanceLog
@@ -131,7 +185,12 @@ contract ProvenanceLog is IProvenanceLog, EIP712 {
 
     /// @inheritdoc IProvenanceLog
     function rootOf(address provider, uint64 number) external view returns (bytes32) {
-        return _roots[provider][number];
+        return _batches[provider][number].root;
+    }
+
+    /// @inheritdoc IProvenanceLog
+    function challengeUntilOf(address provider, uint64 number) external view returns (uint64) {
+        return _batches[provider][number].challengeUntil;
     }
 
     /// @inheritdoc IProvenanceLog
@@ -145,13 +204,26 @@ contract ProvenanceLog is IProvenanceLog, EIP712 {
         view
         returns (bool)
     {
-        bytes32 root = _roots[provider][number];
-        return root != 0 && MerkleProof.verifyCalldata(proof, root, e.ofEvent());
+        bytes32 root = _batches[provider][number].root;
+        return root != 0 && MerkleProofLib.verifyCalldata(proof, root, e.ofEvent());
     }
 
     /// @inheritdoc IProvenanceLog
-    function rewardPool() external view returns (address) {
-        return address(REWARD_POOL);
+    function disputes() external view returns (address) {
+        return address(DISPUTES);
+    }
+
+    /// @inheritdoc ERC165
+    function supportsInterface(bytes4 interfaceId) public view override returns (bool) {
+        return interfaceId == type(IProvenanceLog).interfaceId || interfaceId == type(IRewardPool).interfaceId
+            || super.supportsInterface(interfaceId);
+    }
+
+    /* INTERNAL */
+
+    /// @inheritdoc RewardPool
+    function _onlyDisputes() internal view override {
+        require(msg.sender == address(DISPUTES), OnlyDisputes(msg.sender));
     }
 
     function _isName(string calldata name) private pure returns (bool) {

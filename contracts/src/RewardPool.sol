@@ -1,17 +1,21 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-// Holds the sponsors' escrow and the wallet rewards of anchored batches, and pays them out.
+// Holds the sponsors' escrow, the wallet rewards of anchored batches and accrued points, and pays them out.
 pragma solidity ^0.8.28;
 
 import {IERC20} from "@openzeppelin/contracts/token/ERC20/IERC20.sol";
 import {SafeERC20} from "@openzeppelin/contracts/token/ERC20/utils/SafeERC20.sol";
 import {ReentrancyGuardTransient} from "@openzeppelin/contracts/utils/ReentrancyGuardTransient.sol";
 import {BitMaps} from "@openzeppelin/contracts/utils/structs/BitMaps.sol";
-import {Batch, IProvenanceLog, ProvenanceEvent, TaskDebit} from "./interfaces/IProvenanceLog.sol";
-import {IRewardPool, Permit, Task} from "./interfaces/IRewardPool.sol";
+import {MerkleProofLib} from "solady/src/utils/MerkleProofLib.sol";
+import {Batch, Provider, ProvenanceEvent, TaskDebit} from "../interfaces/IProvenanceLog.sol";
+import {Authorization, Claim, IRewardPool, Permit, Task} from "../interfaces/IRewardPool.sol";
+import {Leaves} from "./Leaves.sol";
+import {LogStorage} from "./LogStorage.sol";
 import {TokenIntake} from "./TokenIntake.sol";
 
-contract RewardPool is IRewardPool, ReentrancyGuardTransient {
+abstract contract RewardPool is IRewardPool, LogStorage, ReentrancyGuardTransient {
     using BitMaps for BitMaps.BitMap;
+    using Leaves for ProvenanceEvent;
     using SafeERC20 for IERC20;
     using TokenIntake for IERC20;
 
@@ -19,19 +23,13 @@ contract RewardPool is IRewardPool, ReentrancyGuardTransient {
 
     /// @inheritdoc IRewardPool
     uint64 public constant SETTLEMENT_GRACE = 7 days;
-
-    IProvenanceLog private immutable LOG;
+    bytes32 private constant FUND_TASK = keccak256("fundTask");
 
     /* STORAGE */
 
-    uint64 private _taskCount;
+    /// @inheritdoc IRewardPool
+    uint64 public taskCount;
     mapping(uint64 taskId => Task) private _tasks;
-    mapping(address provider => mapping(uint64 number => uint128 amount)) private _unclaimed;
-    mapping(address provider => mapping(uint64 number => BitMaps.BitMap indexes)) private _claimed;
-
-    constructor(IProvenanceLog log) {
-        LOG = log;
-    }
 
     /* TASKS */
 
@@ -57,7 +55,7 @@ contract RewardPool is IRewardPool, ReentrancyGuardTransient {
         uint128 amount,
         Permit calldata permit
     ) external nonReentrant returns (uint64 taskId) {
-        _tokenOf(provider).tryPermit(amount, permit);
+        _knownTokenOf(provider).tryPermit(amount, permit);
         return _createTask(provider, price, closesAt, termsHash, uri, amount);
     }
 
@@ -71,6 +69,19 @@ contract RewardPool is IRewardPool, ReentrancyGuardTransient {
         IERC20 token = _tokenOf(_openTask(taskId).provider);
         token.tryPermit(amount, permit);
         _fund(taskId, token, amount);
+    }
+
+    /// @inheritdoc IRewardPool
+    function fundTaskWithAuthorization(
+        uint64 taskId,
+        uint128 amount,
+        address from,
+        Authorization calldata authorization
+    ) external nonReentrant {
+        IERC20 token = _tokenOf(_openTask(taskId).provider);
+        _credit(taskId, from, amount);
+        bytes32 purpose = keccak256(abi.encode(FUND_TASK, taskId, authorization.salt));
+        _requireReceived(amount, token.pullAuthorized(from, amount, purpose, authorization));
     }
 
     /// @inheritdoc IRewardPool
@@ -88,46 +99,59 @@ contract RewardPool is IRewardPool, ReentrancyGuardTransient {
         _tokenOf(task.provider).safeTransfer(sponsor, amount);
     }
 
-    /* BATCHES */
-
-    /// @inheritdoc IRewardPool
-    function settle(Batch calldata batch, address pointsTreasury, address token) external nonReentrant {
-        require(msg.sender == address(LOG), OnlyLog(msg.sender));
-
-        uint256 debited = 0;
-        uint64 previousTaskId = 0;
-        for (uint256 i = 0; i < batch.debits.length; ++i) {
-            TaskDebit calldata debit = batch.debits[i];
-            require(debit.taskId > previousTaskId, DebitsUnordered(previousTaskId, debit.taskId));
-            _debit(debit, batch.provider, batch.number);
-            debited += debit.amount;
-            previousTaskId = debit.taskId;
-        }
-        uint256 totals = uint256(batch.pointsTotal) + batch.walletTotal;
-        require(debited == totals, DebitsDiffer(debited, totals));
-
-        if (batch.walletTotal > 0) _unclaimed[batch.provider][batch.number] = batch.walletTotal;
-        if (batch.pointsTotal > 0) IERC20(token).safeTransfer(pointsTreasury, batch.pointsTotal);
-    }
+    /* REWARDS */
 
     /// @inheritdoc IRewardPool
     function claim(address provider, uint64 number, ProvenanceEvent calldata e, bytes32[] calldata proof)
         external
         nonReentrant
     {
-        uint128 amount = e.reward;
-        require(amount > 0, RewardZero(e.dataId));
-        require(e.payee != address(0), PaidInPoints(e.dataId));
-        require(LOG.contains(provider, number, e, proof), ProofInvalid(provider, number, e.index));
-        BitMaps.BitMap storage claimed = _claimed[provider][number];
-        require(!claimed.get(e.index), AlreadyClaimed(provider, number, e.index));
-        uint128 left = _unclaimed[provider][number];
+        require(_take(provider, number, e, proof), AlreadyClaimed(provider, number, e.index));
+        _tokenOf(provider).safeTransfer(e.payee, e.reward);
+    }
+
+    /// @inheritdoc IRewardPool
+    function claimMany(Claim[] calldata claims) external nonReentrant {
+        (address token, address payee) = (address(0), address(0));
+        uint256 due = 0;
+        for (uint256 i = 0; i < claims.length; ++i) {
+            Claim calldata c = claims[i];
+            if (!_take(c.provider, c.number, c.e, c.proof)) continue;
+            address itsToken = address(_tokenOf(c.provider));
+            if (due > 0 && (itsToken != token || c.e.payee != payee)) {
+                IERC20(token).safeTransfer(payee, due);
+                due = 0;
+            }
+            (token, payee) = (itsToken, c.e.payee);
+            due += c.e.reward;
+        }
+        if (due > 0) IERC20(token).safeTransfer(payee, due);
+    }
+
+    /// @inheritdoc IRewardPool
+    function sweepPoints(address provider) external nonReentrant returns (uint96 amount) {
+        Provider storage account = _providers[provider];
+        (address treasury, IERC20 token) = (account.pointsTreasury, _knownTokenOf(provider));
+        amount = account.pointsAccrued;
+        if (amount == 0) return 0;
+
+        account.pointsAccrued = 0;
+        emit PointsSwept(provider, treasury, amount);
+        token.safeTransfer(treasury, amount);
+    }
+
+    /// @inheritdoc IRewardPool
+    function hold(address provider, uint64 number, uint32 index, uint128 amount) external nonReentrant {
+        _onlyDisputes();
+        BatchRecord storage batch = _batches[provider][number];
+        uint128 left = batch.left;
+        require(!batch.claimed.get(index), AlreadyClaimed(provider, number, index));
         require(left >= amount, BatchRewardsExceeded(provider, number, left, amount));
 
-        claimed.set(e.index);
-        _unclaimed[provider][number] = left - amount;
-        emit RewardClaimed(provider, number, e.payee, e.index, e.dataId, amount);
-        _tokenOf(provider).safeTransfer(e.payee, amount);
+        batch.claimed.set(index);
+        batch.left = left - amount;
+        emit RewardHeld(provider, number, index, amount);
+        _tokenOf(provider).safeTransfer(msg.sender, amount);
     }
 
     /* VIEWS */
@@ -138,21 +162,79 @@ contract RewardPool is IRewardPool, ReentrancyGuardTransient {
     }
 
     /// @inheritdoc IRewardPool
-    function taskCount() external view returns (uint64) {
-        return _taskCount;
-    }
-
-    /// @inheritdoc IRewardPool
     function isClaimed(address provider, uint64 number, uint32 index) external view returns (bool) {
-        return _claimed[provider][number].get(index);
+        return _batches[provider][number].claimed.get(index);
     }
 
     /// @inheritdoc IRewardPool
     function unclaimedOf(address provider, uint64 number) external view returns (uint128) {
-        return _unclaimed[provider][number];
+        return _batches[provider][number].left;
     }
 
     /* INTERNAL */
+
+    /// @dev Reverts for anyone but the log's Disputes.
+    function _onlyDisputes() internal view virtual;
+
+    /// @dev Debits the tasks and accrues the points of a batch whose record is written.
+    function _settle(Batch calldata batch) internal {
+        uint256 debited = 0;
+        uint64 previousTaskId = 0;
+        for (uint256 i = 0; i < batch.debits.length; ++i) {
+            TaskDebit calldata debit = batch.debits[i];
+            require(debit.taskId > previousTaskId, DebitsUnordered(previousTaskId, debit.taskId));
+            _debit(debit, batch.provider);
+            debited += debit.amount;
+            previousTaskId = debit.taskId;
+        }
+        uint256 totals = uint256(batch.pointsTotal) + batch.walletTotal;
+        require(debited == totals, DebitsDiffer(debited, totals));
+
+        if (batch.pointsTotal > 0) {
+            Provider storage provider = _providers[batch.provider];
+            uint256 accrued = uint256(provider.pointsAccrued) + batch.pointsTotal;
+            require(accrued <= type(uint96).max, PointsExceeded(batch.provider, accrued));
+            // forge-lint: disable-next-line(unsafe-typecast)
+            provider.pointsAccrued = uint96(accrued);
+        }
+    }
+
+    function _debit(TaskDebit calldata debit, address provider) private {
+        uint64 taskId = debit.taskId;
+        uint128 amount = debit.amount;
+        Task storage task = _openTask(taskId);
+        require(task.provider == provider, TaskOfOtherProvider(taskId, task.provider, provider));
+        require(amount > 0, AmountZero());
+        (uint128 escrow, uint128 price) = (task.escrow, task.price);
+        require(amount % price == 0, DebitNotMultipleOfPrice(taskId, price, amount));
+        require(amount <= escrow, BudgetExceeded(taskId, escrow, amount));
+
+        task.escrow = escrow - amount;
+    }
+
+    /// @dev Takes one wallet reward out of its batch; false where it was taken before.
+    function _take(address provider, uint64 number, ProvenanceEvent calldata e, bytes32[] calldata proof)
+        private
+        returns (bool)
+    {
+        (uint128 amount, uint32 index) = (e.reward, e.index);
+        require(amount > 0, RewardZero(e.dataId));
+        require(e.payee != address(0), PaidInPoints(e.dataId));
+        BatchRecord storage batch = _batches[provider][number];
+        bytes32 root = batch.root;
+        require(
+            root != 0 && MerkleProofLib.verifyCalldata(proof, root, e.ofEvent()), ProofInvalid(provider, number, index)
+        );
+        if (batch.claimed.get(index)) return false;
+        (uint128 left, uint64 challengeUntil) = (batch.left, batch.challengeUntil);
+        require(block.timestamp >= challengeUntil, ClaimTooEarly(provider, number, challengeUntil));
+        require(left >= amount, BatchRewardsExceeded(provider, number, left, amount));
+
+        batch.claimed.set(index);
+        batch.left = left - amount;
+        emit RewardClaimed(provider, number, e.payee, index, e.dataId, amount);
+        return true;
+    }
 
     function _createTask(
         address provider,
@@ -164,35 +246,28 @@ contract RewardPool is IRewardPool, ReentrancyGuardTransient {
     ) private returns (uint64 taskId) {
         require(price > 0, PriceZero());
         require(closesAt > block.timestamp, ClosesAtPast(closesAt));
-        IERC20 token = _tokenOf(provider);
+        IERC20 token = _knownTokenOf(provider);
 
-        taskId = ++_taskCount;
+        taskId = ++taskCount;
         _tasks[taskId] = Task({escrow: 0, price: price, provider: provider, closesAt: closesAt, sponsor: msg.sender});
         emit TaskCreated(taskId, provider, msg.sender, price, closesAt, termsHash, uri);
-        _fund(taskId, token, amount);
+        if (amount > 0) _fund(taskId, token, amount);
     }
 
     function _fund(uint64 taskId, IERC20 token, uint128 amount) private {
-        require(amount > 0, AmountZero());
+        _credit(taskId, msg.sender, amount);
+        _requireReceived(amount, token.pull(msg.sender, amount));
+    }
 
-        _tasks[taskId].escrow += amount;
-        emit TaskFunded(taskId, msg.sender, amount);
-        uint256 received = token.pull(msg.sender, amount);
+    function _requireReceived(uint256 amount, uint256 received) private pure {
         require(received == amount, AmountReceivedDiffers(amount, received));
     }
 
-    function _debit(TaskDebit calldata debit, address provider, uint64 number) private {
-        uint64 taskId = debit.taskId;
-        uint128 amount = debit.amount;
-        Task storage task = _openTask(taskId);
-        require(task.provider == provider, TaskOfOtherProvider(taskId, task.provider, provider));
+    function _credit(uint64 taskId, address from, uint128 amount) private {
         require(amount > 0, AmountZero());
-        (uint128 escrow, uint128 price) = (task.escrow, task.price);
-        require(amount % price == 0, DebitNotMultipleOfPrice(taskId, price, amount));
-        require(amount <= escrow, BudgetExceeded(taskId, escrow, amount));
 
-        task.escrow = escrow - amount;
-        emit TaskDebited(taskId, provider, number, amount);
+        _tasks[taskId].escrow += amount;
+        emit TaskFunded(taskId, from, amount);
     }
 
     /// @dev A task that batches may still debit.
@@ -206,9 +281,8 @@ contract RewardPool is IRewardPool, ReentrancyGuardTransient {
         return block.timestamp > uint256(closesAt) + SETTLEMENT_GRACE;
     }
 
-    function _tokenOf(address provider) private view returns (IERC20) {
-        address token = LOG.providerOf(provider).token;
-        require(token != address(0), ProviderUnknown(provider));
-        return IERC20(token);
+    function _knownTokenOf(address provider) private view returns (IERC20 token) {
+        token = _tokenOf(provider);
+        require(address(token) != address(0), ProviderUnknown(provider));
     }
 }

@@ -7,43 +7,45 @@ import {SafeERC20} from "@openzeppelin/contracts/token/ERC20/utils/SafeERC20.sol
 import {ReentrancyGuardTransient} from "@openzeppelin/contracts/utils/ReentrancyGuardTransient.sol";
 import {Math} from "@openzeppelin/contracts/utils/math/Math.sol";
 import {SafeCast} from "@openzeppelin/contracts/utils/math/SafeCast.sol";
-import {IIPRegistry, Member, Version} from "./interfaces/IIPRegistry.sol";
-import {ILicenseRegistry} from "./interfaces/ILicenseRegistry.sol";
-import {IProvenanceLog} from "./interfaces/IProvenanceLog.sol";
+import {MerkleProofLib} from "solady/src/utils/MerkleProofLib.sol";
+import {IIPRegistry, Member} from "../interfaces/IIPRegistry.sol";
+import {ILicenseRegistry, RoyaltyClaim} from "../interfaces/ILicenseRegistry.sol";
+import {Leaves} from "./Leaves.sol";
 
 /// @dev What is paid for one version never exceeds what its sales brought in: each sale adds
 /// floor(share · 2^128 / walletWeight) to the accumulator, a member gets floor(weight · accumulator / 2^128), and the
 /// weights proven against a version never exceed its walletWeight, whatever its attestor signed.
 abstract contract RoyaltyPool is ILicenseRegistry, ReentrancyGuardTransient {
+    using Leaves for Member;
     using SafeCast for uint256;
     using SafeERC20 for IERC20;
 
     uint256 private constant ONE = 1 << 128;
 
-    IProvenanceLog internal immutable LOG;
     IIPRegistry internal immutable IP_REGISTRY;
 
     struct VersionRoyalties {
-        /// Units per unit of weight, times 2^128.
+        /// Units per unit of weight, times 2^128; 0 until the first sale with a wallet share.
         uint256 accumulator;
-        /// Sum of the weights of the members that have claimed.
-        uint128 provenWeight;
+        /// Written at that first sale.
+        address token;
+        /// What members that have not claimed yet may weigh together.
+        uint96 unprovenWeight;
     }
 
     struct MemberRoyalties {
         /// 0 until the member's first claim.
-        address payee;
-        uint96 weight;
-        uint128 claimed;
+        address token;
+        uint96 claimed;
     }
 
     /* STORAGE */
 
     mapping(uint256 ipId => mapping(uint32 version => VersionRoyalties)) private _versions;
-    mapping(uint256 ipId => mapping(uint32 version => mapping(bytes16 dataId => MemberRoyalties))) private _members;
+    /// By leaf: a caller who knows the fields behind a proven leaf need not prove them again.
+    mapping(uint256 ipId => mapping(uint32 version => mapping(bytes32 leaf => MemberRoyalties))) private _members;
 
-    constructor(IProvenanceLog log, IIPRegistry ipRegistry) {
-        LOG = log;
+    constructor(IIPRegistry ipRegistry) {
         IP_REGISTRY = ipRegistry;
     }
 
@@ -53,33 +55,30 @@ abstract contract RoyaltyPool is ILicenseRegistry, ReentrancyGuardTransient {
     function claimRoyalty(uint256 ipId, uint32 version, Member calldata member, bytes32[] calldata proof)
         external
         nonReentrant
-        returns (uint128 amount)
+        returns (uint96 amount)
     {
-        require(member.payee != address(0), PaidInPoints(member.dataId));
-        require(IP_REGISTRY.isMember(ipId, version, member, proof), MemberUnknown(ipId, version, member.dataId));
-        MemberRoyalties storage proven = _members[ipId][version][member.dataId];
-        if (proven.payee == address(0)) {
-            _admit(ipId, version, member);
-            proven.payee = member.payee;
-            proven.weight = member.weight;
-        } else {
-            // A version may name a dataId once; a second leaf for it gets nothing.
-            require(
-                proven.payee == member.payee && proven.weight == member.weight,
-                MemberUnknown(ipId, version, member.dataId)
-            );
-        }
-        return _pay(ipId, version, member.dataId);
+        address token;
+        (token, amount) = _take(ipId, version, member, proof);
+        require(amount > 0, NothingToClaim(member.dataId));
+        IERC20(token).safeTransfer(member.payee, amount);
     }
 
     /// @inheritdoc ILicenseRegistry
-    function claimRoyaltyAgain(uint256 ipId, uint32 version, bytes16 dataId)
-        external
-        nonReentrant
-        returns (uint128 amount)
-    {
-        require(_members[ipId][version][dataId].payee != address(0), MemberNotProven(ipId, version, dataId));
-        return _pay(ipId, version, dataId);
+    function claimRoyalties(RoyaltyClaim[] calldata claims) external nonReentrant {
+        (address token, address payee) = (address(0), address(0));
+        uint256 due = 0;
+        for (uint256 i = 0; i < claims.length; ++i) {
+            RoyaltyClaim calldata c = claims[i];
+            (address itsToken, uint96 amount) = _take(c.ipId, c.version, c.member, c.proof);
+            if (amount == 0) continue;
+            if (due > 0 && (itsToken != token || c.member.payee != payee)) {
+                IERC20(token).safeTransfer(payee, due);
+                due = 0;
+            }
+            (token, payee) = (itsToken, c.member.payee);
+            due += amount;
+        }
+        if (due > 0) IERC20(token).safeTransfer(payee, due);
     }
 
     /* VIEWS */
@@ -90,34 +89,49 @@ abstract contract RoyaltyPool is ILicenseRegistry, ReentrancyGuardTransient {
     }
 
     /// @inheritdoc ILicenseRegistry
-    function royaltyClaimedOf(uint256 ipId, uint32 version, bytes16 dataId) external view returns (uint128) {
-        return _members[ipId][version][dataId].claimed;
+    function royaltyClaimedOf(uint256 ipId, uint32 version, bytes32 leaf) external view returns (uint96) {
+        return _members[ipId][version][leaf].claimed;
     }
 
     /* INTERNAL */
 
-    /// @dev Credits a sale's wallet share to the members with a payee; `walletWeight` is not 0.
-    function _accrue(uint256 ipId, uint32 version, uint128 walletShare, uint128 walletWeight) internal {
-        _versions[ipId][version].accumulator += (uint256(walletShare) << 128) / walletWeight;
+    /// @dev Credits a sale's wallet share to the members with a payee; neither it nor `walletWeight`, which is the same at
+    /// each sale of a version, is 0.
+    function _accrue(uint256 ipId, uint32 version, IERC20 token, uint128 walletShare, uint96 walletWeight) internal {
+        VersionRoyalties storage royalties = _versions[ipId][version];
+        uint256 accumulator = royalties.accumulator;
+        // At least 2^32 a sale, so 0 means the first one.
+        if (accumulator == 0) (royalties.token, royalties.unprovenWeight) = (address(token), walletWeight);
+        royalties.accumulator = accumulator + (uint256(walletShare) << 128) / walletWeight;
     }
 
-    function _admit(uint256 ipId, uint32 version, Member calldata member) private {
-        Version memory content = IP_REGISTRY.versionOf(ipId, version);
-        uint256 walletWeight = content.totalWeight - content.pointsWeight;
-        uint256 provenWeight = uint256(_versions[ipId][version].provenWeight) + member.weight;
-        require(provenWeight <= walletWeight, WeightsExceeded(ipId, version, walletWeight));
-        _versions[ipId][version].provenWeight = provenWeight.toUint128();
-    }
+    /// @dev Proves a member where that is not done yet, and books what is due to it.
+    function _take(uint256 ipId, uint32 version, Member calldata member, bytes32[] calldata proof)
+        private
+        returns (address token, uint96 amount)
+    {
+        bytes32 leaf = member.ofMember();
+        VersionRoyalties storage royalties = _versions[ipId][version];
+        MemberRoyalties storage record = _members[ipId][version][leaf];
+        uint96 claimed;
+        (token, claimed) = (record.token, record.claimed);
+        if (token == address(0)) {
+            require(member.payee != address(0), PaidInPoints(member.dataId));
+            bytes32 root = IP_REGISTRY.versionRootOf(ipId, version);
+            require(
+                root != 0 && MerkleProofLib.verifyCalldata(proof, root, leaf),
+                MemberUnknown(ipId, version, member.dataId)
+            );
+            uint96 unprovenWeight;
+            (token, unprovenWeight) = (royalties.token, royalties.unprovenWeight);
+            if (token == address(0)) return (token, 0);
+            require(member.weight <= unprovenWeight, WeightsExceeded(ipId, version, unprovenWeight));
+            royalties.unprovenWeight = unprovenWeight - member.weight;
+        }
+        uint96 total = Math.mulDiv(member.weight, royalties.accumulator, ONE).toUint96();
+        amount = total - claimed;
 
-    function _pay(uint256 ipId, uint32 version, bytes16 dataId) private returns (uint128 amount) {
-        MemberRoyalties storage member = _members[ipId][version][dataId];
-        address payee = member.payee;
-        uint128 total = Math.mulDiv(member.weight, _versions[ipId][version].accumulator, ONE).toUint128();
-        amount = total - member.claimed;
-        require(amount > 0, NothingToClaim(dataId));
-
-        member.claimed = total;
-        emit RoyaltyClaimed(ipId, version, payee, dataId, amount);
-        IERC20(LOG.providerOf(IP_REGISTRY.providerOf(ipId)).token).safeTransfer(payee, amount);
+        (record.token, record.claimed) = (token, total);
+        if (amount > 0) emit RoyaltyClaimed(ipId, version, member.payee, member.dataId, amount);
     }
 }

@@ -3,7 +3,7 @@
 pragma solidity ^0.8.28;
 
 import {AttestorQuorum} from "../src/AttestorQuorum.sol";
-import {IAttestorQuorum} from "../src/interfaces/IAttestorQuorum.sol";
+import {IAttestorQuorum} from "../interfaces/IAttestorQuorum.sol";
 import {Test} from "./Vm.sol";
 
 contract AttestorQuorumTest is Test {

@@ -3,7 +3,7 @@
 pragma solidity ^0.8.28;
 
 import {AttestorQuorum} from "../src/AttestorQuorum.sol";
-import {Consent, IConsentRegistry} from "../src/interfaces/IConsentRegistry.sol";
+import {Consent, IConsentRegistry} from "../interfaces/IConsentRegistry.sol";
 import {Fixture} from "./Fixture.sol";
 
 contract ConsentRegistryTest is Fixture {

@@ -2,17 +2,19 @@
 // One deployment with a registered provider, and short ways to sign, anchor and sell in it.
 pragma solidity ^0.8.28;
 
+import {Authority} from "../src/Authority.sol";
 import {ConsentRegistry} from "../src/ConsentRegistry.sol";
 import {DevToken} from "../src/dev/DevToken.sol";
+import {Disputes} from "../src/Disputes.sol";
 import {IPRegistry} from "../src/IPRegistry.sol";
-import {Member, VersionContent} from "../src/interfaces/IIPRegistry.sol";
-import {Terms} from "../src/interfaces/ILicenseRegistry.sol";
-import {Batch, ProvenanceEvent, TaskDebit} from "../src/interfaces/IProvenanceLog.sol";
-import {Permit} from "../src/interfaces/IRewardPool.sol";
+import {Member, VersionContent} from "../interfaces/IIPRegistry.sol";
+import {Terms} from "../interfaces/ILicenseRegistry.sol";
+import {Batch, ProvenanceEvent, TaskDebit} from "../interfaces/IProvenanceLog.sol";
+import {Authorization, Permit} from "../interfaces/IRewardPool.sol";
 import {LicenseRegistry} from "../src/LicenseRegistry.sol";
 import {PointsTreasury} from "../src/PointsTreasury.sol";
 import {ProvenanceLog} from "../src/ProvenanceLog.sol";
-import {RewardPool} from "../src/RewardPool.sol";
+import {Renderer} from "../src/Renderer.sol";
 import {StandardMerkleTree} from "./StandardMerkleTree.sol";
 import {Test} from "./Vm.sol";
 
@@ -26,8 +28,15 @@ abstract contract Fixture is Test {
     bytes32 private constant PERMIT_TYPEHASH =
         keccak256("Permit(address owner,address spender,uint256 value,uint256 nonce,uint256 deadline)");
 
+    bytes32 private constant RECEIVE_TYPEHASH = keccak256(
+        "ReceiveWithAuthorization(address from,address to,uint256 value,uint256 validAfter,uint256 validBefore,bytes32 nonce)"
+    );
+    uint64 internal constant PAUSER = 1;
+    uint64 internal constant ARBITER = 2;
+
+    Authority internal authority;
     ProvenanceLog internal log;
-    RewardPool internal pool;
+    Disputes internal disputes;
     ConsentRegistry internal consents;
     IPRegistry internal ips;
     LicenseRegistry internal licenses;
@@ -42,18 +51,52 @@ abstract contract Fixture is Test {
     address internal buyer = account("buyer");
     address internal payee = account("payee");
     address internal stranger = account("stranger");
+    address internal admin = account("admin");
+    address internal pauser = account("pauser");
+    address internal arbiter = account("arbiter");
 
     function setUp() public virtual {
         vm.warp(NOW);
-        log = new ProvenanceLog();
-        pool = RewardPool(log.rewardPool());
+        authority = new Authority(admin);
+        log = new ProvenanceLog(address(authority));
+        disputes = Disputes(log.disputes());
         consents = new ConsentRegistry();
-        ips = new IPRegistry(log, consents);
-        licenses = new LicenseRegistry(log, ips);
+        Renderer renderer = new Renderer();
+        ips = new IPRegistry(log, consents, renderer);
+        licenses = new LicenseRegistry(log, ips, renderer, address(authority));
         token = new DevToken();
-        treasury = new PointsTreasury(provider, address(token), operator);
-        vm.prank(provider);
-        log.registerProvider("numo", attestor, address(treasury), address(token));
+        treasury = registerProvider(provider, "numo", attestor, address(token), 0);
+        giveRoles();
+    }
+
+    /// @dev As docs/access.md has it: pausing at once, rulings by their role; delays are tested on their own.
+    function giveRoles() private {
+        bytes4[] memory pausing = new bytes4[](2);
+        (pausing[0], pausing[1]) = (log.pause.selector, log.unpause.selector);
+        bytes4[] memory ruling = new bytes4[](1);
+        ruling[0] = disputes.rule.selector;
+        as_(admin).setTargetFunctionRole(address(log), pausing, PAUSER);
+        as_(admin).setTargetFunctionRole(address(licenses), pausing, PAUSER);
+        as_(admin).setTargetFunctionRole(address(disputes), ruling, ARBITER);
+        as_(admin).grantRole(PAUSER, pauser, 0);
+        as_(admin).grantRole(ARBITER, arbiter, 0);
+    }
+
+    function as_(address who) private returns (Authority) {
+        vm.prank(who);
+        return authority;
+    }
+
+    function registerProvider(
+        address who,
+        string memory name,
+        address itsAttestor,
+        address itsToken,
+        uint32 challengeWindow
+    ) internal returns (PointsTreasury itsTreasury) {
+        itsTreasury = new PointsTreasury(address(log), who, itsToken, operator);
+        vm.prank(who);
+        log.registerProvider(name, itsAttestor, address(itsTreasury), itsToken, challengeWindow);
     }
 
     /* BATCHES */
@@ -131,10 +174,10 @@ abstract contract Fixture is Test {
     }
 
     function aTask(uint128 amount) internal returns (uint64) {
-        fund(sponsor, address(pool), amount);
+        fund(sponsor, address(log), amount);
         vm.prank(sponsor);
         return
-            pool.createTask(provider, PRICE, uint64(block.timestamp + 30 days), keccak256("terms"), "ipfs://t", amount);
+            log.createTask(provider, PRICE, uint64(block.timestamp + 30 days), keccak256("terms"), "ipfs://t", amount);
     }
 
     function permitOf(uint256 key, address spender, uint256 value) internal view returns (Permit memory permit) {
@@ -144,6 +187,21 @@ abstract contract Fixture is Test {
             keccak256(abi.encode(PERMIT_TYPEHASH, owner, spender, value, token.nonces(owner), permit.deadline));
         bytes32 digest = keccak256(abi.encodePacked(hex"1901", token.DOMAIN_SEPARATOR(), hash));
         (permit.v, permit.r, permit.s) = vm.sign(key, digest);
+    }
+
+    /// @dev An EIP-3009 authorisation whose nonce is made of `purpose`.
+    function authorizationOf(uint256 key, address to, uint256 value, bytes32 purpose, bytes32 salt)
+        internal
+        view
+        returns (Authorization memory authorization)
+    {
+        authorization.validBefore = block.timestamp + 1 hours;
+        authorization.salt = salt;
+        bytes32 nonce = (purpose >> 64) << 64;
+        bytes32 hash =
+            keccak256(abi.encode(RECEIVE_TYPEHASH, vm.addr(key), to, value, 0, authorization.validBefore, nonce));
+        bytes32 digest = keccak256(abi.encodePacked(hex"1901", token.DOMAIN_SEPARATOR(), hash));
+        (authorization.v, authorization.r, authorization.s) = vm.sign(key, digest);
     }
 
     /* DATASETS */
@@ -173,6 +231,7 @@ abstract contract Fixture is Test {
     function contentOf(Member[] memory members) internal view returns (VersionContent memory content) {
         content.root = treeOf(members)[0];
         content.memberCount = uint32(members.length);
+        content.purposes = 31;
         content.manifestCid = CID;
         for (uint256 i = 0; i < members.length; ++i) {
             content.totalWeight += members[i].weight;
@@ -207,6 +266,7 @@ abstract contract Fixture is Test {
             contributorBps: 7000,
             transferable: true,
             aiTraining: true,
+            resaleBps: 500,
             legalHash: keccak256("legal"),
             legalUri: "ipfs://legal"
         });

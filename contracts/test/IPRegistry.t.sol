@@ -2,9 +2,9 @@
 // IPRegistry: attested versions, withdrawn members, contributions registered by who made them.
 pragma solidity ^0.8.28;
 
-import {Consent} from "../src/interfaces/IConsentRegistry.sol";
-import {IIPRegistry, Member, Version, VersionContent} from "../src/interfaces/IIPRegistry.sol";
-import {Batch, ProvenanceEvent} from "../src/interfaces/IProvenanceLog.sol";
+import {Consent} from "../interfaces/IConsentRegistry.sol";
+import {IIPRegistry, Member, Version, VersionContent} from "../interfaces/IIPRegistry.sol";
+import {Batch, ProvenanceEvent} from "../interfaces/IProvenanceLog.sol";
 import {Fixture} from "./Fixture.sol";
 import {StandardMerkleTree} from "./StandardMerkleTree.sol";
 

@@ -3,10 +3,10 @@
 pragma solidity ^0.8.28;
 
 import {ReentrancyGuardTransient} from "@openzeppelin/contracts/utils/ReentrancyGuardTransient.sol";
-import {Consent} from "../src/interfaces/IConsentRegistry.sol";
-import {VersionContent} from "../src/interfaces/IIPRegistry.sol";
-import {ILicenseRegistry, LicenseView, Terms} from "../src/interfaces/ILicenseRegistry.sol";
-import {Permit} from "../src/interfaces/IRewardPool.sol";
+import {Consent} from "../interfaces/IConsentRegistry.sol";
+import {VersionContent} from "../interfaces/IIPRegistry.sol";
+import {ILicenseRegistry, LicenseView, Terms} from "../interfaces/ILicenseRegistry.sol";
+import {Permit} from "../interfaces/IRewardPool.sol";
 import {DatasetFixture} from "./IPRegistry.t.sol";
 import {FeeToken, HookToken} from "./mocks/Tokens.sol";
 

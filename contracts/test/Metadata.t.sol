@@ -4,9 +4,9 @@ pragma solidity ^0.8.28;
 
 import {Base64} from "@openzeppelin/contracts/utils/Base64.sol";
 import {Metadata} from "../src/Metadata.sol";
-import {VersionContent} from "../src/interfaces/IIPRegistry.sol";
-import {Terms} from "../src/interfaces/ILicenseRegistry.sol";
-import {Batch, ProvenanceEvent} from "../src/interfaces/IProvenanceLog.sol";
+import {VersionContent} from "../interfaces/IIPRegistry.sol";
+import {Terms} from "../interfaces/ILicenseRegistry.sol";
+import {Batch, ProvenanceEvent} from "../interfaces/IProvenanceLog.sol";
 import {DatasetFixture} from "./IPRegistry.t.sol";
 
 contract MetadataTest is DatasetFixture {

@@ -3,7 +3,7 @@
 pragma solidity ^0.8.28;
 
 import {IERC20Errors} from "@openzeppelin/contracts/interfaces/draft-IERC6093.sol";
-import {IPointsTreasury, PointsDebit} from "../src/interfaces/IPointsTreasury.sol";
+import {IPointsTreasury, PointsDebit} from "../interfaces/IPointsTreasury.sol";
 import {PointsTreasury} from "../src/PointsTreasury.sol";
 import {Fixture} from "./Fixture.sol";
 

@@ -3,7 +3,7 @@
 pragma solidity ^0.8.28;
 
 import {AttestorQuorum} from "../src/AttestorQuorum.sol";
-import {IProvenanceLog, Batch, Provider, ProvenanceEvent, TaskDebit} from "../src/interfaces/IProvenanceLog.sol";
+import {IProvenanceLog, Batch, Provider, ProvenanceEvent, TaskDebit} from "../interfaces/IProvenanceLog.sol";
 import {Fixture} from "./Fixture.sol";
 import {StandardMerkleTree} from "./StandardMerkleTree.sol";
 
@@ -191,7 +191,7 @@ contract AnchorTest is Fixture {
         assertEq(log.rootOf(provider, 0), batch.root);
         assertEq(log.providerOf(provider).nextBatch, 1);
         assertEq(token.balanceOf(address(treasury)), 2 * PRICE);
-        assertEq(pool.unclaimedOf(provider, 0), 3 * PRICE);
+        assertEq(log.unclaimedOf(provider, 0), 3 * PRICE);
     }
 
     function test_WhenThereAreNoRewards() external {

@@ -4,8 +4,8 @@ pragma solidity ^0.8.28;
 
 import {IERC20Errors} from "@openzeppelin/contracts/interfaces/draft-IERC6093.sol";
 import {ReentrancyGuardTransient} from "@openzeppelin/contracts/utils/ReentrancyGuardTransient.sol";
-import {Batch, ProvenanceEvent, TaskDebit} from "../src/interfaces/IProvenanceLog.sol";
-import {IRewardPool, Permit, Task} from "../src/interfaces/IRewardPool.sol";
+import {Batch, ProvenanceEvent, TaskDebit} from "../interfaces/IProvenanceLog.sol";
+import {IRewardPool, Permit, Task} from "../interfaces/IRewardPool.sol";
 import {Fixture} from "./Fixture.sol";
 import {FeeToken, HookToken} from "./mocks/Tokens.sol";
 import {StandardMerkleTree} from "./StandardMerkleTree.sol";
@@ -15,7 +15,7 @@ contract CreateTaskTest is Fixture {
 
     function create(address of_, uint128 price, uint64 closesAt, uint128 amount) private returns (uint64) {
         vm.prank(sponsor);
-        return pool.createTask(of_, price, closesAt, "terms", "ipfs://t", amount);
+        return log.createTask(of_, price, closesAt, "terms", "ipfs://t", amount);
     }
 
     function test_RevertWhen_ProviderIsUnknown() external {
@@ -41,7 +41,7 @@ contract CreateTaskTest is Fixture {
     function test_RevertWhen_ThereIsNoAllowance() external {
         token.mint(sponsor, PRICE);
         vm.expectRevert(
-            abi.encodeWithSelector(IERC20Errors.ERC20InsufficientAllowance.selector, address(pool), 0, PRICE)
+            abi.encodeWithSelector(IERC20Errors.ERC20InsufficientAllowance.selector, address(log), 0, PRICE)
         );
         create(provider, PRICE, CLOSES_AT, PRICE);
     }
@@ -52,7 +52,7 @@ contract CreateTaskTest is Fixture {
         log.registerProvider("fee", attestor, address(treasury), address(fee));
         fee.mint(sponsor, PRICE);
         vm.prank(sponsor);
-        fee.approve(address(pool), PRICE);
+        fee.approve(address(log), PRICE);
         vm.expectRevert(abi.encodeWithSelector(IRewardPool.AmountReceivedDiffers.selector, PRICE, PRICE - 1));
         create(stranger, PRICE, CLOSES_AT, PRICE);
     }
@@ -63,33 +63,33 @@ contract CreateTaskTest is Fixture {
         log.registerProvider("hook", attestor, address(treasury), address(hook));
         hook.mint(sponsor, PRICE);
         vm.prank(sponsor);
-        hook.approve(address(pool), PRICE);
-        hook.onTransfer(address(pool), abi.encodeCall(pool.fundTask, (1, 1)));
+        hook.approve(address(log), PRICE);
+        hook.onTransfer(address(log), abi.encodeCall(log.fundTask, (1, 1)));
         create(stranger, PRICE, CLOSES_AT, PRICE);
         assertEq(
             keccak256(hook.failure()),
             keccak256(abi.encodeWithSelector(ReentrancyGuardTransient.ReentrancyGuardReentrantCall.selector))
         );
-        assertEq(pool.taskOf(1).escrow, PRICE);
+        assertEq(log.taskOf(1).escrow, PRICE);
     }
 
     function test_WhenCreated() external {
-        fund(sponsor, address(pool), 3 * PRICE);
-        vm.expectEmit(address(pool));
+        fund(sponsor, address(log), 3 * PRICE);
+        vm.expectEmit(address(log));
         emit IRewardPool.TaskCreated(1, provider, sponsor, PRICE, CLOSES_AT, "terms", "ipfs://t");
-        vm.expectEmit(address(pool));
+        vm.expectEmit(address(log));
         emit IRewardPool.TaskFunded(1, sponsor, 2 * PRICE);
         assertEq(create(provider, PRICE, CLOSES_AT, 2 * PRICE), 1);
         assertEq(create(provider, PRICE, CLOSES_AT, PRICE), 2);
 
-        Task memory task = pool.taskOf(1);
+        Task memory task = log.taskOf(1);
         assertEq(task.escrow, 2 * PRICE);
         assertEq(task.price, PRICE);
         assertEq(task.provider, provider);
         assertEq(task.closesAt, CLOSES_AT);
         assertEq(task.sponsor, sponsor);
-        assertEq(pool.taskCount(), 2);
-        assertEq(token.balanceOf(address(pool)), 3 * PRICE);
+        assertEq(log.taskCount(), 2);
+        assertEq(token.balanceOf(address(log)), 3 * PRICE);
     }
 }
 
@@ -98,37 +98,37 @@ contract CreateTaskWithPermitTest is Fixture {
 
     function create(Permit memory permit) private returns (uint64) {
         vm.prank(sponsor);
-        return pool.createTaskWithPermit(provider, PRICE, CLOSES_AT, "terms", "ipfs://t", PRICE, permit);
+        return log.createTaskWithPermit(provider, PRICE, CLOSES_AT, "terms", "ipfs://t", PRICE, permit);
     }
 
     function test_RevertWhen_ProviderIsUnknown() external {
         Permit memory permit;
         vm.expectRevert(abi.encodeWithSelector(IRewardPool.ProviderUnknown.selector, stranger));
-        pool.createTaskWithPermit(stranger, PRICE, CLOSES_AT, "terms", "ipfs://t", PRICE, permit);
+        log.createTaskWithPermit(stranger, PRICE, CLOSES_AT, "terms", "ipfs://t", PRICE, permit);
     }
 
     function test_RevertWhen_ThePermitIsInvalidAndThereIsNoAllowance() external {
         token.mint(sponsor, PRICE);
-        Permit memory permit = permitOf(keyOf("stranger"), address(pool), PRICE);
+        Permit memory permit = permitOf(keyOf("stranger"), address(log), PRICE);
         vm.expectRevert(
-            abi.encodeWithSelector(IERC20Errors.ERC20InsufficientAllowance.selector, address(pool), 0, PRICE)
+            abi.encodeWithSelector(IERC20Errors.ERC20InsufficientAllowance.selector, address(log), 0, PRICE)
         );
         create(permit);
     }
 
     function test_WhenPermitted() external {
         token.mint(sponsor, PRICE);
-        uint64 task = create(permitOf(keyOf("sponsor"), address(pool), PRICE));
-        assertEq(pool.taskOf(task).escrow, PRICE);
-        assertEq(token.allowance(sponsor, address(pool)), 0);
+        uint64 task = create(permitOf(keyOf("sponsor"), address(log), PRICE));
+        assertEq(log.taskOf(task).escrow, PRICE);
+        assertEq(token.allowance(sponsor, address(log)), 0);
     }
 
     function test_WhenSomebodyCarriedThePermitBefore() external {
         token.mint(sponsor, PRICE);
-        Permit memory permit = permitOf(keyOf("sponsor"), address(pool), PRICE);
+        Permit memory permit = permitOf(keyOf("sponsor"), address(log), PRICE);
         vm.prank(stranger);
-        token.permit(sponsor, address(pool), PRICE, permit.deadline, permit.v, permit.r, permit.s);
-        assertEq(pool.taskOf(create(permit)).escrow, PRICE);
+        token.permit(sponsor, address(log), PRICE, permit.deadline, permit.v, permit.r, permit.s);
+        assertEq(log.taskOf(create(permit)).escrow, PRICE);
     }
 
     function test_WhenTheTokenHasNoPermit() external {
@@ -137,52 +137,52 @@ contract CreateTaskWithPermitTest is Fixture {
         log.registerProvider("plain", attestor, address(treasury), address(plain));
         plain.mint(sponsor, PRICE);
         vm.prank(sponsor);
-        plain.approve(address(pool), PRICE);
+        plain.approve(address(log), PRICE);
         Permit memory permit;
         vm.prank(sponsor);
-        uint64 task = pool.createTaskWithPermit(stranger, PRICE, CLOSES_AT, "terms", "ipfs://t", PRICE, permit);
-        assertEq(pool.taskOf(task).escrow, PRICE);
+        uint64 task = log.createTaskWithPermit(stranger, PRICE, CLOSES_AT, "terms", "ipfs://t", PRICE, permit);
+        assertEq(log.taskOf(task).escrow, PRICE);
     }
 }
 
 contract FundTaskTest is Fixture {
     function test_RevertWhen_TaskIsUnknown() external {
         vm.expectRevert(abi.encodeWithSelector(IRewardPool.TaskUnknown.selector, 1));
-        pool.fundTask(1, PRICE);
+        log.fundTask(1, PRICE);
     }
 
     function test_RevertWhen_TaskIsClosed() external {
         uint64 task = aTask(PRICE);
-        uint64 closesAt = pool.taskOf(task).closesAt;
-        vm.warp(closesAt + pool.SETTLEMENT_GRACE() + 1);
+        uint64 closesAt = log.taskOf(task).closesAt;
+        vm.warp(closesAt + log.SETTLEMENT_GRACE() + 1);
         vm.expectRevert(abi.encodeWithSelector(IRewardPool.TaskClosed.selector, task, closesAt));
-        pool.fundTask(task, PRICE);
+        log.fundTask(task, PRICE);
     }
 
     function test_RevertWhen_AmountIsZero() external {
         uint64 task = aTask(PRICE);
         vm.expectRevert(abi.encodeWithSelector(IRewardPool.AmountZero.selector));
-        pool.fundTask(task, 0);
+        log.fundTask(task, 0);
     }
 
     function test_WhenAStrangerFunds() external {
         uint64 task = aTask(PRICE);
-        fund(stranger, address(pool), 7);
-        vm.expectEmit(address(pool));
+        fund(stranger, address(log), 7);
+        vm.expectEmit(address(log));
         emit IRewardPool.TaskFunded(task, stranger, 7);
         vm.prank(stranger);
-        pool.fundTask(task, 7);
-        assertEq(pool.taskOf(task).escrow, PRICE + 7);
-        assertEq(token.balanceOf(address(pool)), PRICE + 7);
+        log.fundTask(task, 7);
+        assertEq(log.taskOf(task).escrow, PRICE + 7);
+        assertEq(token.balanceOf(address(log)), PRICE + 7);
     }
 
     function test_WhenPermitted() external {
         uint64 task = aTask(PRICE);
         token.mint(buyer, PRICE);
-        Permit memory permit = permitOf(keyOf("buyer"), address(pool), PRICE);
+        Permit memory permit = permitOf(keyOf("buyer"), address(log), PRICE);
         vm.prank(buyer);
-        pool.fundTaskWithPermit(task, PRICE, permit);
-        assertEq(pool.taskOf(task).escrow, 2 * PRICE);
+        log.fundTaskWithPermit(task, PRICE, permit);
+        assertEq(log.taskOf(task).escrow, 2 * PRICE);
     }
 }
 
@@ -193,17 +193,17 @@ contract RefundTaskTest is Fixture {
     function setUp() public override {
         super.setUp();
         _task = aTask(3 * PRICE);
-        _closesAt = pool.taskOf(_task).closesAt;
+        _closesAt = log.taskOf(_task).closesAt;
     }
 
     function refund(address caller) private {
         vm.prank(caller);
-        pool.refundTask(_task);
+        log.refundTask(_task);
     }
 
     function test_RevertWhen_TaskIsUnknown() external {
         vm.expectRevert(abi.encodeWithSelector(IRewardPool.TaskUnknown.selector, 9));
-        pool.refundTask(9);
+        log.refundTask(9);
     }
 
     function test_RevertWhen_CallerIsNotTheSponsor() external {
@@ -212,13 +212,13 @@ contract RefundTaskTest is Fixture {
     }
 
     function test_RevertWhen_BatchesMayStillDebit() external {
-        vm.warp(_closesAt + pool.SETTLEMENT_GRACE());
+        vm.warp(_closesAt + log.SETTLEMENT_GRACE());
         vm.expectRevert(abi.encodeWithSelector(IRewardPool.TaskOpenUntil.selector, _task, _closesAt));
         refund(sponsor);
     }
 
     function test_RevertWhen_NothingIsLeft() external {
-        vm.warp(_closesAt + pool.SETTLEMENT_GRACE() + 1);
+        vm.warp(_closesAt + log.SETTLEMENT_GRACE() + 1);
         refund(sponsor);
         vm.expectRevert(abi.encodeWithSelector(IRewardPool.AmountZero.selector));
         refund(sponsor);
@@ -226,12 +226,12 @@ contract RefundTaskTest is Fixture {
 
     function test_WhenTheGraceIsOver() external {
         anchor(aPaidBatch(0, _task, PRICE, 0));
-        vm.warp(_closesAt + pool.SETTLEMENT_GRACE() + 1);
-        vm.expectEmit(address(pool));
+        vm.warp(_closesAt + log.SETTLEMENT_GRACE() + 1);
+        vm.expectEmit(address(log));
         emit IRewardPool.TaskRefunded(_task, sponsor, 2 * PRICE);
         refund(sponsor);
         assertEq(token.balanceOf(sponsor), 2 * PRICE);
-        assertEq(pool.taskOf(_task).escrow, 0);
+        assertEq(log.taskOf(_task).escrow, 0);
     }
 }
 
@@ -247,7 +247,7 @@ contract SettleTest is Fixture {
         Batch memory batch = aPaidBatch(0, _task, PRICE, 0);
         vm.expectRevert(abi.encodeWithSelector(IRewardPool.OnlyLog.selector, provider));
         vm.prank(provider);
-        pool.settle(batch, provider, address(token));
+        log.settle(batch, provider, address(token));
     }
 
     function test_RevertWhen_ATaskIsDebitedTwice() external {
@@ -268,8 +268,8 @@ contract SettleTest is Fixture {
     }
 
     function test_RevertWhen_TheGraceIsOver() external {
-        uint64 closesAt = pool.taskOf(_task).closesAt;
-        vm.warp(closesAt + pool.SETTLEMENT_GRACE() + 1);
+        uint64 closesAt = log.taskOf(_task).closesAt;
+        vm.warp(closesAt + log.SETTLEMENT_GRACE() + 1);
         expectAnchorRevert(
             aPaidBatch(0, _task, PRICE, 0), abi.encodeWithSelector(IRewardPool.TaskClosed.selector, _task, closesAt)
         );
@@ -322,19 +322,19 @@ contract SettleTest is Fixture {
         batch.debits[0] = TaskDebit({taskId: _task, amount: 2 * PRICE});
         batch.debits[1] = TaskDebit({taskId: second, amount: PRICE});
         bytes memory signature = attest(batch);
-        vm.expectEmit(address(pool));
+        vm.expectEmit(address(log));
         emit IRewardPool.TaskDebited(_task, provider, 0, 2 * PRICE);
-        vm.expectEmit(address(pool));
+        vm.expectEmit(address(log));
         emit IRewardPool.TaskDebited(second, provider, 0, PRICE);
         log.anchor(batch, signature);
-        assertEq(pool.taskOf(_task).escrow, 2 * PRICE);
-        assertEq(pool.taskOf(second).escrow, 0);
+        assertEq(log.taskOf(_task).escrow, 2 * PRICE);
+        assertEq(log.taskOf(second).escrow, 0);
         assertEq(token.balanceOf(address(treasury)), PRICE);
-        assertEq(pool.unclaimedOf(provider, 0), 2 * PRICE);
+        assertEq(log.unclaimedOf(provider, 0), 2 * PRICE);
     }
 
     function test_WhenWithinTheGrace() external {
-        vm.warp(pool.taskOf(_task).closesAt + pool.SETTLEMENT_GRACE());
+        vm.warp(log.taskOf(_task).closesAt + log.SETTLEMENT_GRACE());
         anchor(aPaidBatch(0, _task, PRICE, 0));
         assertEq(token.balanceOf(address(treasury)), PRICE);
     }
@@ -369,19 +369,19 @@ contract ClaimTest is Fixture {
     function test_RevertWhen_RewardIsZero() external {
         bytes32[] memory path = proof(4);
         vm.expectRevert(abi.encodeWithSelector(IRewardPool.RewardZero.selector, _events[4].dataId));
-        pool.claim(provider, 0, _events[4], path);
+        log.claim(provider, 0, _events[4], path);
     }
 
     function test_RevertWhen_PaidInPoints() external {
         bytes32[] memory path = proof(3);
         vm.expectRevert(abi.encodeWithSelector(IRewardPool.PaidInPoints.selector, _events[3].dataId));
-        pool.claim(provider, 0, _events[3], path);
+        log.claim(provider, 0, _events[3], path);
     }
 
     function test_RevertWhen_TheProofIsSomebodyElses() external {
         bytes32[] memory path = proof(1);
         vm.expectRevert(abi.encodeWithSelector(IRewardPool.ProofInvalid.selector, provider, 0, 0));
-        pool.claim(provider, 0, _events[0], path);
+        log.claim(provider, 0, _events[0], path);
     }
 
     function test_RevertWhen_ThePayeeIsChanged() external {
@@ -390,43 +390,43 @@ contract ClaimTest is Fixture {
         e.payee = stranger;
         vm.expectRevert(abi.encodeWithSelector(IRewardPool.ProofInvalid.selector, provider, 0, 0));
         vm.prank(stranger);
-        pool.claim(provider, 0, e, path);
+        log.claim(provider, 0, e, path);
     }
 
     function test_RevertWhen_TheBatchIsNotAnchored() external {
         bytes32[] memory path = proof(0);
         vm.expectRevert(abi.encodeWithSelector(IRewardPool.ProofInvalid.selector, provider, 1, 0));
-        pool.claim(provider, 1, _events[0], path);
+        log.claim(provider, 1, _events[0], path);
     }
 
     function test_RevertWhen_ClaimedTwice() external {
         bytes32[] memory path = proof(0);
-        pool.claim(provider, 0, _events[0], path);
+        log.claim(provider, 0, _events[0], path);
         vm.expectRevert(abi.encodeWithSelector(IRewardPool.AlreadyClaimed.selector, provider, 0, 0));
-        pool.claim(provider, 0, _events[0], path);
+        log.claim(provider, 0, _events[0], path);
     }
 
     function test_RevertWhen_ABadBatchPromisesMoreThanItsTotal() external {
         anchorEvents(0, 3 * PRICE);
-        pool.claim(provider, 1, _events[1], proof(1));
+        log.claim(provider, 1, _events[1], proof(1));
         bytes32[] memory path = proof(2);
         vm.expectRevert(
             abi.encodeWithSelector(IRewardPool.BatchRewardsExceeded.selector, provider, 1, PRICE, 3 * PRICE)
         );
-        pool.claim(provider, 1, _events[2], path);
-        assertEq(pool.unclaimedOf(provider, 0), 6 * PRICE);
+        log.claim(provider, 1, _events[2], path);
+        assertEq(log.unclaimedOf(provider, 0), 6 * PRICE);
     }
 
     function test_WhenAnyoneClaims_ThePayeeIsPaid() external {
         bytes32[] memory path = proof(1);
-        vm.expectEmit(address(pool));
+        vm.expectEmit(address(log));
         emit IRewardPool.RewardClaimed(provider, 0, payee, 1, _events[1].dataId, 2 * PRICE);
         vm.prank(stranger);
-        pool.claim(provider, 0, _events[1], path);
+        log.claim(provider, 0, _events[1], path);
         assertEq(token.balanceOf(payee), 2 * PRICE);
-        assertEq(pool.unclaimedOf(provider, 0), 4 * PRICE);
-        assertTrue(pool.isClaimed(provider, 0, 1));
-        assertFalse(pool.isClaimed(provider, 0, 0));
+        assertEq(log.unclaimedOf(provider, 0), 4 * PRICE);
+        assertTrue(log.isClaimed(provider, 0, 1));
+        assertFalse(log.isClaimed(provider, 0, 0));
     }
 
     /// Over random trees: each event is paid once, to its payee, and the batch ends at nothing left.
@@ -445,10 +445,10 @@ contract ClaimTest is Fixture {
         bytes32[] memory tree = treeOf(_events);
         for (uint256 i = 0; i < count; ++i) {
             ProvenanceEvent memory e = _events[i];
-            pool.claim(provider, 1, e, tree.proofOf(log.leafOf(e)));
+            log.claim(provider, 1, e, tree.proofOf(log.leafOf(e)));
             assertEq(token.balanceOf(e.payee), e.reward);
         }
-        assertEq(pool.unclaimedOf(provider, 1), 0);
-        assertEq(token.balanceOf(address(pool)), 6 * PRICE);
+        assertEq(log.unclaimedOf(provider, 1), 0);
+        assertEq(token.balanceOf(address(log)), 6 * PRICE);
     }
 }

@@ -2,8 +2,8 @@
 // RoyaltyPool: every member gets its share to the unit, once, and a version never pays more than it took in.
 pragma solidity ^0.8.28;
 
-import {Member, VersionContent} from "../src/interfaces/IIPRegistry.sol";
-import {ILicenseRegistry, Terms} from "../src/interfaces/ILicenseRegistry.sol";
+import {Member, VersionContent} from "../interfaces/IIPRegistry.sol";
+import {ILicenseRegistry, Terms} from "../interfaces/ILicenseRegistry.sol";
 import {DatasetFixture} from "./IPRegistry.t.sol";
 
 contract ClaimRoyaltyTest is DatasetFixture {

@@ -2,9 +2,9 @@
 // Whatever anyone does in whatever order, each contract holds at least what it owes.
 pragma solidity ^0.8.28;
 
-import {Batch, ProvenanceEvent} from "../src/interfaces/IProvenanceLog.sol";
-import {Member} from "../src/interfaces/IIPRegistry.sol";
-import {Terms} from "../src/interfaces/ILicenseRegistry.sol";
+import {Batch, ProvenanceEvent} from "../interfaces/IProvenanceLog.sol";
+import {Member} from "../interfaces/IIPRegistry.sol";
+import {Terms} from "../interfaces/ILicenseRegistry.sol";
 import {Fixture} from "./Fixture.sol";
 import {StandardMerkleTree} from "./StandardMerkleTree.sol";
 
@@ -30,24 +30,24 @@ contract Handler is Fixture {
     /* ACTIONS */
 
     function createTask(uint256 seed) public {
-        if (pool.taskCount() == TASKS_MAX) return;
+        if (log.taskCount() == TASKS_MAX) return;
         aTask(uint128(bound(seed, 1, 1000 * PRICE)));
     }
 
     function fundTask(uint256 seed, uint128 amount) external {
-        uint64 task = uint64(bound(seed, 1, pool.taskCount()));
+        uint64 task = uint64(bound(seed, 1, log.taskCount()));
         if (isPastGrace(task)) return;
         amount = uint128(bound(amount, 1, 100 * PRICE));
-        fund(stranger, address(pool), amount);
+        fund(stranger, address(log), amount);
         vm.prank(stranger);
-        pool.fundTask(task, amount);
+        log.fundTask(task, amount);
     }
 
     function refundTask(uint256 seed) external {
-        uint64 task = uint64(bound(seed, 1, pool.taskCount()));
-        if (!isPastGrace(task) || pool.taskOf(task).escrow == 0) return;
+        uint64 task = uint64(bound(seed, 1, log.taskCount()));
+        if (!isPastGrace(task) || log.taskOf(task).escrow == 0) return;
         vm.prank(sponsor);
-        pool.refundTask(task);
+        log.refundTask(task);
     }
 
     function wait(uint256 time) external {
@@ -56,8 +56,8 @@ contract Handler is Fixture {
 
     /// @dev Up to 6 events, each worth one price, paid in points or to a wallet.
     function anchorBatch(uint256 seed) external {
-        uint64 task = uint64(bound(seed, 1, pool.taskCount()));
-        uint256 affordable = pool.taskOf(task).escrow / PRICE;
+        uint64 task = uint64(bound(seed, 1, log.taskCount()));
+        uint256 affordable = log.taskOf(task).escrow / PRICE;
         if (isPastGrace(task) || affordable == 0) return;
         uint64 number = log.providerOf(provider).nextBatch;
         ProvenanceEvent[] storage events = _events[number];
@@ -81,8 +81,8 @@ contract Handler is Fixture {
         uint64 number = uint64(bound(seed, 0, next - 1));
         ProvenanceEvent[] storage events = _events[number];
         ProvenanceEvent memory e = events[bound(seed >> 64, 0, events.length - 1)];
-        if (e.payee == address(0) || pool.isClaimed(provider, number, e.index)) return;
-        pool.claim(provider, number, e, treeOf(events).proofOf(log.leafOf(e)));
+        if (e.payee == address(0) || log.isClaimed(provider, number, e.index)) return;
+        log.claim(provider, number, e, treeOf(events).proofOf(log.leafOf(e)));
     }
 
     function newVersion(uint256 seed) public {
@@ -116,11 +116,11 @@ contract Handler is Fixture {
     /* WHAT IS OWED */
 
     function poolOwes() external view returns (uint256 owed) {
-        for (uint64 task = 1; task <= pool.taskCount(); ++task) {
-            owed += pool.taskOf(task).escrow;
+        for (uint64 task = 1; task <= log.taskCount(); ++task) {
+            owed += log.taskOf(task).escrow;
         }
         for (uint64 number = 0; number < log.providerOf(provider).nextBatch; ++number) {
-            owed += pool.unclaimedOf(provider, number);
+            owed += log.unclaimedOf(provider, number);
         }
     }
 
@@ -129,14 +129,14 @@ contract Handler is Fixture {
         for (uint64 number = 0; number < log.providerOf(provider).nextBatch; ++number) {
             for (uint256 i = 0; i < _events[number].length; ++i) {
                 ProvenanceEvent storage e = _events[number][i];
-                if (e.payee != address(0) && !pool.isClaimed(provider, number, e.index)) promised += e.reward;
+                if (e.payee != address(0) && !log.isClaimed(provider, number, e.index)) promised += e.reward;
             }
         }
     }
 
     function batchesHold() external view returns (uint256 held) {
         for (uint64 number = 0; number < log.providerOf(provider).nextBatch; ++number) {
-            held += pool.unclaimedOf(provider, number);
+            held += log.unclaimedOf(provider, number);
         }
     }
 
@@ -149,7 +149,7 @@ contract Handler is Fixture {
     }
 
     function poolHolds() external view returns (uint256) {
-        return token.balanceOf(address(pool));
+        return token.balanceOf(address(log));
     }
 
     function licensesHold() external view returns (uint256) {
@@ -169,7 +169,7 @@ contract Handler is Fixture {
     }
 
     function isPastGrace(uint64 task) private view returns (bool) {
-        return block.timestamp > pool.taskOf(task).closesAt + pool.SETTLEMENT_GRACE();
+        return block.timestamp > log.taskOf(task).closesAt + log.SETTLEMENT_GRACE();
     }
 }
 

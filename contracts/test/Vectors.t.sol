@@ -7,9 +7,9 @@ import {MerkleProof} from "@openzeppelin/contracts/utils/cryptography/MerkleProo
 import {Strings} from "@openzeppelin/contracts/utils/Strings.sol";
 import {ConsentRegistry} from "../src/ConsentRegistry.sol";
 import {IPRegistry} from "../src/IPRegistry.sol";
-import {Consent} from "../src/interfaces/IConsentRegistry.sol";
-import {Member, VersionContent} from "../src/interfaces/IIPRegistry.sol";
-import {Batch, ProvenanceEvent, TaskDebit} from "../src/interfaces/IProvenanceLog.sol";
+import {Consent} from "../interfaces/IConsentRegistry.sol";
+import {Member, VersionContent} from "../interfaces/IIPRegistry.sol";
+import {Batch, ProvenanceEvent, TaskDebit} from "../interfaces/IProvenanceLog.sol";
 import {ProvenanceLog} from "../src/ProvenanceLog.sol";
 import {Fixture} from "./Fixture.sol";
 import {StandardMerkleTree} from "./StandardMerkleTree.sol";

@@ -6,10 +6,12 @@ const path = require("path");
 
 const ROOT = path.join(__dirname, "../..");
 const NAMES = [
+  "Authority",
   "ProvenanceLog",
-  "RewardPool",
+  "Disputes",
   "PointsTreasury",
   "ConsentRegistry",
+  "Renderer",
   "IPRegistry",
   "LicenseRegistry",
   "AttestorQuorum",

@@ -2,7 +2,7 @@
 pragma solidity ^0.8.28;
 
 import {Member} from "./IIPRegistry.sol";
-import {Permit} from "./IRewardPool.sol";
+import {Authorization, Permit} from "./IRewardPool.sol";
 
 /// @notice What is offered for a dataset; a licence keeps the terms that it was sold under.
 struct Terms {
@@ -16,8 +16,10 @@ struct Terms {
     /// The members' part of the price in basis points; the rest is the provider's.
     uint16 contributorBps;
     bool transferable;
-    /// A term of its own: whether models may be trained on the data.
+    /// A term of its own: whether models may be trained on the data; needs the purpose train or fine-tune.
     bool aiTraining;
+    /// ERC-2981: the provider's part of a resale, in basis points; 0 where the licence is not transferable.
+    uint16 resaleBps;
     /// SHA-256 of the legal text at `legalUri`.
     bytes32 legalHash;
     string legalUri;
@@ -37,6 +39,14 @@ struct LicenseView {
     uint128 paid;
     string revocationCause;
     Terms terms;
+}
+
+/// @notice One member's royalties to claim, as in `claimRoyalty`.
+struct RoyaltyClaim {
+    uint256 ipId;
+    uint32 version;
+    Member member;
+    bytes32[] proof;
 }
 
 /// @title Licences as ERC-721, their sale, and the members' royalties.
@@ -75,9 +85,10 @@ interface ILicenseRegistry {
     error AlreadyRevoked(uint256 licenseId);
     error NotTransferable(uint256 licenseId);
     error MemberUnknown(uint256 ipId, uint32 version, bytes16 dataId);
-    error MemberNotProven(uint256 ipId, uint32 version, bytes16 dataId);
-    /// The version's members with a payee claim more weight together than the version has for them.
-    error WeightsExceeded(uint256 ipId, uint32 version, uint256 walletWeight);
+    /// The offer allows purposes that not all members consented to.
+    error PurposesNotConsented(uint32 offered, uint32 consented);
+    /// The version's members with a payee claim more weight together than the version has for them: this one asks for more than is left.
+    error WeightsExceeded(uint256 ipId, uint32 version, uint96 unprovenWeight);
     error PaidInPoints(bytes16 dataId);
     error NothingToClaim(bytes16 dataId);
 
@@ -99,26 +110,43 @@ interface ILicenseRegistry {
         external
         returns (uint256 licenseId);
 
+    /// @notice Buys a licence with an EIP-3009 authorisation of `buyer` over exactly the price; anyone may send it.
+    /// The nonce's hash is keccak256(abi.encode(keccak256("buy"), offerId, version, recipient, salt)).
+    function buyWithAuthorization(
+        uint64 offerId,
+        uint32 version,
+        address recipient,
+        address buyer,
+        Authorization calldata authorization
+    ) external returns (uint256 licenseId);
+
+    /// @notice Stops and resumes sales, and nothing else; only for the authority's role.
+    function pause() external;
+    function unpause() external;
+
     /// @notice Ends a licence for a recorded cause; only the dataset's provider.
     function revoke(uint256 licenseId, string calldata cause) external;
 
-    /// @notice Proves a member's weight and pays what is due to its payee; anyone may send it.
+    /// @notice Pays what is due to a member's payee; anyone may send it.
+    /// @param proof Of the member in the version; read at the member's first claim only, and may be empty later.
     function claimRoyalty(uint256 ipId, uint32 version, Member calldata member, bytes32[] calldata proof)
         external
-        returns (uint128 amount);
+        returns (uint96 amount);
 
-    /// @notice Pays what has become due since, without a proof.
-    function claimRoyaltyAgain(uint256 ipId, uint32 version, bytes16 dataId) external returns (uint128 amount);
+    /// @notice Pays many; neighbours with one payee and one token share a transfer. Where nothing is due, nothing is paid;
+    /// anything that is wrong reverts all.
+    function claimRoyalties(RoyaltyClaim[] calldata claims) external;
 
     /// @notice What a licence says now.
     function verify(uint256 licenseId) external view returns (LicenseView memory);
 
     function offerOf(uint64 offerId) external view returns (uint256 ipId, bool open, Terms memory terms);
-    function licenseCount() external view returns (uint256);
+    function licenseCount() external view returns (uint128);
 
     /// @notice Wallet royalties paid in for a version, per unit of weight, times 2^128.
     function accumulatorOf(uint256 ipId, uint32 version) external view returns (uint256);
 
     /// @notice Payment-token units already claimed for a member of a version.
-    function royaltyClaimedOf(uint256 ipId, uint32 version, bytes16 dataId) external view returns (uint128);
+    /// @param leaf IIPRegistry.memberLeafOf(member).
+    function royaltyClaimedOf(uint256 ipId, uint32 version, bytes32 leaf) external view returns (uint96);
 }

@@ -18,10 +18,12 @@ struct Member {
 struct VersionContent {
     bytes32 root;
     uint32 memberCount;
-    /// Sum of all members' weights.
+    /// Sum of all members' weights, below 2^96.
     uint128 totalWeight;
     /// Sum of the weights of members without a payee.
     uint128 pointsWeight;
+    /// The purposes that every member's consent allows: the bits of Consent.purposes, and-ed.
+    uint32 purposes;
     /// Binary CIDv1 of the Parquet manifest of members.
     bytes manifestCid;
 }
@@ -32,11 +34,23 @@ struct Version {
     uint128 pointsWeight;
     uint32 memberCount;
     uint64 registeredAt;
+    uint32 purposes;
     /// A member's consent was withdrawn: not for sale any more.
     bool withdrawn;
 }
 
-/// @title IP assets as ERC-721: datasets with numbered versions, and single contributions.
+/// @notice What a sale needs to know of a dataset: its provider and its newest version.
+struct Sale {
+    /// 0 where there is no dataset.
+    address provider;
+    uint32 version;
+    uint32 purposes;
+    bool withdrawn;
+    uint128 totalWeight;
+    uint128 pointsWeight;
+}
+
+/// @title IP assets as ERC-721 that never change hands (ERC-5192): datasets with numbered versions, and single contributions.
 interface IIPRegistry {
     event DatasetRegistered(uint256 indexed ipId, address indexed provider, string name);
     event VersionRegistered(
@@ -46,6 +60,7 @@ interface IIPRegistry {
         uint32 memberCount,
         uint128 totalWeight,
         uint128 pointsWeight,
+        uint32 purposes,
         bytes manifestCid,
         address attestor
     );
@@ -68,11 +83,12 @@ interface IIPRegistry {
     error ProofInvalid(address provider, uint64 number, uint32 index);
     error OnlyPayee(address payee, address caller);
     error NotAccepted(uint8 kind);
+    error Soulbound(uint256 ipId);
 
     /// @notice Registers the caller's dataset with its first version (number 1).
     /// @param name 1–64 bytes, unique per provider. ipId = uint256(keccak256(abi.encode(provider, name))).
     /// @param signature EIP-712 of the provider's attestor over
-    /// DatasetVersion(uint256 ipId,uint32 version,bytes32 root,uint32 memberCount,uint128 totalWeight,uint128 pointsWeight,bytes manifestCid).
+    /// DatasetVersion(uint256 ipId,uint32 version,bytes32 root,uint32 memberCount,uint128 totalWeight,uint128 pointsWeight,uint32 purposes,bytes manifestCid).
     function registerDataset(string calldata name, VersionContent calldata content, bytes calldata signature)
         external
         returns (uint256 ipId);
@@ -96,6 +112,8 @@ interface IIPRegistry {
     function providerOf(uint256 ipId) external view returns (address);
     function latestVersionOf(uint256 ipId) external view returns (uint32);
     function versionOf(uint256 ipId, uint32 version) external view returns (Version memory);
+    function versionRootOf(uint256 ipId, uint32 version) external view returns (bytes32);
+    function saleOf(uint256 ipId) external view returns (Sale memory);
     function memberLeafOf(Member calldata member) external pure returns (bytes32);
     function isMember(uint256 ipId, uint32 version, Member calldata member, bytes32[] calldata proof)
         external

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 pragma solidity ^0.8.28;
 
-import {Batch, ProvenanceEvent} from "./IProvenanceLog.sol";
+import {ProvenanceEvent} from "./IProvenanceLog.sol";
 
 /// @notice A sponsor's budget for one kind of submission.
 struct Task {
@@ -23,7 +23,27 @@ struct Permit {
     bytes32 s;
 }
 
-/// @title Holds the sponsors' escrow and the wallet rewards of anchored batches.
+/// @notice An EIP-3009 authorisation of the payer for the called contract over exactly the amount that the call takes.
+/// Its EIP-3009 nonce is not chosen: it is the hash that the called function names, over what is paid for and `salt`, with
+/// the last 64 bits 0. So nobody can spend an authorisation on something else.
+struct Authorization {
+    uint256 validAfter;
+    uint256 validBefore;
+    bytes32 salt;
+    uint8 v;
+    bytes32 r;
+    bytes32 s;
+}
+
+/// @notice One wallet reward to claim, as in `claim`.
+struct Claim {
+    address provider;
+    uint64 number;
+    ProvenanceEvent e;
+    bytes32[] proof;
+}
+
+/// @title Holds the sponsors' escrow, the wallet rewards of anchored batches and the points that treasuries have yet to fetch.
 interface IRewardPool {
     event TaskCreated(
         uint64 indexed taskId,
@@ -35,7 +55,6 @@ interface IRewardPool {
         string uri
     );
     event TaskFunded(uint64 indexed taskId, address indexed from, uint128 amount);
-    event TaskDebited(uint64 indexed taskId, address indexed provider, uint64 indexed number, uint128 amount);
     event TaskRefunded(uint64 indexed taskId, address indexed sponsor, uint128 amount);
     event RewardClaimed(
         address indexed provider,
@@ -45,8 +64,11 @@ interface IRewardPool {
         bytes16 dataId,
         uint128 amount
     );
+    /// An unpaid wallet reward went to Disputes.
+    event RewardHeld(address indexed provider, uint64 indexed number, uint32 index, uint128 amount);
+    event PointsSwept(address indexed provider, address pointsTreasury, uint96 amount);
 
-    error OnlyLog(address caller);
+    error OnlyDisputes(address caller);
     error OnlySponsor(address sponsor, address caller);
     error ProviderUnknown(address provider);
     error TaskUnknown(uint64 taskId);
@@ -65,9 +87,11 @@ interface IRewardPool {
     error PaidInPoints(bytes16 dataId);
     error RewardZero(bytes16 dataId);
     error AlreadyClaimed(address provider, uint64 number, uint32 index);
+    error ClaimTooEarly(address provider, uint64 number, uint64 challengeUntil);
+    error PointsExceeded(address provider, uint256 accrued);
     error BatchRewardsExceeded(address provider, uint64 number, uint128 left, uint128 amount);
 
-    /// @notice Publishes a task and escrows `amount` of the provider's token for it, with an allowance given before.
+    /// @notice Publishes a task and escrows `amount`, which may be 0, of the provider's token, with an allowance given before.
     /// @param termsHash SHA-256 of the task's description at `uri`.
     function createTask(
         address provider,
@@ -95,14 +119,30 @@ interface IRewardPool {
     /// @notice Adds to a task's escrow with an EIP-2612 permit.
     function fundTaskWithPermit(uint64 taskId, uint128 amount, Permit calldata permit) external;
 
+    /// @notice Adds to a task's escrow with an EIP-3009 authorisation of `from`; anyone may send it.
+    /// The nonce's hash is keccak256(abi.encode(keccak256("fundTask"), taskId, salt)).
+    function fundTaskWithAuthorization(
+        uint64 taskId,
+        uint128 amount,
+        address from,
+        Authorization calldata authorization
+    ) external;
+
     /// @notice Returns what is left of a closed task to its sponsor.
     function refundTask(uint64 taskId) external;
 
-    /// @notice Debits the tasks, pays the points treasury, sets the wallet total aside. Only the log, inside `anchor`.
-    function settle(Batch calldata batch, address pointsTreasury, address token) external;
-
-    /// @notice Pays one wallet reward to its payee; anyone may send it.
+    /// @notice Pays one wallet reward to its payee; anyone may send it, once the batch's challenge window is over.
     function claim(address provider, uint64 number, ProvenanceEvent calldata e, bytes32[] calldata proof) external;
+
+    /// @notice Pays many; neighbours with one payee and one token share a transfer. What is already claimed is skipped, so
+    /// that nobody can spoil a call by claiming a part of it first; anything else that is wrong reverts all.
+    function claimMany(Claim[] calldata claims) external;
+
+    /// @notice Sends the provider's accrued points to its treasury; anyone may. 0 accrued does nothing.
+    function sweepPoints(address provider) external returns (uint96 amount);
+
+    /// @notice Takes an unpaid wallet reward out of a batch inside its challenge window. Only Disputes, which has checked the proof.
+    function hold(address provider, uint64 number, uint32 index, uint128 amount) external;
 
     /// @notice Seconds after closesAt in which submissions made in time may still be settled.
     function SETTLEMENT_GRACE() external view returns (uint64);
