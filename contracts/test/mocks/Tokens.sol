@@ -142,3 +142,44 @@ contract BlocklistToken is ERC20("Blocklist", "BLOCK") {
         super._update(from, to, value);
     }
 }
+
+/// @notice Refuses transfers to an account that it blocks, as USDC does.
+contract BlocklistToken is ERC20("Block", "BLOCK") {
+    error Blocked(address account);
+
+    mapping(address account => bool) private _blocked;
+
+    function mint(address to, uint256 amount) external {
+        _mint(to, amount);
+    }
+
+    function blockAccount(address account, bool blocked) external {
+        _blocked[account] = blocked;
+    }
+
+    function _update(address from, address to, uint256 value) internal override {
+        require(!_blocked[to], Blocked(to));
+        super._update(from, to, value);
+    }
+}
+
+/// @notice Answers false instead of reverting, and moves nothing, while it is told to.
+contract FalseToken is ERC20("False", "FALSE") {
+    bool public refusing;
+
+    function mint(address to, uint256 amount) external {
+        _mint(to, amount);
+    }
+
+    function setRefusing(bool refusing_) external {
+        refusing = refusing_;
+    }
+
+    function transfer(address to, uint256 amount) public override returns (bool) {
+        return !refusing && super.transfer(to, amount);
+    }
+
+    function transferFrom(address from, address to, uint256 amount) public override returns (bool) {
+        return !refusing && super.transferFrom(from, to, amount);
+    }
+}
