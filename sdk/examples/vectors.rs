@@ -124,6 +124,11 @@ fn data_id(record: &str) -> Result<DataId> {
     Ok(DataId::new(PROVIDER_NAME, record)?)
 }
 
+/// What a consent allows; the two have TRAIN and COMMERCIAL in common.
+fn purposes(wallet: bool) -> u32 {
+    purpose::TRAIN | purpose::COMMERCIAL | if wallet { purpose::EVALUATE } else { purpose::FINE_TUNE }
+}
+
 fn log_domain() -> Eip712Domain {
     batch::domain(CHAIN_ID, address("ProvenanceLog"))
 }
@@ -139,8 +144,8 @@ struct Story {
 impl Story {
     fn new() -> Result<Self> {
         let mut told = Telling::default();
-        // below 2^96, so that the reward is a weight too; not exact in a double
-        let large = (1u128 << 96) - 1;
+        // a weight too, and below 2^96 together with the others; not exact in a double
+        let large = (1u128 << 95) - 1;
         told.register("voice-0001", Some("wallet"), Some(1))?;
         told.register("photo-0001", Some("points"), Some(2))?;
         told.register("clip-0001", Some("points"), Some(3))?;
@@ -186,6 +191,7 @@ impl Story {
                 key_cid: cid_of(format!("sealed key of {}", e.data_id).as_bytes()),
                 batch_number: manifest.number,
                 event_index: e.index,
+                purposes: purposes(!e.payee.is_zero()),
             })
             .collect();
         members.sort_by_key(|row| row.member.data_id);
@@ -199,6 +205,7 @@ impl Story {
             member_count: u32::try_from(self.members.len())?,
             total_weight: summary.total_weight,
             points_weight: summary.points_weight,
+            purposes: summary.purposes,
             manifest_cid: cid_of(&dataset::encode_members(&self.members)?),
         })
     }
@@ -256,6 +263,7 @@ impl Telling {
             source_record_id: record.into(),
             metadata_root: metadata_root(&metadata)?,
             metadata,
+            purposes: consent_name.map_or(0, |name| purposes(name == "wallet")),
             delivery,
         };
         self.tell(record, &payload, |e| {
@@ -850,6 +858,7 @@ fn dataset_versions(story: &Story) -> Result<Value> {
         member_count: u32::MAX,
         total_weight: u128::MAX,
         points_weight: u128::MAX,
+        purposes: u32::MAX,
         manifest_cid: content.manifest_cid,
     };
     let mut vectors = Vec::new();
@@ -865,6 +874,7 @@ fn dataset_versions(story: &Story) -> Result<Value> {
             "memberCount": content.member_count,
             "totalWeight": content.total_weight.to_string(),
             "pointsWeight": content.points_weight.to_string(),
+            "purposes": content.purposes,
             "manifestCid": Bytes::from(content.manifest_cid.to_bytes()),
         });
         let digest = dataset::version_digest(&domain, ip_id, version, &content);
@@ -874,7 +884,8 @@ fn dataset_versions(story: &Story) -> Result<Value> {
     }
     let types = json!({"DatasetVersion": fields(&[
         ("ipId", "uint256"), ("version", "uint32"), ("root", "bytes32"), ("memberCount", "uint32"),
-        ("totalWeight", "uint128"), ("pointsWeight", "uint128"), ("manifestCid", "bytes"),
+        ("totalWeight", "uint128"), ("pointsWeight", "uint128"), ("purposes", "uint32"),
+        ("manifestCid", "bytes"),
     ])});
     let about = "EIP-712 DatasetVersion; dataset_ids: ipId = keccak256(abi.encode(provider, name)).";
     let mut file = typed(about, &domain, "DatasetVersion", types, vectors);

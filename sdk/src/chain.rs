@@ -1,9 +1,9 @@
 //! The chain side: where the contracts are, and how to reach a node.
 
-use std::path::Path;
+use std::{collections::BTreeMap, path::Path};
 
 use alloy::{
-    primitives::Address,
+    primitives::{Address, B256, Bytes},
     providers::{DynProvider, Provider, ProviderBuilder},
     signers::local::PrivateKeySigner,
     sol_types::Eip712Domain,
@@ -18,16 +18,34 @@ pub struct Deployment {
     pub chain_id: u64,
     /// First block that can hold an event of ours.
     pub block: u64,
-    /// `ProvenanceLog`.
+    /// `Authority`: who may pause and who rules on disputes.
+    pub authority: Address,
+    /// `ProvenanceLog`, which is the reward pool too.
     pub provenance_log: Address,
-    /// `RewardPool`.
-    pub reward_pool: Address,
+    /// `Disputes`, which the log deployed.
+    pub disputes: Address,
     /// `ConsentRegistry`.
     pub consent_registry: Address,
+    /// `Renderer`.
+    pub renderer: Address,
     /// `IPRegistry`.
     pub ip_registry: Address,
     /// `LicenseRegistry`.
     pub license_registry: Address,
+    /// CREATE2 salt of all of them but `Disputes`.
+    pub salt: B256,
+    /// By contract name: what a verifier of source code needs.
+    pub code: BTreeMap<String, Code>,
+}
+
+/// What is at one contract's address.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Code {
+    /// keccak256 of the code, as `EXTCODEHASH` gives it.
+    pub hash: B256,
+    /// ABI-encoded, as block explorers ask for them.
+    pub constructor_arguments: Bytes,
 }
 
 /// Why the chain can't be used.
@@ -90,9 +108,9 @@ impl Deployment {
         crate::dataset::domain(self.chain_id, self.ip_registry)
     }
 
-    /// All contracts, for log filters.
+    /// All contracts with events that matter to people's data and money, for log filters.
     pub fn addresses(&self) -> [Address; 5] {
-        [self.provenance_log, self.reward_pool, self.consent_registry, self.ip_registry, self.license_registry]
+        [self.provenance_log, self.disputes, self.consent_registry, self.ip_registry, self.license_registry]
     }
 }
 

@@ -11,13 +11,18 @@ use crate::{batch::Header, dataset, event::Event};
 
 sol!(
     #[sol(rpc, all_derives)]
+    Authority,
+    "abi/Authority.json"
+);
+sol!(
+    #[sol(rpc, all_derives)]
     ProvenanceLog,
     "abi/ProvenanceLog.json"
 );
 sol!(
     #[sol(rpc, all_derives)]
-    RewardPool,
-    "abi/RewardPool.json"
+    Disputes,
+    "abi/Disputes.json"
 );
 sol!(
     #[sol(rpc, all_derives)]
@@ -28,6 +33,11 @@ sol!(
     #[sol(rpc, all_derives)]
     ConsentRegistry,
     "abi/ConsentRegistry.json"
+);
+sol!(
+    #[sol(rpc, all_derives)]
+    Renderer,
+    "abi/Renderer.json"
 );
 sol!(
     #[sol(rpc, all_derives)]
@@ -74,7 +84,7 @@ macro_rules! event_into {
     };
 }
 event_into!(ProvenanceLog);
-event_into!(RewardPool);
+event_into!(Disputes);
 event_into!(IPRegistry);
 
 impl From<&Header> for ProvenanceLog::Batch {
@@ -118,6 +128,7 @@ impl From<&dataset::VersionContent> for IPRegistry::VersionContent {
             memberCount: v.member_count,
             totalWeight: v.total_weight,
             pointsWeight: v.points_weight,
+            purposes: v.purposes,
             manifestCid: Bytes::from(v.manifest_cid.to_bytes()),
         }
     }

@@ -34,6 +34,7 @@ sol! {
         uint32 memberCount;
         uint128 totalWeight;
         uint128 pointsWeight;
+        uint32 purposes;
         bytes manifestCid;
     }
 }
@@ -49,6 +50,7 @@ const MEMBERS: &str = "message dataset_members {
   REQUIRED BYTE_ARRAY key_cid (STRING);
   REQUIRED INT64 batch_number (INTEGER(64,false));
   REQUIRED INT32 event_index (INTEGER(32,false));
+  REQUIRED INT32 purposes (INTEGER(32,false));
 }";
 
 /// One record's part in a version: one leaf.
@@ -91,6 +93,8 @@ pub struct MemberRow {
     pub batch_number: u64,
     /// Index of its Accepted event.
     pub event_index: u32,
+    /// What its consent allows: bits of [`crate::consent::purpose`].
+    pub purposes: u32,
 }
 
 /// What a version commits to.
@@ -106,6 +110,8 @@ pub struct VersionContent {
     /// Sum of the weights of members without a payee.
     #[serde(with = "decimal")]
     pub points_weight: u128,
+    /// What every member's consent allows: bits of [`crate::consent::purpose`]. Nothing else is sold.
+    pub purposes: u32,
     /// The members manifest.
     #[serde(with = "cid_text")]
     pub manifest_cid: Cid,
@@ -120,6 +126,8 @@ pub struct VersionSummary {
     pub total_weight: u128,
     /// See [`VersionContent::points_weight`].
     pub points_weight: u128,
+    /// See [`VersionContent::purposes`].
+    pub purposes: u32,
 }
 
 /// Why rows are no version.
@@ -136,6 +144,9 @@ pub enum DatasetError {
         /// The weight.
         weight: u128,
     },
+    /// Weights of more than [`WEIGHT_MAX`] together, which the contracts can't hold.
+    #[error("weights: expected a sum of at most {WEIGHT_MAX}, got {0}")]
+    TotalWeight(u128),
     /// Rows must ascend by data id, each once.
     #[error("{0}: expected ascending data ids, each once")]
     Order(DataId),
@@ -148,7 +159,8 @@ pub fn summarise(rows: &[MemberRow]) -> Result<VersionSummary, DatasetError> {
     }
     let mut total_weight = 0u128;
     let mut points_weight = 0u128;
-    for (at, MemberRow { member, .. }) in rows.iter().enumerate() {
+    let mut purposes = u32::MAX;
+    for (at, MemberRow { member, purposes: allowed, .. }) in rows.iter().enumerate() {
         if at > 0 && rows[at - 1].member.data_id >= member.data_id {
             return Err(DatasetError::Order(member.data_id));
         }
@@ -160,10 +172,14 @@ pub fn summarise(rows: &[MemberRow]) -> Result<VersionSummary, DatasetError> {
         if member.payee.is_zero() {
             points_weight += member.weight;
         }
+        purposes &= allowed;
+    }
+    if total_weight > WEIGHT_MAX {
+        return Err(DatasetError::TotalWeight(total_weight));
     }
     let leaves: Vec<B256> = rows.iter().map(|row| row.member.leaf()).collect();
     let tree = Tree::new(&leaves).ok_or(DatasetError::Count(rows.len()))?;
-    Ok(VersionSummary { tree, total_weight, points_weight })
+    Ok(VersionSummary { tree, total_weight, points_weight, purposes })
 }
 
 /// The Parquet bytes of a members manifest.
@@ -179,6 +195,7 @@ pub fn encode_members(rows: &[MemberRow]) -> Result<Vec<u8>, ManifestError> {
         Column::Text(rows.iter().map(|r| r.key_cid.to_string()).collect()),
         Column::U64(rows.iter().map(|r| r.batch_number).collect()),
         Column::U32(rows.iter().map(|r| r.event_index).collect()),
+        Column::U32(rows.iter().map(|r| r.purposes).collect()),
     ];
     Ok(table::write(MEMBERS, rows.len(), &columns, Vec::new())?)
 }
@@ -197,6 +214,7 @@ pub fn decode_members(bytes: Buffer) -> Result<Vec<MemberRow>, ManifestError> {
     let key_cid = columns.text()?;
     let batch_number = columns.u64()?;
     let event_index = columns.u32()?;
+    let purposes = columns.u32()?;
     let cid_at = |row: usize, field, text: &str| {
         text.parse::<Cid>().map_err(|_| ManifestError::Row { row, field, reason: "not a CID" })
     };
@@ -215,6 +233,7 @@ pub fn decode_members(bytes: Buffer) -> Result<Vec<MemberRow>, ManifestError> {
                 key_cid: cid_at(row, "key_cid", &key_cid[row])?,
                 batch_number: batch_number[row],
                 event_index: event_index[row],
+                purposes: purposes[row],
             })
         })
         .collect()
@@ -239,6 +258,7 @@ pub fn version_digest(domain: &Eip712Domain, ip_id: U256, version: u32, content:
         memberCount: content.member_count,
         totalWeight: content.total_weight,
         pointsWeight: content.points_weight,
+        purposes: content.purposes,
         manifestCid: Bytes::from(content.manifest_cid.to_bytes()),
     }
     .eip712_signing_hash(domain)

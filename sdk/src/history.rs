@@ -15,7 +15,7 @@ use futures::{StreamExt, TryStreamExt};
 use crate::{
     batch::{Debit, Header, summarise},
     chain::Deployment,
-    contracts::{ConsentRegistry, IPRegistry, LicenseRegistry, ProvenanceLog, RewardPool},
+    contracts::{ConsentRegistry, IPRegistry, LicenseRegistry, ProvenanceLog},
     dataset::{MEMBERS_BYTES_MAX, MemberRow, VersionContent, decode_members},
     event::{Event, EventKind},
     ids::{ConsentId, DataId},
@@ -279,7 +279,7 @@ impl History {
     /// Published price of a task; `None` where there is no such task.
     pub async fn task_price(&self, task_id: u64) -> Result<Option<u128>, HistoryError> {
         let logs = self
-            .logs::<RewardPool::TaskCreated>(self.deployment.reward_pool, |filter| {
+            .logs::<ProvenanceLog::TaskCreated>(self.deployment.provenance_log, |filter| {
                 filter.topic1(B256::from(U256::from(task_id)))
             })
             .await?;
@@ -314,6 +314,7 @@ impl History {
                         member_count: log.memberCount,
                         total_weight: log.totalWeight,
                         points_weight: log.pointsWeight,
+                        purposes: log.purposes,
                         manifest_cid: cid(&log.manifestCid)?,
                     },
                     attestor: log.attestor,
@@ -390,6 +391,8 @@ pub struct AcceptedRecord {
     pub batch_number: u64,
     /// Where its bytes are.
     pub delivery: Delivery,
+    /// What its consent allows: bits of [`crate::consent::purpose`].
+    pub purposes: u32,
 }
 
 /// Records that were accepted, keep their consent and were not erased, by data id.
@@ -400,16 +403,19 @@ pub fn accepted_records(batches: &[LoadedBatch]) -> BTreeMap<DataId, AcceptedRec
         for event in &batch.manifest.events {
             match event.kind {
                 EventKind::Registered => {
-                    if let Some(Payload::Registered { delivery: Some(delivery), .. }) = batch.payload(event.index) {
-                        deliveries.insert(event.data_id, delivery);
+                    if let Some(Payload::Registered { delivery: Some(delivery), purposes, .. }) =
+                        batch.payload(event.index)
+                    {
+                        deliveries.insert(event.data_id, (delivery, purposes));
                     }
                 }
                 EventKind::Accepted => {
-                    if let Some(delivery) = deliveries.get(&event.data_id) {
+                    if let Some((delivery, purposes)) = deliveries.get(&event.data_id) {
                         let record = AcceptedRecord {
                             accepted: event.clone(),
                             batch_number: batch.anchored.header.number,
                             delivery: delivery.clone(),
+                            purposes: *purposes,
                         };
                         found.insert(event.data_id, record);
                     }

@@ -17,6 +17,7 @@ use serde_json::json;
 use tidemark::{
     chain::{self, Deployment},
     contracts::ProvenanceLog,
+    deploy::{self, Roles},
     download::{self, Progress},
     history::History,
     ids::DataId,
@@ -37,6 +38,7 @@ Examples:
   tidemark verify license 1
   tidemark download 1 --key-file buyer.key --custodian http://127.0.0.1:7004 --out ./data
   tidemark deploy --rpc-url http://127.0.0.1:8545 --key-file deployer.key --out deployment.json
+  tidemark verify deployment
 
 --rpc-url, --deployment and --store can also be given as TIDEMARK_RPC_URL, TIDEMARK_DEPLOYMENT and TIDEMARK_STORE."
 )]
@@ -66,6 +68,19 @@ enum Command {
         /// 32 bytes in hex; another salt gives other addresses.
         #[arg(long, default_value_t = B256::ZERO)]
         salt: B256,
+        /// Who grants roles from then on, after 3 days each time; best a multisig. Without it the deployer keeps every role,
+        /// without delays: for development only.
+        #[arg(long, requires_all = ["pauser", "arbiter", "guardian"])]
+        admin: Option<Address>,
+        /// Who may stop and resume anchors and sales.
+        #[arg(long, requires = "admin")]
+        pauser: Option<Address>,
+        /// Who rules on disputes, with a day's delay.
+        #[arg(long, requires = "admin")]
+        arbiter: Option<Address>,
+        /// Who may cancel a ruling in that day.
+        #[arg(long, requires = "admin")]
+        guardian: Option<Address>,
     },
     /// Register a dataset of all accepted records, or its next version.
     Publish {
@@ -127,6 +142,18 @@ enum Verify {
         /// From 0.
         number: u64,
     },
+    /// A deployment: addresses and code hashes against this program's bytecode, and the roles that restricted calls need.
+    Deployment {
+        /// JSON-RPC of the chain, http(s).
+        #[arg(long, env = "TIDEMARK_RPC_URL")]
+        rpc_url: String,
+        /// Where the contracts are: a file that `tidemark deploy` wrote.
+        #[arg(long, env = "TIDEMARK_DEPLOYMENT")]
+        deployment: PathBuf,
+        /// Print JSON instead of text.
+        #[arg(long)]
+        json: bool,
+    },
     /// A licence: terms, state, dataset version, members, the split of the price.
     License {
         #[command(flatten)]
@@ -175,13 +202,22 @@ async fn main() -> ExitCode {
 async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
         Command::Verify { what } => verify(what).await,
-        Command::Deploy { rpc_url, key_file, out, salt } => {
-            let sender = chain::sender(&rpc_url, read_key(&key_file)?)?;
-            let deployment = tidemark::deploy::deploy(&sender, salt).await?;
+        Command::Deploy { rpc_url, key_file, out, salt, admin, pauser, arbiter, guardian } => {
+            let key = read_key(&key_file)?;
+            let deployer = key.address();
+            let sender = chain::sender(&rpc_url, key)?;
+            let roles = match (admin, pauser, arbiter, guardian) {
+                (Some(admin), Some(pauser), Some(arbiter), Some(guardian)) => {
+                    Some(Roles { admin, pauser, arbiter, guardian })
+                }
+                _ => None,
+            };
+            let deployment = deploy::deploy(&sender, deployer, salt, roles).await?;
             let text = serde_json::to_string_pretty(&deployment)? + "\n";
             std::fs::write(&out, &text).with_context(|| format!("write {}", out.display()))?;
-            print!("{text}");
-            Ok(ExitCode::SUCCESS)
+            let report = deploy::check(&sender, &deployment).await?;
+            print_report(&report);
+            Ok(if report.verified { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
         Command::Publish { source, name, key_file, attestor_url, attestor_token_file } => {
             let history = source.open().await?;
@@ -225,7 +261,12 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
 }
 
 async fn verify(what: Verify) -> anyhow::Result<ExitCode> {
-    let (source, report) = match what {
+    let (json, report) = match what {
+        Verify::Deployment { rpc_url, deployment, json } => {
+            let deployment = Deployment::load(&deployment)?;
+            let reader = chain::checked_reader(&rpc_url, &deployment).await?;
+            (json, deploy::check(&reader, &deployment).await?)
+        }
         Verify::Data { source, data_id, provider } => {
             let history = source.open().await?;
             let provider = match provider {
@@ -233,20 +274,20 @@ async fn verify(what: Verify) -> anyhow::Result<ExitCode> {
                 None => None,
             };
             let report = verify::data(&history, data_id, provider).await?;
-            (source, report)
+            (source.json, report)
         }
         Verify::Batch { source, provider, number } => {
             let history = source.open().await?;
             let provider = provider_address(&history, &provider).await?;
             let report = verify::batch(&history, provider, number).await?;
-            (source, report)
+            (source.json, report)
         }
         Verify::License { source, license } => {
             let report = verify::license(&source.open().await?, license).await?;
-            (source, report)
+            (source.json, report)
         }
     };
-    match source.json {
+    match json {
         true => println!("{}", serde_json::to_string_pretty(&report)?),
         false => print_report(&report),
     }

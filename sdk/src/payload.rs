@@ -32,6 +32,9 @@ pub enum Payload {
         metadata_root: B256,
         /// Public metadata, trace-v1.0.
         metadata: Value,
+        /// What the consent allows, bits of [`crate::consent::purpose`]; 0 where there is no consent. The attestor has seen the
+        /// consent itself, which nobody else does: its key would link a person's records.
+        purposes: u32,
         /// Where the bytes are; none where the provider keeps them.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         delivery: Option<Delivery>,

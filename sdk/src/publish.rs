@@ -150,6 +150,7 @@ pub async fn members(history: &History, provider: Address) -> Result<Vec<MemberR
             key_cid: record.delivery.key_cid,
             batch_number: record.batch_number,
             event_index: record.accepted.index,
+            purposes: record.purposes,
         })
         .collect())
 }
@@ -172,6 +173,7 @@ pub async fn publish(
         member_count: u32::try_from(members.len()).unwrap_or(u32::MAX),
         total_weight: summary.total_weight,
         points_weight: summary.points_weight,
+        purposes: summary.purposes,
         manifest_cid,
     };
     let ip_id = dataset_id(provider, name);

@@ -10,7 +10,7 @@ use serde::Serialize;
 use crate::{
     batch::Header,
     consent::purpose,
-    contracts::{ConsentRegistry, IPRegistry, LicenseRegistry, ProvenanceLog, RewardPool},
+    contracts::{ConsentRegistry, IPRegistry, LicenseRegistry, ProvenanceLog},
     dataset::summarise,
     event::{Event, EventKind},
     history::{History, HistoryError, LoadedBatch, RecordEvent, rpc},
@@ -53,11 +53,11 @@ pub struct Report {
 }
 
 impl Report {
-    fn new(subject: String) -> Self {
+    pub(crate) fn new(subject: String) -> Self {
         Self { subject, verified: true, ..Self::default() }
     }
 
-    fn check(&mut self, name: &'static str, ok: bool, detail: impl Into<String>) {
+    pub(crate) fn check(&mut self, name: &'static str, ok: bool, detail: impl Into<String>) {
         self.verified &= ok;
         self.checks.push(Check { name, ok, detail: detail.into() });
     }
@@ -204,15 +204,23 @@ pub async fn license(history: &History, license_id: U256) -> Result<Report, Hist
         summary.tree.root() == version.content.root
             && summary.total_weight == version.content.total_weight
             && summary.points_weight == version.content.points_weight
+            && summary.purposes == version.content.purposes
             && members.len() == version.content.member_count as usize
     });
     report.check(
         "members match the version",
         same,
         match &summary {
-            Ok(_) => format!("{} members, root and weights recomputed from the members manifest", members.len()),
+            Ok(_) => {
+                format!("{} members, root, weights and purposes recomputed from the members manifest", members.len())
+            }
             Err(error) => error.to_string(),
         },
+    );
+    report.check(
+        "purposes are consented to",
+        view.terms.purposes & !version.content.purposes == 0,
+        format!("every member's consent allows {}", purpose::names(version.content.purposes).join(", ")),
     );
     let provider = IPRegistry::new(history.deployment.ip_registry, &history.provider)
         .providerOf(view.ipId)
@@ -343,7 +351,7 @@ async fn describe_reward(report: &mut Report, history: &History, found: &RecordE
         format!("{} units in points to {}", event.reward, event.contributor)
     } else {
         let header = &found.anchored.header;
-        let claimed = RewardPool::new(history.deployment.reward_pool, &history.provider)
+        let claimed = ProvenanceLog::new(history.deployment.provenance_log, &history.provider)
             .isClaimed(header.provider, header.number, event.index)
             .call()
             .await

@@ -290,6 +290,7 @@ fn version_content(vector: &Value) -> VersionContent {
         member_count: parse(&message["memberCount"]),
         total_weight: parse(&message["totalWeight"]),
         points_weight: parse(&message["pointsWeight"]),
+        purposes: parse(&message["purposes"]),
         manifest_cid: parse(&vector["manifest_cid"]),
     }
 }
@@ -404,6 +405,7 @@ fn the_members_manifest_is_that_of_its_version_and_comes_out_byte_for_byte() {
         member_count: u32::try_from(rows.len()).unwrap(),
         total_weight: summary.total_weight,
         points_weight: summary.points_weight,
+        purposes: summary.purposes,
         manifest_cid: cid_of(&bytes),
     };
     assert_eq!(rebuilt, version_content(&read("dataset_versions.json")["vectors"][0]));
