@@ -10,6 +10,16 @@ CREATE TABLE verdict (
     decided_at   timestamptz NOT NULL DEFAULT now()
 );
 
+-- The consents that a record was submitted under; a batch names one of them.
+CREATE TABLE seen_consent (
+    data_id     uuid NOT NULL REFERENCES verdict,
+    consent_id  bytea NOT NULL CHECK (octet_length(consent_id) = 32),
+    provider    bytea NOT NULL CHECK (octet_length(provider) = 20),
+    contributor bytea NOT NULL CHECK (octet_length(contributor) = 20),
+    purposes    bigint NOT NULL CHECK (purposes BETWEEN 0 AND 4294967295),
+    PRIMARY KEY (data_id, consent_id)
+);
+
 -- The same bytes are accepted once.
 CREATE TABLE accepted_content (
     content_hash bytea PRIMARY KEY CHECK (octet_length(content_hash) = 32),
@@ -55,7 +65,8 @@ CREATE TABLE signed_acceptance (
 CREATE TABLE signed_delivery (
     data_id        uuid PRIMARY KEY,
     ciphertext_cid text NOT NULL,
-    key_cid        text NOT NULL
+    key_cid        text NOT NULL,
+    purposes       bigint NOT NULL CHECK (purposes BETWEEN 0 AND 4294967295)
 );
 
 -- One version may be signed with several contents; the chain takes one.

@@ -12,7 +12,7 @@ use alloy::{
 use anyhow::Context;
 use tidemark::{
     chain::Deployment,
-    contracts::{ConsentRegistry, ProvenanceLog, RewardPool},
+    contracts::{ConsentRegistry, ProvenanceLog},
     ids::ConsentId,
 };
 
@@ -75,8 +75,8 @@ impl Chain {
         if let Some(terms) = self.terms.lock().unwrap_or_else(PoisonError::into_inner).get(&task_id) {
             return Ok(Some(*terms));
         }
-        let pool = RewardPool::new(self.deployment.reward_pool, &self.provider);
-        let task = pool.taskOf(task_id).call().await.context("ask the pool for a task")?;
+        let log = ProvenanceLog::new(self.deployment.provenance_log, &self.provider);
+        let task = log.taskOf(task_id).call().await.context("ask the log for a task")?;
         if task.provider.is_zero() {
             return Ok(None);
         }
@@ -91,9 +91,8 @@ impl Chain {
     /// A task's escrow and its provider's batches in the state of the newest block.
     pub async fn budget(&self, provider: Address, task_id: u64) -> anyhow::Result<Budget> {
         let block = self.provider.get_block_number().await.context("ask for the block number")?;
-        let pool = RewardPool::new(self.deployment.reward_pool, &self.provider);
         let log = ProvenanceLog::new(self.deployment.provenance_log, &self.provider);
-        let (task, log) = (pool.taskOf(task_id).block(block.into()), log.providerOf(provider).block(block.into()));
+        let (task, log) = (log.taskOf(task_id).block(block.into()), log.providerOf(provider).block(block.into()));
         let (task, found) = tokio::try_join!(task.call(), log.call()).context("ask for a task and its provider")?;
         Ok(Budget { escrow: task.escrow, next_batch: found.nextBatch })
     }

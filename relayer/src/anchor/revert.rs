@@ -4,9 +4,7 @@ use alloy::{
     sol_types::SolInterface,
     transports::{RpcError, TransportError},
 };
-use tidemark::contracts::{
-    ConsentRegistry::ConsentRegistryErrors, ProvenanceLog::ProvenanceLogErrors, RewardPool::RewardPoolErrors,
-};
+use tidemark::contracts::{ConsentRegistry::ConsentRegistryErrors, ProvenanceLog::ProvenanceLogErrors};
 
 /// The revert in a node's answer as text, or `None` where the node failed for another reason.
 pub fn reason(error: &TransportError) -> Option<String> {
@@ -23,9 +21,7 @@ pub fn reason(error: &TransportError) -> Option<String> {
 
 /// The custom error that these bytes encode.
 pub fn named(data: &[u8]) -> Option<String> {
-    // the log's calls reach into the pool, so an error may be of either
     let text = ProvenanceLogErrors::abi_decode(data).map(|error| format!("{error:?}"));
-    let text = text.or_else(|_| RewardPoolErrors::abi_decode(data).map(|error| format!("{error:?}")));
     let text = text.or_else(|_| ConsentRegistryErrors::abi_decode(data).map(|error| format!("{error:?}")));
     // the enum's variant and its struct have the same name: keep the struct
     text.ok().map(|text| match text.split_once('(') {
@@ -37,13 +33,13 @@ pub fn named(data: &[u8]) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use alloy::sol_types::SolError;
-    use tidemark::contracts::RewardPool;
+    use tidemark::contracts::ProvenanceLog;
 
     use super::*;
 
     #[test]
     fn a_revert_is_told_by_its_name_and_arguments() {
-        let error = RewardPool::BudgetExceeded { taskId: 7, escrow: 5, amount: 6 };
+        let error = ProvenanceLog::BudgetExceeded { taskId: 7, escrow: 5, amount: 6 };
         let text = named(&error.abi_encode()).unwrap();
         assert!(text.starts_with("BudgetExceeded {") && text.contains("taskId: 7") && text.ends_with('}'), "{text}");
         assert!(named(&[1, 2, 3, 4]).is_none());

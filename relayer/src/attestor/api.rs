@@ -13,11 +13,11 @@ use axum::{
 };
 use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq;
-use tidemark::{batch::Header, ids::DataId};
+use tidemark::{batch::Header, consent::SignedConsent, ids::DataId};
 use utoipa::{IntoParams, OpenApi, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{Attestor, batches, verdicts, versions};
+use super::{Attestor, CONSENT_HEADER, batches, verdicts, versions};
 use crate::{
     api::submissions::FILE_BYTES_MAX,
     http,
@@ -82,11 +82,12 @@ struct VerdictQuery {
     mime_type: String,
 }
 
-/// Judge the bytes in the body as one record's content.
-#[utoipa::path(post, path = "/v1/verdicts", params(VerdictQuery),
+/// Judge the bytes in the body as one record's content, given under the consent in the header.
+#[utoipa::path(post, path = "/v1/verdicts",
+    params(VerdictQuery, ("tidemark-consent" = String, Header, description = "the signed consent as JSON")),
     request_body(content = Vec<u8>, content_type = "application/octet-stream", description = "the file, at most 32 MiB"),
     responses((status = 200, description = "the signed verdict and what was measured", body = Object),
-              (status = "default", description = "token-wrong, media-type-unsupported, record-conflict, body-too-large", body = tidemark::service::Problem)))]
+              (status = "default", description = "token-wrong, media-type-unsupported, consent-invalid, record-conflict, body-too-large", body = tidemark::service::Problem)))]
 async fn post_verdict(
     State(attestor): State<Arc<Attestor>>,
     query: Result<Query<VerdictQuery>, QueryRejection>,
@@ -99,8 +100,13 @@ async fn post_verdict(
         .data_id
         .parse()
         .map_err(|_| Problem::field(Kind::FieldInvalid, "data_id", "a UUID", query.data_id.clone()))?;
+    let consent: SignedConsent = match http::header_text(&headers, CONSENT_HEADER)? {
+        Some(text) => serde_json::from_str(text)
+            .map_err(|error| Problem::field(Kind::HeaderInvalid, CONSENT_HEADER, "a consent", error.to_string()))?,
+        None => return Err(Problem::field(Kind::HeaderInvalid, CONSENT_HEADER, "a consent", "nothing")),
+    };
     let bytes = http::read_body(body, FILE_BYTES_MAX).await?;
-    verdicts::decide(&attestor, data_id, &query.mime_type, bytes).await.map(Json)
+    verdicts::decide(&attestor, data_id, &query.mime_type, &consent, bytes).await.map(Json)
 }
 
 #[derive(Deserialize, ToSchema)]
@@ -145,7 +151,7 @@ async fn post_batch(
 
 /// Sign a dataset version whose members, read back from the content store, hold.
 #[utoipa::path(post, path = "/v1/dataset-versions",
-    request_body(content = Object, description = "{provider, name, version, content: {root, member_count, total_weight, points_weight, manifest_cid}}"),
+    request_body(content = Object, description = "{provider, name, version, content: {root, member_count, total_weight, points_weight, purposes, manifest_cid}}"),
     responses((status = 200, description = "signed", body = SignatureAnswer),
               (status = "default", description = "token-wrong, version-refused", body = tidemark::service::Problem)))]
 async fn post_version(

@@ -49,6 +49,7 @@ pub async fn sign(attestor: &Attestor, header: Header) -> Result<Bytes, Problem>
     check_number(&mut tx, &header).await?;
     check_chains(&mut tx, header.provider, &events).await?;
     check_verdicts(&mut tx, &events, &payloads).await?;
+    check_consents(&mut tx, header.provider, &events, &payloads).await?;
 
     let signature = attestor.sign(digest)?;
     sqlx::query("INSERT INTO signed_batch (provider, number, digest, header, signature) VALUES ($1, $2, $3, $4, $5)")
@@ -298,6 +299,60 @@ async fn check_verdicts(tx: &mut Tx<'_>, events: &[Event], payloads: &[Payload])
     Ok(())
 }
 
+/// Every submitted record is anchored under a consent that this attestor saw with it, says what that consent allows, and is
+/// paid to nobody but who gave it.
+async fn check_consents(
+    tx: &mut Tx<'_>,
+    provider: Address,
+    events: &[Event],
+    payloads: &[Payload],
+) -> Result<(), Problem> {
+    let submitted: Vec<(&Event, Option<u32>)> = events
+        .iter()
+        .zip(payloads)
+        .filter_map(|(event, payload)| match payload {
+            Payload::Registered { delivery: Some(_), purposes, .. } => Some((event, Some(*purposes))),
+            Payload::Accepted { .. } => Some((event, None)),
+            _ => None,
+        })
+        .collect();
+    for chunk in submitted.chunks(ROWS_PER_STATEMENT) {
+        let rows = sqlx::query(
+            "SELECT data_id, consent_id, provider, contributor, purposes FROM seen_consent WHERE data_id = ANY($1)",
+        )
+        .bind(chunk.iter().map(|(event, _)| event.data_id.0).collect::<Vec<_>>())
+        .fetch_all(&mut **tx)
+        .await?;
+        let mut seen = BTreeMap::new();
+        for row in &rows {
+            seen.insert((DataId(row.try_get(0)?), B256::from(row.try_get::<[u8; 32], _>(1)?)), row);
+        }
+        for (event, purposes) in chunk {
+            let wrong =
+                |reason: String| Err(Problem::new(Kind::BatchRefused, format!("event {}: {reason}", event.index)));
+            let Some(row) = seen.get(&(event.data_id, event.consent_id.0)) else {
+                return wrong(format!(
+                    "consent_id: expected one that {} was submitted under, got {}",
+                    event.data_id, event.consent_id
+                ));
+            };
+            let to = Address::from(row.try_get::<[u8; 20], _>("provider")?);
+            if to != provider {
+                return wrong(format!("consent_id: expected a consent to {provider}, got one to {to}"));
+            }
+            let contributor = Address::from(row.try_get::<[u8; 20], _>("contributor")?);
+            if !event.payee.is_zero() && event.payee != contributor {
+                return wrong(format!("payee: expected {contributor}, who consented, or none, got {}", event.payee));
+            }
+            let allowed = u32::try_from(row.try_get::<i64, _>("purposes")?).map_err(Problem::internal)?;
+            if purposes.is_some_and(|purposes| purposes != allowed) {
+                return wrong(format!("purposes: expected {allowed:#b}, as the consent says, got {purposes:?}"));
+            }
+        }
+    }
+    Ok(())
+}
+
 async fn keep(tx: &mut Tx<'_>, header: &Header, events: &[Event]) -> Result<(), Problem> {
     let tips: BTreeMap<DataId, &Event> = events.iter().map(|event| (event.data_id, event)).collect();
     let gone: BTreeSet<DataId> = events
@@ -352,24 +407,27 @@ async fn keep(tx: &mut Tx<'_>, header: &Header, events: &[Event]) -> Result<(), 
     Ok(())
 }
 
-/// Notes where the bytes of registered records are.
+/// Notes where the bytes of registered records are, and what their consents allow.
 async fn keep_deliveries(tx: &mut Tx<'_>, events: &[Event], payloads: &[Payload]) -> Result<(), Problem> {
-    let delivered: Vec<(DataId, &Delivery)> = events
+    let delivered: Vec<(DataId, &Delivery, u32)> = events
         .iter()
         .zip(payloads)
         .filter_map(|(event, payload)| match payload {
-            Payload::Registered { delivery: Some(delivery), .. } => Some((event.data_id, delivery)),
+            Payload::Registered { delivery: Some(delivery), purposes, .. } => {
+                Some((event.data_id, delivery, *purposes))
+            }
             _ => None,
         })
         .collect();
     for chunk in delivered.chunks(ROWS_PER_STATEMENT) {
         sqlx::query(
-            "INSERT INTO signed_delivery (data_id, ciphertext_cid, key_cid)
-             SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[])",
+            "INSERT INTO signed_delivery (data_id, ciphertext_cid, key_cid, purposes)
+             SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::bigint[])",
         )
-        .bind(chunk.iter().map(|(id, _)| id.0).collect::<Vec<_>>())
-        .bind(chunk.iter().map(|(_, delivery)| delivery.ciphertext_cid.to_string()).collect::<Vec<_>>())
-        .bind(chunk.iter().map(|(_, delivery)| delivery.key_cid.to_string()).collect::<Vec<_>>())
+        .bind(chunk.iter().map(|(id, ..)| id.0).collect::<Vec<_>>())
+        .bind(chunk.iter().map(|(_, delivery, _)| delivery.ciphertext_cid.to_string()).collect::<Vec<_>>())
+        .bind(chunk.iter().map(|(_, delivery, _)| delivery.key_cid.to_string()).collect::<Vec<_>>())
+        .bind(chunk.iter().map(|(.., purposes)| i64::from(*purposes)).collect::<Vec<_>>())
         .execute(&mut **tx)
         .await?;
     }

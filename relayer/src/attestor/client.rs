@@ -8,6 +8,7 @@ use reqwest::StatusCode;
 use serde::{Deserialize, Serialize};
 use tidemark::{batch::Header, ids::ContentHash};
 
+use super::CONSENT_HEADER;
 use crate::{
     intake::submit::{Judged, Submission},
     problem::{Kind, Problem},
@@ -63,10 +64,12 @@ impl AttestorClient {
         url.query_pairs_mut()
             .append_pair("data_id", &submission.data_id.to_string())
             .append_pair("mime_type", &submission.mime_type);
+        let consent = serde_json::to_string(&submission.consent).map_err(Problem::internal)?;
         let answer = self
             .client
             .post(url)
             .bearer_auth(&self.token)
+            .header(CONSENT_HEADER, consent)
             .body(submission.bytes.clone())
             .send()
             .await

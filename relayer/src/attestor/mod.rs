@@ -1,8 +1,8 @@
 //! The attestor: a process of its own, with its own key and tables, that signs nothing it has not checked itself.
 //!
 //! ```text
-//!  bytes ─► verdicts ─► verdict, accepted content
-//!  header ─► batches: manifest re-read from the store, own verdicts, hash chains, prices on chain ─► signature
+//!  bytes, consent ─► verdicts ─► verdict, accepted content, seen consent
+//!  header ─► batches: manifest re-read from the store, own verdicts, seen consents, hash chains, prices on chain ─► signature
 //!  version ─► versions: members re-read from the store, own signed batches ─► signature
 //! ```
 
@@ -33,6 +33,9 @@ use crate::{app::open_database, chain::Chain, config, config::signer_file, http}
 
 /// The attestor's tables.
 pub static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("./migrations-attestor");
+
+/// Header of the verdict question: the signed consent as JSON.
+const CONSENT_HEADER: &str = "tidemark-consent";
 
 /// What the attestor's handlers share.
 pub struct Attestor {

@@ -1,11 +1,13 @@
-//! Verdicts: one per record, the same whenever it is asked for again; the same bytes are accepted once.
+//! Verdicts: one per record, the same whenever it is asked for again; the same bytes are accepted once. The consent is seen
+//! here, so that a batch can't name another one, nor another payee.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
-use sqlx::{Row, types::Json};
+use sqlx::{PgExecutor, Row, types::Json};
 use tidemark::{
-    ids::{ContentHash, DataId},
+    consent::SignedConsent,
+    ids::{ConsentId, ContentHash, DataId},
     verdict::{Outcome, Verdict},
 };
 
@@ -16,18 +18,29 @@ use crate::{
     quality::{Claim, GATE, judge},
 };
 
-/// Judges bytes as one record's content.
-pub async fn decide(attestor: &Attestor, data_id: DataId, mime_type: &str, bytes: Bytes) -> Result<Judged, Problem> {
+/// Judges bytes as one record's content, given under a consent.
+pub async fn decide(
+    attestor: &Attestor,
+    data_id: DataId,
+    mime_type: &str,
+    consent: &SignedConsent,
+    bytes: Bytes,
+) -> Result<Judged, Problem> {
     let Some(claim) = Claim::parse(mime_type) else {
         let expected = "audio/wav, audio/flac, audio/mpeg, audio/ogg, audio/mp4, image/jpeg, image/png, image/webp, \
                         image/gif, video/mp4 or video/quicktime";
         return Err(Problem::field(Kind::MediaTypeUnsupported, "mime_type", expected, mime_type));
     };
+    let domain = attestor.chain.deployment.consent_domain();
+    let consent_id = consent
+        .check(&domain, consent.provider, claim.media.data_type(), unix_now())
+        .map_err(|error| Problem::new(Kind::ConsentInvalid, error.to_string()))?;
     let permit = Arc::clone(&attestor.decodes).acquire_owned().await.map_err(Problem::internal)?;
     let hashed = bytes.clone();
     let content_hash =
         tokio::task::spawn_blocking(move || ContentHash::of(&hashed)).await.map_err(Problem::internal)?;
     if let Some(judged) = find(attestor, data_id, content_hash).await? {
+        see(&attestor.db, data_id, consent_id, consent).await?;
         return Ok(judged);
     }
     // the place is taken until the decoder ends, also where nobody waits for the answer any more
@@ -82,11 +95,34 @@ pub async fn decide(attestor: &Attestor, data_id: DataId, mime_type: &str, bytes
         // the same question came twice at once, and the other one was faster
         tx.rollback().await?;
         let found = find(attestor, data_id, content_hash).await?;
+        see(&attestor.db, data_id, consent_id, consent).await?;
         return found.ok_or_else(|| Problem::internal(anyhow::anyhow!("a verdict exists and is not found")));
     }
+    see(&mut *tx, data_id, consent_id, consent).await?;
     tx.commit().await?;
     metrics::counter!("verdicts_total", "outcome" => outcome.name()).increment(1);
     Ok(judged)
+}
+
+/// Keeps what a record may be anchored under: a retry may have signed its consent anew.
+async fn see(
+    db: impl PgExecutor<'_>,
+    data_id: DataId,
+    consent_id: ConsentId,
+    consent: &SignedConsent,
+) -> Result<(), Problem> {
+    sqlx::query(
+        "INSERT INTO seen_consent (data_id, consent_id, provider, contributor, purposes) VALUES ($1, $2, $3, $4, $5)
+         ON CONFLICT DO NOTHING",
+    )
+    .bind(data_id.0)
+    .bind(consent_id.0.0)
+    .bind(consent.provider.0.0)
+    .bind(consent.contributor.0.0)
+    .bind(i64::from(consent.purposes))
+    .execute(db)
+    .await?;
+    Ok(())
 }
 
 /// The verdict on this record, where there is one; a problem where it is on other bytes.

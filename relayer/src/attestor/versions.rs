@@ -67,11 +67,13 @@ async fn read(attestor: &Attestor, content: &VersionContent) -> Result<Vec<Membe
         let wrong = |reason: String| Problem::new(Kind::VersionRefused, reason);
         let rows = decode_members(bytes).map_err(|error| wrong(format!("members: {error}")))?;
         let summary = summarise(&rows).map_err(|error| wrong(format!("members: {error}")))?;
-        let expected = (summary.tree.root(), rows.len() as u64, summary.total_weight, summary.points_weight);
-        let actual = (content.root, u64::from(content.member_count), content.total_weight, content.points_weight);
+        let (count, total, points) = (rows.len() as u64, summary.total_weight, summary.points_weight);
+        let expected = (summary.tree.root(), count, total, points, summary.purposes);
+        let (count, total, points) = (content.member_count.into(), content.total_weight, content.points_weight);
+        let actual = (content.root, count, total, points, content.purposes);
         if expected != actual {
             return Err(wrong(format!(
-                "root, members, weights: expected {expected:?}, as the members give, got {actual:?}"
+                "root, members, weights, purposes: expected {expected:?}, as the members give, got {actual:?}"
             )));
         }
         Ok(rows)
@@ -83,7 +85,7 @@ async fn check_members(attestor: &Attestor, owner: Address, rows: &[MemberRow]) 
     for chunk in rows.chunks(ROWS_PER_STATEMENT) {
         let found = sqlx::query(
             "SELECT a.data_id, a.provider, a.number, a.event_index, a.contributor, a.content_hash, a.consent_id, a.payee,
-                    a.reward::text AS reward, t.is_gone, d.ciphertext_cid, d.key_cid
+                    a.reward::text AS reward, t.is_gone, d.ciphertext_cid, d.key_cid, d.purposes
              FROM signed_acceptance a JOIN chain_tip t USING (data_id) JOIN signed_delivery d USING (data_id)
              WHERE a.data_id = ANY($1)",
         )
@@ -117,6 +119,7 @@ async fn check_members(attestor: &Attestor, owner: Address, rows: &[MemberRow]) 
                 ("weight (the reward of its acceptance)", member.member.weight == reward),
                 ("ciphertext_cid", member.ciphertext_cid.to_string() == row.try_get::<&str, _>("ciphertext_cid")?),
                 ("key_cid", member.key_cid.to_string() == row.try_get::<&str, _>("key_cid")?),
+                ("purposes", i64::from(member.purposes) == row.try_get::<i64, _>("purposes")?),
                 ("batch_number", i64::try_from(member.batch_number) == Ok(row.try_get::<i64, _>("number")?)),
                 ("event_index", i64::from(member.event_index) == i64::from(row.try_get::<i32, _>("event_index")?)),
             ];

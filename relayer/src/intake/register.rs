@@ -120,6 +120,7 @@ pub async fn register(
                 source_record_id: item.source_record_id,
                 metadata_root: item.metadata_root,
                 metadata: item.metadata,
+                purposes: item.consent.map_or(0, |(_, consent)| consent.purposes),
                 delivery: None,
             };
             events.push(NewEvent::new(&made.subject, 0, item.occurred_at, &payload)?);

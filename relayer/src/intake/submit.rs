@@ -216,6 +216,7 @@ pub async fn submit(app: &App, provider: &Provider, submission: Submission) -> R
         source_record_id: submission.source_record_id.clone(),
         metadata_root: root,
         metadata,
+        purposes: submission.consent.purposes,
         delivery,
     };
     let decided_at = judged.verdict.decided_at;
