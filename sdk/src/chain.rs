@@ -10,6 +10,8 @@ use alloy::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::deploy::Roles;
+
 /// Where the contracts of one chain are: `deployments/<chain>.json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -34,6 +36,9 @@ pub struct Deployment {
     pub license_registry: Address,
     /// CREATE2 salt of all of them but `Disputes`.
     pub salt: B256,
+    /// Who was given the roles; absent where the deployer kept them, for development.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub roles: Option<Roles>,
     /// By contract name: what a verifier of source code needs.
     pub code: BTreeMap<String, Code>,
 }

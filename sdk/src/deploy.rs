@@ -8,6 +8,7 @@ use alloy::{
     rpc::types::TransactionRequest,
     sol_types::{SolCall, SolValue},
 };
+use serde::{Deserialize, Serialize};
 
 use crate::{
     chain::{Code, Deployment},
@@ -46,7 +47,8 @@ pub const RULING_DELAY_SECONDS: u32 = DAY_SECONDS;
 pub const TARGET_DELAY_SECONDS: u32 = 5 * DAY_SECONDS;
 
 /// Who holds the roles of a deployment that is meant to last; see docs/access.md.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Roles {
     /// Grants roles, after [`ADMIN_DELAY_SECONDS`]; best a multisig.
     pub admin: Address,
@@ -132,6 +134,7 @@ pub async fn deploy(
         ip_registry,
         license_registry,
         salt,
+        roles,
         code,
     };
     give_roles(sender, deployer, &deployment, roles).await?;
@@ -314,5 +317,53 @@ pub async fn check(reader: &DynProvider, deployment: &Deployment) -> Result<Repo
             authority.getTargetFunctionRole(target, selector.into()).call().await.map_err(rpc("ask for a role"))?;
         report.check(name, role == expected, format!("needs role {role}, expected {expected}"));
     }
+    check_roles(&mut report, &authority, deployment).await?;
     Ok(report)
+}
+
+/// Who has the roles, and with which delay; whether the deployer has let go.
+async fn check_roles(
+    report: &mut Report,
+    authority: &Authority::AuthorityInstance<&DynProvider>,
+    deployment: &Deployment,
+) -> Result<(), DeployError> {
+    let holds = async |role, account| authority.hasRole(role, account).call().await.map_err(rpc("ask who has a role"));
+    let arguments = deployment.code.get("Authority").map(|code| code.constructor_arguments.clone()).unwrap_or_default();
+    let Ok(deployer) = Address::abi_decode(&arguments) else {
+        report.check("roles", false, "the deployment file does not say who deployed the Authority");
+        return Ok(());
+    };
+    let Some(roles) = deployment.roles else {
+        report
+            .fact("roles", format!("{deployer} deployed and keeps all of them, without delays: for development only"));
+        return Ok(());
+    };
+    let expected = [
+        ("admin", ADMIN, roles.admin, ADMIN_DELAY_SECONDS),
+        ("pauser", PAUSER, roles.pauser, 0),
+        ("arbiter", ARBITER, roles.arbiter, RULING_DELAY_SECONDS),
+        ("guardian", GUARDIAN, roles.guardian, 0),
+    ];
+    for (name, role, account, delay) in expected {
+        let held = holds(role, account).await?;
+        let right = held.isMember && held.executionDelay == delay;
+        report.check(
+            name,
+            right,
+            format!(
+                "{account}: {}, delay {} s, expected {delay} s",
+                if held.isMember { "holds the role" } else { "does not hold the role" },
+                held.executionDelay
+            ),
+        );
+    }
+    if roles.admin != deployer {
+        let held = holds(ADMIN, deployer).await?;
+        report.check(
+            "deployer",
+            !held.isMember,
+            format!("{deployer} is {}admin", if held.isMember { "still " } else { "no longer " }),
+        );
+    }
+    Ok(())
 }

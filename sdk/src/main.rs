@@ -212,7 +212,13 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
                 }
                 _ => None,
             };
-            let deployment = deploy::deploy(&sender, deployer, salt, roles).await?;
+            let mut deployment = deploy::deploy(&sender, deployer, salt, roles).await?;
+            // a second run finds everything there: the block of the first one is where the history begins
+            if let Ok(before) = Deployment::load(&out)
+                && before.provenance_log == deployment.provenance_log
+            {
+                deployment.block = before.block.min(deployment.block);
+            }
             let text = serde_json::to_string_pretty(&deployment)? + "\n";
             std::fs::write(&out, &text).with_context(|| format!("write {}", out.display()))?;
             let report = deploy::check(&sender, &deployment).await?;

@@ -62,7 +62,7 @@ impl Report {
         self.checks.push(Check { name, ok, detail: detail.into() });
     }
 
-    fn fact(&mut self, name: impl Into<String>, value: impl ToString) {
+    pub(crate) fn fact(&mut self, name: impl Into<String>, value: impl ToString) {
         self.facts.push(Fact { name: name.into(), value: value.to_string() });
     }
 }
