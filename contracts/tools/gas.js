@@ -63,6 +63,12 @@ function report(rows, ours, peers) {
   for (const { row, missed } of judged) {
     if (missed !== undefined) text += `\nMissed: ${row.operation}, because ${missed}\n`;
   }
+  const named = new Set(rows.flatMap((row) => [row.ours, row.atMost?.ours]));
+  const others = Object.keys(ours).filter((name) => !named.has(name));
+  if (others.length > 0) {
+    const list = others.map((name) => [name, number(Number(ours[name]))]);
+    text += `\n${table(["without a target or a peer", "gas"], list)}`;
+  }
   return { text, problems: judged.flatMap((one) => one.problems) };
 }
 

@@ -32,6 +32,12 @@ test('the table has our gas, the target, the peer and the ratio', () => {
   assert.match(text, /^\* quoted, not run/m);
 });
 
+test('what no target names is listed, and only that', () => {
+  const { text } = report([row()], ours, peers);
+  assert.match(text, /^\| small +\| 101,000 \|$/m);
+  assert.doesNotMatch(text, /^\| anchor +\|/m);
+});
+
 test('gas of many is divided by their number', () => {
   assert.deepEqual(problems({ divide: 55000, atMost: 2 }), []);
   assert.deepEqual(problems({ divide: 50000, atMost: 2 }), ['anchor a batch: 2.2 gas, expected ≤ 2']);
