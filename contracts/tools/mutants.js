@@ -178,12 +178,12 @@ async function campaign(root, folder, mutants, workers, jobs) {
   const original = path.join(folder, "original");
   copyProject(root, original);
   const tests = unique(mutants.flatMap((mutant) => mutant.tests));
-  const files = [...new Set(mutants.map(({ file }) => file))];
+  const targets = [...new Set(mutants.flatMap(({ file }) => affected(original, configOf(original), file)))];
 
   for (let i = 0; i < jobs; ++i) workers.push(startWorker(path.join(folder, `worker-${i}`)));
-  // forge builds what is not built yet while the first worker compiles the unmutated files
+  // forge builds what is not built yet, while the workers compile unmutated what mutants will change
   const built = forgeAsync(original, ["build"]);
-  const compiled = await each(workers, files, (one, file) => one.ask({ do: "original", folder: original, file }));
+  const compiled = await each(workers, targets, (one, target) => one.ask({ do: "original", folder: original, target }));
   const build = await built;
   if (build.status !== 0) throw new Error(`forge build failed:\n${build.stdout}${build.stderr}`);
   for (const { error, artifacts } of compiled) {
@@ -347,7 +347,6 @@ function verdictOf({ status, stdout, stderr, error }, tests) {
 
 /** Compiles what it is asked for and tries it; keeps solc loaded. */
 function worker() {
-  const originals = new Map();
   let solc;
   let config;
   process.on("message", (question) => {
@@ -355,7 +354,7 @@ function worker() {
     config ??= configOf(question.folder);
     let answer;
     try {
-      if (question.do === "original") answer = compile(solc, config, question.folder, question.file);
+      if (question.do === "original") answer = compile(solc, config, question.folder, [question.target]);
       else answer = tryMutant(question.folder, question.mutant);
     } catch (error) {
       answer = { verdict: "faulty", error: error.stack, detail: error.stack, ms: 0 };
@@ -370,7 +369,7 @@ function worker() {
     const source = path.join(folder, SRC, mutant.file);
     const text = fs.readFileSync(source, "utf8");
     const mutated = text.split(mutant.find).join(mutant.replace);
-    const { error, artifacts } = compile(solc, config, folder, mutant.file, mutated);
+    const { error, artifacts } = compile(solc, config, folder, affected(folder, config, mutant.file), { [path.posix.join(SRC, mutant.file)]: mutated });
     if (error) return done({ verdict: "faulty", detail: error });
 
     const replaced = {};
@@ -404,19 +403,16 @@ function worker() {
     return verdictOf(spawnSync(forgePath(folder), testArguments(tests), options), tests);
   }
 
-  /** Bytecode of each deployable contract that `file` is compiled into, by its artifact's path. */
-  function compile(solc, config, folder, file, text) {
-    const mutated = path.posix.join(SRC, file);
-    const read = (name) => (name === mutated && text !== undefined ? text : fs.readFileSync(path.join(folder, name), "utf8"));
-    const remappings = config.remappings.map((remapping) => remapping.split("="));
+  /** Bytecode of each deployable contract of these sources, by its artifact's path. */
+  function compile(solc, config, folder, targets, texts = {}) {
     const sources = {};
     const outputs = {};
-    for (const name of fs.readdirSync(path.join(folder, SRC), { recursive: true })) {
-      if (!name.endsWith(".sol")) continue;
-      const target = path.posix.join(SRC, name);
-      const needed = importsOf(target, read, remappings);
-      if (!needed.has(mutated)) continue;
-      for (const [needs, content] of needed) sources[needs] = { content };
+    for (const target of targets) {
+      for (const [name, content] of importsOf(folder, config, target)) {
+        sources[name] = { content: texts[name] ?? content };
+        // asked for nothing, solc would order it after what it is imported by
+        outputs[name] ??= { "*": ["abi"] };
+      }
       outputs[target] = { "*": ["evm.bytecode.object", "evm.bytecode.linkReferences", "evm.deployedBytecode"] };
     }
     const input = {
@@ -434,10 +430,10 @@ function worker() {
     };
     const output = JSON.parse(solc.compile(JSON.stringify(input)));
     const errors = (output.errors ?? []).filter(({ severity }) => severity === "error");
-    if (errors.length > 0) return { error: `${file} does not compile:\n${errors.map(({ formattedMessage }) => formattedMessage).join("")}` };
+    if (errors.length > 0) return { error: `does not compile:\n${errors.map(({ formattedMessage }) => formattedMessage).join("")}` };
 
     const artifacts = {};
-    for (const target of Object.keys(outputs)) {
+    for (const target of targets) {
       for (const [contract, { evm }] of Object.entries(output.contracts[target] ?? {})) {
         if (!evm?.bytecode?.object) continue;
         const hex = (code) => ({ ...code, object: `0x${code.object}` });
@@ -452,17 +448,25 @@ function worker() {
   }
 }
 
-function importsOf(file, read, remappings, found = new Map()) {
+/** The sources that `file` is compiled into. */
+function affected(folder, config, file) {
+  const all = fs.readdirSync(path.join(folder, SRC), { recursive: true }).filter((name) => name.endsWith(".sol"));
+  return all.map((name) => path.posix.join(SRC, name)).filter((name) => importsOf(folder, config, name).has(path.posix.join(SRC, file)));
+}
+
+/** Text of a source and of whatever it imports, by path. */
+function importsOf(folder, config, file, found = new Map()) {
   if (found.has(file)) return found;
-  const text = read(file);
+  const text = fs.readFileSync(path.join(folder, file), "utf8");
   found.set(file, text);
   for (const [, name] of text.matchAll(/^\s*import\s[^;]*?["']([^"']+)["']/gm)) {
     let target = path.posix.join(path.posix.dirname(file), name);
     if (!name.startsWith(".")) {
-      const [from, to] = remappings.filter(([prefix]) => name.startsWith(prefix)).sort(([a], [b]) => b.length - a.length)[0] ?? ["", ""];
+      const remappings = config.remappings.map((remapping) => remapping.split("=")).filter(([prefix]) => name.startsWith(prefix));
+      const [from, to] = remappings.sort(([a], [b]) => b.length - a.length)[0] ?? ["", ""];
       target = to + name.slice(from.length);
     }
-    importsOf(target, read, remappings, found);
+    importsOf(folder, config, target, found);
   }
   return found;
 }
