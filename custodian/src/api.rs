@@ -165,7 +165,8 @@ pub fn router(custodian: Arc<Custodian>) -> Router {
         (status = 403, body = Problem, content_type = "application/problem+json",
          description = "Refused: `deadline-out-of-range`, `sealed-key-of-other-record`, `sealed-key-of-other-consent`, `sealed-key-of-other-provider`, \
                         `sealed-key-of-other-custodian`, `sealed-key-invalid`, `license-unknown`, `license-inactive`, \
-                        `not-holder`, `purpose-not-allowed`, `not-a-member`, `consent-missing`, `consent-withdrawn`"),
+                        `not-holder`, `purpose-not-allowed`, `purposes-not-consented`, `not-a-member`, `consent-missing`, \
+                        `consent-withdrawn`"),
         (status = 408, description = "`body-timeout`", body = Problem, content_type = "application/problem+json"),
         (status = 413, description = "`body-too-large`: more than 64 KiB", body = Problem,
          content_type = "application/problem+json"),

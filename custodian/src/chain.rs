@@ -104,6 +104,8 @@ pub struct Facts {
     pub is_member: bool,
     /// Whose the licensed dataset is.
     pub provider: Address,
+    /// What every member of the licensed version consented to; bits of [`tidemark::consent::purpose`].
+    pub consented_purposes: u32,
     /// Unix seconds; 0 while the consent stands.
     pub consent_withdrawn_at: u64,
 }
@@ -163,16 +165,26 @@ impl Chain {
                 signed_by_holder: false,
                 is_member: false,
                 provider: Address::ZERO,
+                consented_purposes: 0,
                 consent_withdrawn_at: 0,
             });
         };
-        let (signed_by_holder, is_member, provider, consent_withdrawn_at) = futures::try_join!(
+        let (signed_by_holder, is_member, provider, consented_purposes, consent_withdrawn_at) = futures::try_join!(
             self.signed_by(license.holder, request, at),
             self.is_member(&license, request, at),
             self.provider_of(&license, at),
+            self.consented_purposes(&license, at),
             self.consent_withdrawn_at(request, at),
         )?;
-        Ok(Facts { block, license: Some(license), signed_by_holder, is_member, provider, consent_withdrawn_at })
+        Ok(Facts {
+            block,
+            license: Some(license),
+            signed_by_holder,
+            is_member,
+            provider,
+            consented_purposes,
+            consent_withdrawn_at,
+        })
     }
 
     async fn license(&self, license_id: U256, at: BlockId) -> Result<Option<License>, ChainFault> {
@@ -213,6 +225,16 @@ impl Chain {
             .call()
             .await
             .map_err(failed("read whose the dataset is"))
+    }
+
+    async fn consented_purposes(&self, license: &License, at: BlockId) -> Result<u32, ChainFault> {
+        let version = IPRegistry::new(self.deployment.ip_registry, &self.provider)
+            .versionOf(license.ip_id, license.version)
+            .block(at)
+            .call()
+            .await
+            .map_err(failed("read what the members consented to"))?;
+        Ok(version.purposes)
     }
 
     async fn consent_withdrawn_at(&self, request: &ReleaseRequest, at: BlockId) -> Result<u64, ChainFault> {

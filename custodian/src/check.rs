@@ -96,6 +96,18 @@ pub enum Refusal {
         /// The licence's.
         purposes: u32,
     },
+    /// The chain refuses such a sale; a release checks it again.
+    #[error(
+        "license_id: licence {license_id} has the purposes {licensed:#b}, members of the version consented to {consented:#b} only"
+    )]
+    PurposesNotConsented {
+        /// The request's.
+        license_id: U256,
+        /// The licence's.
+        licensed: u32,
+        /// The version's.
+        consented: u32,
+    },
     /// Not a leaf of the licensed version.
     #[error("member: {data_id} is not proven to be in version {version} of dataset {ip_id}, which the licence covers")]
     NotAMember {
@@ -123,7 +135,7 @@ pub enum Refusal {
 }
 
 /// All that [`Refusal::slug`] can say.
-pub const SLUGS: [&str; 13] = [
+pub const SLUGS: [&str; 14] = [
     "deadline-out-of-range",
     "sealed-key-of-other-record",
     "sealed-key-of-other-consent",
@@ -134,6 +146,7 @@ pub const SLUGS: [&str; 13] = [
     "license-inactive",
     "not-holder",
     "purpose-not-allowed",
+    "purposes-not-consented",
     "not-a-member",
     "consent-missing",
     "consent-withdrawn",
@@ -153,6 +166,7 @@ impl Refusal {
             Self::LicenseInactive { .. } => "license-inactive",
             Self::NotHolder { .. } => "not-holder",
             Self::PurposeNotAllowed { .. } => "purpose-not-allowed",
+            Self::PurposesNotConsented { .. } => "purposes-not-consented",
             Self::NotAMember { .. } => "not-a-member",
             Self::ConsentMissing { .. } => "consent-missing",
             Self::ConsentWithdrawn { .. } => "consent-withdrawn",
@@ -202,6 +216,13 @@ pub fn facts<'a>(request: &ReleaseRequest, facts: &'a Facts) -> Result<&'a Licen
     let uses = purpose::TRAIN | purpose::EVALUATE | purpose::FINE_TUNE | purpose::REDISTRIBUTE | purpose::COMMERCIAL;
     if license.purposes & uses == 0 {
         return Err(Refusal::PurposeNotAllowed { license_id, purposes: license.purposes });
+    }
+    if license.purposes & !facts.consented_purposes != 0 {
+        return Err(Refusal::PurposesNotConsented {
+            license_id,
+            licensed: license.purposes,
+            consented: facts.consented_purposes,
+        });
     }
     if !facts.is_member {
         return Err(Refusal::NotAMember {
@@ -284,6 +305,7 @@ mod tests {
             signed_by_holder: true,
             is_member: true,
             provider: PROVIDER,
+            consented_purposes: purpose::TRAIN | purpose::EVALUATE,
             consent_withdrawn_at: 0,
         }
     }
@@ -352,6 +374,8 @@ mod tests {
         assert_eq!(slug(Facts { is_member: false, ..allowed() }), "not-a-member");
         assert_eq!(slug(Facts { provider: Address::repeat_byte(7), ..allowed() }), "sealed-key-of-other-provider");
         assert_eq!(slug(Facts { consent_withdrawn_at: 1, ..allowed() }), "consent-withdrawn");
+        assert_eq!(slug(Facts { consented_purposes: purpose::EVALUATE, ..allowed() }), "purposes-not-consented");
+        assert_eq!(slug(Facts { consented_purposes: 0, ..allowed() }), "purposes-not-consented");
         let mut without = right.clone();
         without.member.consent_id = ConsentId::ZERO;
         assert_eq!(request(&without, &custodian.public_key(), NOW).unwrap_err().slug(), "consent-missing");
