@@ -32,15 +32,17 @@ CREATE TABLE chain_log (
 -- ---------------------------------------------------------------------------------------------------------------
 
 CREATE TABLE provider (
-    address         address PRIMARY KEY,
-    name            TEXT NOT NULL UNIQUE,
+    address          address PRIMARY KEY,
+    name             TEXT NOT NULL UNIQUE,
     -- the newest; provider_attestor has them all
-    attestor        address NOT NULL,
-    points_treasury address NOT NULL,
-    token           address NOT NULL,
-    block_number    BIGINT NOT NULL,
-    block_time      BIGINT NOT NULL,
-    tx_hash         hash NOT NULL
+    attestor         address NOT NULL,
+    points_treasury  address NOT NULL,
+    token            address NOT NULL,
+    -- seconds in which the verdicts of its next batches may be challenged; each batch has its own end of it
+    challenge_window BIGINT NOT NULL DEFAULT 0 CHECK (challenge_window >= 0),
+    block_number     BIGINT NOT NULL,
+    block_time       BIGINT NOT NULL,
+    tx_hash          hash NOT NULL
 );
 CREATE INDEX provider_treasury ON provider (points_treasury);
 
@@ -96,6 +98,8 @@ CREATE TABLE batch (
     manifest_cid    BYTEA NOT NULL,
     -- who signed the header
     attestor        address NOT NULL,
+    -- Unix seconds: until then verdicts may be challenged, from then on wallet rewards may be claimed
+    challenge_until BIGINT NOT NULL,
     -- waiting: the manifest is not here yet, or an earlier batch of the provider waits
     state           TEXT NOT NULL DEFAULT 'waiting' CHECK (state IN ('waiting', 'valid', 'invalid')),
     -- what differs, where invalid
@@ -170,6 +174,8 @@ CREATE TABLE record (
     data_id          UUID NOT NULL,
     -- NULL while undisclosed or erased
     source_record_id TEXT,
+    -- what its consent allows, bits of Consent.purposes; NULL as the id
+    purposes         BIGINT,
     -- the disclosed source record id gives this data id for this provider's name
     proven           BOOLEAN NOT NULL,
     metadata         JSON,
@@ -219,6 +225,101 @@ CREATE TABLE reward_claim (
 );
 CREATE INDEX reward_claim_data_id ON reward_claim (data_id);
 
+-- Points of batches that went from the log to the provider's treasury.
+CREATE TABLE points_swept (
+    provider     address NOT NULL REFERENCES provider,
+    block_number BIGINT NOT NULL,
+    log_index    BIGINT NOT NULL,
+    amount       u128 NOT NULL,
+    block_time   BIGINT NOT NULL,
+    tx_hash      hash NOT NULL,
+    PRIMARY KEY (provider, block_number, log_index)
+);
+
+-- The bond that stands behind a provider's attestor.
+CREATE TABLE bond (
+    provider          address PRIMARY KEY REFERENCES provider,
+    -- sums over its life, which may pass what fits into 128 bits
+    deposited         u256 NOT NULL DEFAULT 0,
+    -- bonds of challengers who failed against a verdict that paid no wallet
+    gained            u256 NOT NULL DEFAULT 0,
+    -- refunds of sponsors and bounties of challengers who were right
+    slashed           u256 NOT NULL DEFAULT 0,
+    withdrawn         u256 NOT NULL DEFAULT 0,
+    -- announced, and not taken out; slashing may leave less of it
+    withdrawal_amount u128,
+    -- Unix seconds
+    withdrawable_at   u64,
+    CONSTRAINT bond_is_not_negative CHECK (slashed + withdrawn <= deposited + gained),
+    CHECK ((withdrawal_amount IS NULL) = (withdrawable_at IS NULL))
+);
+
+-- A challenge of one verdict.
+CREATE TABLE dispute (
+    dispute_id      u256 PRIMARY KEY,
+    provider        address NOT NULL REFERENCES provider,
+    number          BIGINT NOT NULL,
+    index           BIGINT NOT NULL,
+    data_id         UUID NOT NULL,
+    ground          TEXT NOT NULL CHECK (ground IN ('duplicate', 'not_the_contributors', 'wrong_verdict')),
+    state           TEXT NOT NULL DEFAULT 'open' CHECK (state IN ('open', 'upheld', 'rejected', 'lapsed')),
+    challenger      address NOT NULL,
+    -- the challenger's
+    bond            u128 NOT NULL,
+    -- the wallet reward that waits for the end; 0 where the verdict paid points or nothing
+    held            u128 NOT NULL,
+    -- Unix seconds: nobody rules from then on
+    rule_before     u64 NOT NULL,
+    -- SHA-256 of what the URI serves
+    evidence_hash   hash NOT NULL,
+    evidence_uri    TEXT NOT NULL,
+    -- out of the attestor's bond, where upheld: to the sponsor, and to the challenger
+    refunded        u128 NOT NULL DEFAULT 0,
+    bounty          u128 NOT NULL DEFAULT 0,
+    -- of the ruling
+    reason          TEXT,
+    block_number    BIGINT NOT NULL,
+    block_time      BIGINT NOT NULL,
+    tx_hash         hash NOT NULL,
+    ended_block     BIGINT,
+    ended_log_index BIGINT,
+    ended_time      BIGINT,
+    ended_tx_hash   hash,
+    CONSTRAINT one_dispute_an_event UNIQUE (provider, number, index),
+    FOREIGN KEY (provider, number) REFERENCES batch,
+    CONSTRAINT ended_or_open CHECK (
+        CASE state WHEN 'open' THEN num_nonnulls(ended_block, ended_log_index, ended_time, ended_tx_hash, reason) = 0
+            ELSE num_nulls(ended_block, ended_log_index, ended_time, ended_tx_hash, reason) = 0 END
+    ),
+    CHECK (state = 'upheld' OR (refunded = 0 AND bounty = 0))
+);
+CREATE INDEX dispute_data_id ON dispute (data_id);
+CREATE INDEX dispute_state ON dispute (state, block_number DESC, dispute_id DESC);
+
+-- Wallet rewards that a dispute took out of their batch.
+CREATE TABLE reward_hold (
+    provider     address NOT NULL,
+    number       BIGINT NOT NULL,
+    index        BIGINT NOT NULL,
+    amount       u128 NOT NULL,
+    block_number BIGINT NOT NULL,
+    block_time   BIGINT NOT NULL,
+    tx_hash      hash NOT NULL,
+    PRIMARY KEY (provider, number, index)
+);
+
+-- What disputes had credited to an account and was paid out to it: always all of it.
+CREATE TABLE credit_payment (
+    token        address NOT NULL,
+    account      address NOT NULL,
+    block_number BIGINT NOT NULL,
+    log_index    BIGINT NOT NULL,
+    amount       u256 NOT NULL,
+    block_time   BIGINT NOT NULL,
+    tx_hash      hash NOT NULL,
+    PRIMARY KEY (token, account, block_number, log_index)
+);
+
 -- Withdrawals on chain; those that come as an event are events.
 CREATE TABLE consent_withdrawal (
     consent_id   hash PRIMARY KEY,
@@ -247,6 +348,8 @@ CREATE TABLE dataset_version (
     member_count       BIGINT NOT NULL,
     total_weight       u128 NOT NULL,
     points_weight      u128 NOT NULL,
+    -- what every member's consent allows: nothing else is sold
+    purposes           BIGINT NOT NULL,
     manifest_cid       BYTEA NOT NULL,
     attestor           address NOT NULL,
     -- as batch.state, for the members' manifest
@@ -277,6 +380,8 @@ CREATE TABLE dataset_member (
     key_cid        TEXT NOT NULL,
     batch_number   u64 NOT NULL,
     event_index    BIGINT NOT NULL,
+    -- what its consent allows, as the manifest says; record.purposes is what was committed to at registration
+    purposes       BIGINT NOT NULL,
     leaf           hash NOT NULL,
     PRIMARY KEY (ip_id, version, position),
     UNIQUE (ip_id, version, data_id),
@@ -308,6 +413,8 @@ CREATE TABLE offer (
     contributor_bps INTEGER NOT NULL CHECK (contributor_bps BETWEEN 0 AND 10000),
     transferable    BOOLEAN NOT NULL,
     ai_training     BOOLEAN NOT NULL,
+    -- the provider's part of a resale
+    resale_bps      INTEGER NOT NULL CHECK (resale_bps BETWEEN 0 AND 10000),
     legal_hash      hash NOT NULL,
     legal_uri       TEXT NOT NULL,
     open            BOOLEAN NOT NULL DEFAULT TRUE,
@@ -562,3 +669,29 @@ CREATE TABLE local.mined_event (
     FOREIGN KEY (block_hash, log_index) REFERENCES chain_log ON DELETE CASCADE
 );
 CREATE INDEX mined_event_data_id ON local.mined_event (data_id);
+
+-- Where each wallet reward of a valid batch is at the applied block.
+-- waiting: the challenge window is open · claimable · claimed · held: disputed · refunded: the dispute was upheld, the sponsor
+-- has it · credited: the dispute failed, and anyone may have it paid out to the payee · paid_as_credit: that was done
+CREATE VIEW local.wallet_reward AS
+    SELECT e.provider, e.number, e.index, e.data_id, e.payee, e.reward AS amount, d.dispute_id,
+        CASE
+            WHEN claimed.index IS NOT NULL THEN 'claimed'
+            WHEN held.index IS NULL AND b.challenge_until > c.applied_time THEN 'waiting'
+            WHEN held.index IS NULL THEN 'claimable'
+            WHEN d.state = 'open' THEN 'held'
+            WHEN d.state = 'upheld' THEN 'refunded'
+            WHEN EXISTS (
+                SELECT FROM credit_payment AS paid WHERE paid.token = p.token AND paid.account = e.payee
+                    AND (paid.block_number, paid.log_index) > (d.ended_block, d.ended_log_index)
+            ) THEN 'paid_as_credit'
+            ELSE 'credited'
+        END AS state
+    FROM event AS e
+    JOIN batch AS b USING (provider, number)
+    JOIN provider AS p ON p.address = e.provider
+    CROSS JOIN local.cursor AS c
+    LEFT JOIN reward_claim AS claimed USING (provider, number, index)
+    LEFT JOIN reward_hold AS held USING (provider, number, index)
+    LEFT JOIN dispute AS d USING (provider, number, index)
+    WHERE e.reward > 0 AND e.payee <> decode(repeat('00', 20), 'hex');

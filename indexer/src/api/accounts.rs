@@ -55,7 +55,10 @@ pub async fn account(
     }
 }
 
-async fn known(connection: &mut sqlx::PgConnection, provider: &str) -> Result<alloy::primitives::Address, Problem> {
+pub(super) async fn known(
+    connection: &mut sqlx::PgConnection,
+    provider: &str,
+) -> Result<alloy::primitives::Address, Problem> {
     let found = read::find_provider(connection, provider).await?;
     found.ok_or_else(|| Problem::invalid("provider", "account or name of a provider on chain", provider))
 }

@@ -113,7 +113,8 @@ pub struct SettlementList {
     pub providers: Vec<Settlement>,
 }
 
-/// Points issued, redeemed and outstanding per provider, and the tokens in its treasury at the block of the answer.
+/// Points issued, redeemed and outstanding per provider, and the tokens behind them at the block of the answer: what the
+/// treasury holds and what the log has accrued for it.
 #[utoipa::path(get, path = "/v1/settlement", tag = "points",
     responses((status = 200, body = Answer<SettlementList>), (status = 304)))]
 pub async fn settlement(State(app): State<App>, headers: HeaderMap) -> Result<Response, Problem> {
@@ -121,7 +122,8 @@ pub async fn settlement(State(app): State<App>, headers: HeaderMap) -> Result<Re
     answer(&headers, at, SettlementList { providers })
 }
 
-/// Every provider's settlement with its treasury's balance at the same block.
+/// Every provider's settlement with its treasury's balance at the same block. The token is asked, not the treasury's
+/// `backing()`, which a contract of a provider's own could answer as it likes.
 pub(crate) async fn settlements(app: &App) -> Result<(At, Vec<Settlement>), Problem> {
     let (mut snapshot, at) = snapshot(app).await?;
     let mut providers = read::settlement(&mut snapshot).await?;
@@ -129,9 +131,7 @@ pub(crate) async fn settlements(app: &App) -> Result<(At, Vec<Settlement>), Prob
     drop(snapshot);
     for settlement in &mut providers {
         let balance = treasury_balance(app, &at, settlement).await;
-        let outstanding = settlement.outstanding.parse::<alloy::primitives::U256>().ok();
-        settlement.covered = balance.zip(outstanding).map(|(balance, outstanding)| balance >= outstanding);
-        settlement.treasury_balance = balance.map(|balance| balance.to_string());
+        settlement.hold_against(balance);
     }
     Ok((at, providers))
 }

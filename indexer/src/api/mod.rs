@@ -4,6 +4,7 @@ mod accounts;
 mod answer;
 mod chain;
 mod datasets;
+mod disputes;
 mod docs;
 mod health;
 mod records;
@@ -84,6 +85,8 @@ fn routes(payouts: Option<Payouts>) -> OpenApiRouter<App> {
         .routes(routes!(datasets::dataset))
         .routes(routes!(datasets::member))
         .routes(routes!(datasets::license))
+        .routes(routes!(disputes::disputes))
+        .routes(routes!(disputes::dispute))
         .routes(routes!(accounts::account))
         .routes(routes!(accounts::query))
         .routes(routes!(trace::profile))

@@ -6,6 +6,7 @@ use serde::Deserialize;
 
 use super::{
     Failure, Path, Query,
+    dispute::{dispute_table, reward_words},
     format::{Unit, amount, count, group, time},
     layout::{Page, badge, code, facts, pager, provider_link, record_link, table, verify},
     open,
@@ -13,7 +14,10 @@ use super::{
 use crate::{
     api::App,
     problem::Problem,
-    read::{self, BatchView, EventView, page::PageQuery},
+    read::{
+        self, BatchView, DisputeFilter, EventView,
+        page::{Page as Rows, PageQuery},
+    },
 };
 
 #[derive(Deserialize)]
@@ -36,6 +40,8 @@ pub(super) async fn page(
     let provider = read::find_provider(&mut snapshot, &name).await?.ok_or_else(unknown)?;
     let batch = read::batch(&mut snapshot, &app.node.deployment, provider, number).await?.ok_or_else(unknown)?;
     let events = read::batch_events(&mut snapshot, provider, number, &rows).await?;
+    let filter = DisputeFilter { provider: Some(provider), batch: Some(number), state: None };
+    let disputes = read::disputes(&mut snapshot, &filter, &Rows::default()).await?;
     let path = format!("/batches/{name}/{number}");
     let body = html! {
         (state(&batch))
@@ -44,6 +50,15 @@ pub(super) async fn page(
             h2 { "Events" }
             (event_table(&batch, &events.events))
             (pager(&path, events.next_cursor.as_deref(), rows.after.is_none(), "Events"))
+        }
+        @if !disputes.disputes.is_empty() {
+            section {
+                h2 { "Disputes" }
+                (dispute_table(&disputes.disputes))
+                @if disputes.next_cursor.is_some() {
+                    p { a href={ "/v1/disputes?provider=" (batch.provider.address) "&batch=" (number) } { "All of them (JSON)" } }
+                }
+            }
         }
         (verify(&format!("tidemark verify batch {name} {number}")))
     };
@@ -79,7 +94,16 @@ fn header(batch: &BatchView) -> Markup {
         ("Provider", provider_link(&batch.provider)),
         ("Events", html! { (group(&batch.event_count.to_string())) }),
         ("To points", amount(&batch.points_total, Unit::Points)),
-        ("To wallets", amount(&batch.wallet_total, Unit::Tokens)),
+        (
+            "To wallets",
+            html! {
+                (amount(&batch.wallet_total, Unit::Tokens))
+                @if batch.wallet_total != "0" {
+                    ", to be claimed from " (time(&batch.challenge_until)) " on; "
+                    (amount(&batch.wallet_unclaimed, Unit::Tokens)) " unclaimed"
+                }
+            },
+        ),
     ];
     if !batch.debits.is_empty() {
         rows.push((
@@ -94,6 +118,7 @@ fn header(batch: &BatchView) -> Markup {
     }
     rows.extend([
         ("Anchored", html! { (time(&batch.block_time)) ", block " (group(&batch.block_number.to_string())) }),
+        ("Verdicts challenged until", time(&batch.challenge_until)),
         ("Transaction", code(&batch.tx_hash)),
         ("Root", code(&batch.root)),
         ("Manifest", code(&batch.manifest_cid)),
@@ -118,11 +143,17 @@ fn event_table(batch: &BatchView, events: &[EventView]) -> Markup {
     let rows = events.iter().map(|event| {
         vec![
             html! { (event.index) },
-            html! { (event.kind.replace('_', " ")) },
+            html! {
+                (event.kind.replace('_', " "))
+                @if let Some(id) = &event.dispute_id { " " a href={ "/v1/disputes/" (id) } { "dispute " (id) } }
+            },
             record_link(&event.data_id),
             match event.reward.as_str() {
                 "0" => html! { "–" },
-                reward => amount(reward, Unit::of(event.payee.as_ref())),
+                reward => html! {
+                    (amount(reward, Unit::of(event.payee.as_ref())))
+                    @if let Some(state) = &event.reward_state { " " span class="soft" { (reward_words(state)) } }
+                },
             },
             time(&event.occurred_at),
         ]

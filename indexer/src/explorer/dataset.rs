@@ -83,13 +83,14 @@ fn version_table(dataset: &DatasetView) -> Markup {
             html! { a href={ "/datasets/" (dataset.ip_id) "?version=" (version.version) } { "Version " (version.version) } },
             badge(&version.state),
             sale_state(version, newest),
+            html! { (super::license::purposes(&version.purpose_names)) },
             html! { (group(&version.member_count.to_string())) },
             html! { (group(&version.license_ids.len().to_string())) },
             time(&version.registered_at),
         ]
     });
-    let columns = ["Version", "Manifest", "For sale", "Records", "Licences", "Registered"];
-    table("Versions, newest first", &columns, &[3, 4], rows.collect())
+    let columns = ["Version", "Manifest", "For sale", "All members allow to", "Records", "Licences", "Registered"];
+    table("Versions, newest first", &columns, &[4, 5], rows.collect())
 }
 
 fn sale_state(version: &VersionView, newest: Option<u64>) -> Markup {
@@ -147,6 +148,15 @@ async fn members(
             ("Root", code(&version.root)),
             ("Members’ manifest", code(&version.manifest_cid)),
             ("Attestor", code(&version.attestor)),
+            ("All members allow to", html! {
+                (super::license::purposes(&version.purpose_names))
+                @if version.purposes_differ > 0 {
+                    "; " strong class="bad" {
+                        (count(version.purposes_differ, "member’s row says", "members’ rows say"))
+                        " otherwise than its registration"
+                    }
+                }
+            }),
             ("Total weight", html! {
                 (group(&version.total_weight)) span class="soft" {
                     "; royalties are split by weight. Members paid in points have " (group(&version.points_weight)) " of it"
@@ -179,10 +189,13 @@ fn offer_table(offers: &[OfferView]) -> Markup {
         let terms = &offer.terms;
         vec![
             html! { (offer.offer_id) },
-            badge(if offer.open { "open" } else { "closed" }),
+            html! {
+                (badge(if offer.open { "open" } else { "closed" }))
+                @if offer.open && offer.exceeds_consent { " " span class="soft" { "not sold: more than all members allow" } }
+            },
             amount(&terms.price, Unit::Tokens),
             html! { (duration(&terms.duration_seconds)) },
-            html! { (super::license::purposes(terms)) },
+            html! { (super::license::purposes(&terms.purpose_names)) },
             html! { (count(terms.seats, "seat", "seats")) },
             html! { (per_cent(terms.contributor_bps)) },
         ]

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     api::{App, token_id},
-    read::{self, LicenseView, TermsView},
+    read::{self, LicenseView},
 };
 
 pub(super) async fn page(State(app): State<App>, Path(id): Path<String>) -> Result<Page, Failure> {
@@ -54,9 +54,9 @@ fn status(license: &LicenseView) -> Markup {
     }
 }
 
-/// The purposes of terms in words.
-pub(super) fn purposes(terms: &TermsView) -> String {
-    let words = terms.purpose_names.iter().map(|name| match *name {
+/// Purposes in words, by their names.
+pub(super) fn purposes(names: &[&'static str]) -> String {
+    let words = names.iter().map(|name| match *name {
         "train" => "train models",
         "evaluate" => "evaluate models",
         "fine_tune" => "fine-tune models",
@@ -85,7 +85,7 @@ fn terms(license: &LicenseView) -> Markup {
             },
         ),
         ("Holder", code(&license.holder)),
-        ("The holder may", html! { (purposes(terms)) }),
+        ("The holder may", html! { (purposes(&terms.purpose_names)) }),
         (
             "AI training",
             html! {
@@ -102,6 +102,7 @@ fn terms(license: &LicenseView) -> Markup {
             "Transfer",
             html! { (if terms.transferable { "may be passed to another holder" } else { "stays with its holder" }) },
         ),
+        ("Of a resale the provider gets", html! { (per_cent(terms.resale_bps)) }),
         (
             "Legal text",
             html! {
@@ -167,21 +168,9 @@ mod tests {
 
     #[test]
     fn purposes_read_as_a_sentence() {
-        let terms = |names: &[&'static str]| TermsView {
-            price: "0".into(),
-            duration_seconds: "1".into(),
-            purposes: 0,
-            purpose_names: names.to_vec(),
-            seats: 1,
-            contributor_bps: 0,
-            transferable: false,
-            ai_training: false,
-            legal_hash: String::new(),
-            legal_uri: String::new(),
-        };
-        assert_eq!(purposes(&terms(&[])), "nothing");
-        assert_eq!(purposes(&terms(&["train"])), "train models");
-        let three = purposes(&terms(&["train", "evaluate", "commercial"]));
+        assert_eq!(purposes(&[]), "nothing");
+        assert_eq!(purposes(&["train"]), "train models");
+        let three = purposes(&["train", "evaluate", "commercial"]);
         assert_eq!(three, "train models, evaluate models and use it commercially");
     }
 }

@@ -5,6 +5,7 @@
 
 mod batch;
 mod dataset;
+mod dispute;
 mod format;
 mod home;
 mod layout;

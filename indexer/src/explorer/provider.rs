@@ -7,7 +7,7 @@ use sqlx::{PgConnection, Row};
 
 use super::{
     Failure, Path,
-    format::{Unit, amount, count, group, time},
+    format::{Unit, amount, count, duration, group, time},
     layout::{Page, badge, code, facts, table},
     open,
 };
@@ -50,11 +50,32 @@ fn overview(provider: &ProviderView) -> Markup {
             },
         ),
         ("Attestor", code(&provider.attestor)),
+        ("Bond behind its verdicts", bond(provider)),
+        (
+            "Challenge window",
+            html! {
+                @if provider.challenge_window_seconds == 0 { "none: rewards are paid at once, and nothing can be challenged" }
+                @else { (duration(&provider.challenge_window_seconds.to_string())) " after a batch is anchored" }
+            },
+        ),
         ("Points treasury", html! { (code(&provider.points_treasury)) " " a href="/settlement" { "Is it covered?" } }),
         ("Payment token", code(&provider.token)),
         ("Registered", time(&provider.registered_at)),
         ("Transaction", code(&provider.tx_hash)),
     ])
+}
+
+fn bond(provider: &ProviderView) -> Markup {
+    let bond = &provider.bond;
+    html! {
+        (amount(&bond.amount, Unit::Tokens))
+        @if bond.slashed != "0" { "; " (amount(&bond.slashed, Unit::Tokens)) " were slashed" }
+        @if let (Some(units), Some(at)) = (&bond.withdrawal_amount, &bond.withdrawable_at) {
+            "; " (amount(units, Unit::Tokens)) " announced to be taken out from " (time(at)) " on"
+        }
+        "; "
+        a href={ "/v1/disputes?provider=" (provider.name) } { (count(provider.open_disputes, "open dispute", "open disputes")) }
+    }
 }
 
 fn task_table(tasks: &[TaskView], at: &At) -> Markup {

@@ -40,7 +40,12 @@ struct Line {
     reward: u128,
     royalties: u128,
     paid_out: u128,
+    /// Of points what the account holds, of tokens what can be claimed now.
     balance: u128,
+    /// Tokens that can't be claimed yet: the challenge window is open, or a dispute.
+    waiting: u128,
+    /// The sponsor got the reward back.
+    refunded: bool,
 }
 
 /// Sums over lines, in points or in tokens.
@@ -51,6 +56,16 @@ struct Sum {
     royalties: u128,
     paid_out: u128,
     balance: u128,
+    waiting: u128,
+}
+
+/// A wallet reward by where it is.
+#[derive(Default, Debug, PartialEq, Eq)]
+struct Reward {
+    earned: u128,
+    taken: u128,
+    left: u128,
+    waiting: u128,
 }
 
 pub(super) async fn page(State(app): State<App>, Query(params): Query<Params>) -> Result<Page, Failure> {
@@ -138,8 +153,7 @@ async fn lines(connection: &mut PgConnection, ids: &[DataId]) -> Result<Vec<Line
                      AND v.total_weight > v.points_weight), 0)::text,
              coalesce((SELECT sum(t.amount) FROM ledger_transfer AS t WHERE t.provider = own.provider
                  AND t.account = own.contributor AND t.cause = 'redeem'), 0)::text,
-             coalesce((SELECT sum(c.amount) FROM reward_claim AS c WHERE c.provider = own.provider
-                 AND c.data_id = own.data_id), 0)::text,
+             (SELECT w.state FROM local.wallet_reward AS w WHERE (w.provider, w.data_id) = (own.provider, own.data_id)),
              coalesce((SELECT a.balance FROM ledger_account AS a WHERE a.provider = own.provider
                  AND a.kind = 'contributor' AND a.key = own.contributor), 0)::text
          FROM unnest($1::uuid[]) WITH ORDINALITY AS wanted (data_id, position)
@@ -164,24 +178,37 @@ async fn lines(connection: &mut PgConnection, ids: &[DataId]) -> Result<Vec<Line
             row.try_get::<String, _>(column)?.parse().map_err(|error| sqlx::Error::Decode(Box::new(error)))
         };
         let in_points: bool = row.try_get(2)?;
+        let state: Option<String> = row.try_get(10)?;
+        let reward = wallet_reward(units(5)?, state.as_deref());
         lines.push(Line {
             data_id,
             status,
             in_points,
             account: format!("{}/{}", address_text(row, 3)?, hex::encode(row.try_get::<&[u8], _>(4)?)),
-            reward: units(5)?,
+            reward: if in_points { units(5)? } else { reward.earned },
             royalties: if in_points { units(6)? } else { units(8)? },
-            paid_out: if in_points { units(9)? } else { units(10)?.saturating_add(units(7)?) },
-            balance: if in_points { units(11)? } else { to_claim(units(5)?, units(8)?, units(10)?, units(7)?) },
+            paid_out: if in_points { units(9)? } else { reward.taken.saturating_add(units(7)?) },
+            balance: match in_points {
+                true => units(11)?,
+                false => reward.left.saturating_add(units(8)?.saturating_sub(units(7)?)),
+            },
+            waiting: if in_points { 0 } else { reward.waiting },
+            refunded: state.as_deref() == Some("refunded"),
         });
     }
     Ok(lines)
 }
 
-/// What a wallet has earned and not taken.
-fn to_claim(reward: u128, royalties: u128, reward_claimed: u128, royalties_claimed: u128) -> u128 {
-    let left = royalties.saturating_sub(royalties_claimed);
-    reward.saturating_sub(reward_claimed).saturating_add(left)
+/// By its state in `local.wallet_reward`; none is no wallet reward.
+fn wallet_reward(amount: u128, state: Option<&str>) -> Reward {
+    let earned = Reward { earned: amount, ..Reward::default() };
+    match state {
+        Some("claimed" | "paid_as_credit") => Reward { taken: amount, ..earned },
+        Some("claimable" | "credited") => Reward { left: amount, ..earned },
+        Some("waiting" | "held") => Reward { waiting: amount, ..earned },
+        // refunded: it is the sponsor's again
+        _ => Reward::default(),
+    }
 }
 
 impl Line {
@@ -195,6 +222,8 @@ impl Line {
             royalties: 0,
             paid_out: 0,
             balance: 0,
+            waiting: 0,
+            refunded: false,
         }
     }
 }
@@ -210,6 +239,7 @@ fn sum(lines: &[Line], in_points: bool) -> Option<Sum> {
         if !in_points || accounts.insert(line.account.as_str()) {
             sum.paid_out = sum.paid_out.checked_add(line.paid_out)?;
             sum.balance = sum.balance.checked_add(line.balance)?;
+            sum.waiting = sum.waiting.checked_add(line.waiting)?;
         }
     }
     Some(sum)
@@ -248,6 +278,7 @@ fn sum_markup(heading: &str, sum: &Sum, unit: Unit) -> Markup {
             div { dt { "Royalties" } dd { (show(sum.royalties)) } }
             div { dt { (if unit == Unit::Points { "Paid out" } else { "Claimed" }) } dd { (show(sum.paid_out)) } }
             div { dt { (left) } dd { (show(sum.balance)) } }
+            @if unit == Unit::Tokens { div { dt { "Not to be claimed yet" } dd { (show(sum.waiting)) } } }
         }
     }
 }
@@ -256,21 +287,30 @@ fn line_table(lines: &[Line]) -> Markup {
     let rows = lines.iter().map(|line| {
         if line.status.is_empty() {
             let dash = || html! { "–" };
-            return vec![record_link(&line.data_id.to_string()), badge("not known"), dash(), dash(), dash(), dash()];
+            let link = record_link(&line.data_id.to_string());
+            return vec![link, badge("not known"), dash(), dash(), dash(), dash(), dash()];
         }
         let unit = if line.in_points { Unit::Points } else { Unit::Tokens };
         let show = |units: u128| amount(&units.to_string(), unit);
         vec![
             record_link(&line.data_id.to_string()),
-            badge(&line.status),
+            html! {
+                (badge(&line.status))
+                @if line.refunded { " " span class="soft" { "its reward went back to the sponsor" } }
+            },
             show(line.reward),
             show(line.royalties),
             show(line.paid_out),
             show(line.balance),
+            if line.in_points {
+                html! { "–" }
+            } else {
+                show(line.waiting)
+            },
         ]
     });
-    let columns = ["Record", "State", "Reward", "Royalties", "Paid out", "Left"];
-    table("Your records in the order given", &columns, &[2, 3, 4, 5], rows.collect())
+    let columns = ["Record", "State", "Reward", "Royalties", "Paid out", "Left", "Not yet"];
+    table("Your records in the order given", &columns, &[2, 3, 4, 5, 6], rows.collect())
 }
 
 #[cfg(test)]
@@ -299,6 +339,21 @@ mod tests {
         let many = |count: u128| (0..count).map(|n| uuid::Uuid::from_u128(n).to_string()).collect::<Vec<_>>().join(",");
         assert_eq!(read_ids(&many(200)).unwrap().len(), 200);
         assert!(read_ids(&many(201)).is_err());
+    }
+
+    #[test]
+    fn a_wallet_reward_is_left_to_claim_only_where_it_can_be_claimed() {
+        for (state, taken, left, waiting) in [
+            ("waiting", 0, 0, 5),
+            ("held", 0, 0, 5),
+            ("claimable", 0, 5, 0),
+            ("credited", 0, 5, 0),
+            ("claimed", 5, 0, 0),
+            ("paid_as_credit", 5, 0, 0),
+        ] {
+            assert_eq!(wallet_reward(5, Some(state)), Reward { earned: 5, taken, left, waiting }, "{state}");
+        }
+        assert_eq!((wallet_reward(5, Some("refunded")), wallet_reward(5, None)), Default::default());
     }
 
     #[test]

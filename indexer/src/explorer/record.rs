@@ -2,10 +2,10 @@
 
 use axum::extract::State;
 use maud::{Markup, html};
-use tidemark::ids::DataId;
+use tidemark::{consent::purpose, ids::DataId};
 
 use super::{
-    Failure, Path,
+    Failure, Path, dispute,
     format::{Unit, amount, amount_text, count, group, reason, time},
     layout::{Page, badge, batch_link, code, facts, provider_link, verify},
     open,
@@ -13,7 +13,7 @@ use super::{
 use crate::{
     api::App,
     problem::Problem,
-    read::{self, AccountView, At, EventView, RecordView, TransferView, page::Page as Rows},
+    read::{self, AccountView, At, DisputeView, EventView, RecordView, TransferView, page::Page as Rows},
 };
 
 /// Entries of the account that are shown.
@@ -94,13 +94,26 @@ fn summary(record: &RecordView) -> Markup {
         }
         "accepted" => html! {
             "Accepted by the quality gate; worth " (amount(&record.reward, Unit::of(record.payee.as_ref()))) "."
+            (disputed(record))
         },
-        "rejected" => html! { "Rejected by the quality gate: " (why(record)) "." },
+        "rejected" => html! {
+            "Rejected by the quality gate: " (why(record)) "."
+            (disputed(record))
+        },
         "withdrawn" => html! { "The contributor has taken the consent back; it goes into no new dataset version." },
         "erased" => {
             html! { "Its key and its salts were destroyed: nobody can decrypt it or read its payload any more." }
         }
         _ => html! {},
+    }
+}
+
+/// What a dispute makes of the verdict.
+fn disputed(record: &RecordView) -> &'static str {
+    match record.disputes.first().map(|dispute| dispute.state.as_str()) {
+        Some("open") => " The verdict is disputed.",
+        Some("upheld") => " A dispute found the verdict wrong.",
+        _ => "",
     }
 }
 
@@ -129,7 +142,10 @@ fn overview(record: &RecordView, account: Option<&AccountView>) -> Markup {
         "Paid",
         match &record.payee {
             _ if record.reward == "0" => html! { "nothing: a reward comes with acceptance" },
-            Some(payee) => html! { "on chain to " (code(payee)) },
+            Some(payee) => html! {
+                "on chain to " (code(payee))
+                @if let Some(state) = &record.reward_state { ": " (dispute::reward_words(state)) }
+            },
             None => html! { "in points by the provider" },
         },
     ));
@@ -144,6 +160,9 @@ fn overview(record: &RecordView, account: Option<&AccountView>) -> Markup {
                 (amount(&account.balance.debited, Unit::Points)) " paid out"
             },
         ));
+    }
+    if let Some(bits) = record.purposes.filter(|_| record.consent_id != ZERO_HASH) {
+        rows.push(("The consent allows to", html! { (super::license::purposes(&purpose::names(bits))) }));
     }
     if let Some(cid) = &record.ciphertext_cid {
         rows.push(("Encrypted file", code(cid)));
@@ -218,6 +237,7 @@ fn timeline(record: &RecordView, account: Option<&AccountView>) -> Vec<Entry> {
         tx_hash: claim.tx_hash.clone(),
         is_final: true,
     }));
+    entries.extend(record.disputes.iter().flat_map(of_dispute));
     if let Some(withdrawal) = &record.consent_withdrawn {
         entries.push(Entry {
             time: withdrawal.block_time.clone(),
@@ -239,7 +259,10 @@ fn of_event(record: &RecordView, event: &EventView) -> Entry {
         "accepted" => (
             format!("Accepted, for {reward}"),
             match &event.payee {
-                Some(payee) => html! { "The quality gate passed it. " (code(payee)) " may claim the reward on chain." },
+                Some(payee) => html! {
+                    "The quality gate passed it. The reward is for " (code(payee)) ", on chain once the batch’s challenge window "
+                    "is over."
+                },
                 None => html! { "The quality gate passed it. The provider owes the reward in points." },
             },
         ),
@@ -264,6 +287,32 @@ fn of_event(record: &RecordView, event: &EventView) -> Entry {
         tx_hash: event.tx_hash.clone(),
         is_final: event.state == "final",
     }
+}
+
+fn of_dispute(dispute: &DisputeView) -> Vec<Entry> {
+    let opened = Entry {
+        time: dispute.opened_at.clone(),
+        title: "The verdict was challenged".into(),
+        detail: html! {
+            (code(&dispute.challenger)) " claims that " (dispute::ground(dispute)) ", and staked "
+            (amount(&dispute.bond, Unit::Tokens)) ". Evidence: " (dispute::evidence(dispute)) " It is "
+            a href={ "/v1/disputes/" (dispute.dispute_id) } { "dispute " (dispute.dispute_id) }
+            @if dispute.state == "open" { ". " (dispute::money(dispute)) } @else { "." }
+        },
+        tx_hash: dispute.tx_hash.clone(),
+        is_final: true,
+    };
+    let ended = dispute.ended_at.as_ref().zip(dispute.ended_tx_hash.as_ref()).map(|(time, tx_hash)| Entry {
+        time: time.clone(),
+        title: format!("Challenge {}", dispute::outcome(dispute)),
+        detail: html! {
+            @if let Some(reason) = &dispute.reason { @if !reason.is_empty() { "The arbiter says: “" (reason) "”. " } }
+            (dispute::money(dispute))
+        },
+        tx_hash: tx_hash.clone(),
+        is_final: true,
+    });
+    std::iter::once(opened).chain(ended).collect()
 }
 
 fn of_transfer(transfer: &TransferView) -> Entry {

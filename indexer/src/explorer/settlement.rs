@@ -17,15 +17,18 @@ pub(super) async fn page(State(app): State<App>) -> Result<Page, Failure> {
     let (at, providers) = api::settlements(&app).await?;
     let body = html! {
         p class="lead" {
-            "Points are a promise; tokens in the provider’s points treasury back it. At every block the treasury must hold at "
-            "least what the contributors’ accounts hold together."
+            "Points are a promise; tokens back it. Those of an anchored batch wait in the log until anybody sweeps them into the "
+            "provider’s points treasury. At every block both together must be at least what the contributors’ accounts hold "
+            "together."
         }
         @if providers.is_empty() { p class="soft" { "No provider has registered up to this block." } }
         @for provider in &providers { (settlement(provider)) }
         section {
             h2 { "How to verify this yourself" }
             p {
-                "Ask any node for the token’s " code { "balanceOf(treasury)" } " at this block. What people hold is the sum of "
+                "Ask any node for the treasury’s " code { "backing()" } " at this block, or for the token’s "
+                code { "balanceOf(treasury)" } " and the log’s " code { "providerOf(provider).pointsAccrued" }
+                ". What people hold is the sum of "
                 "the anchored manifests’ rewards and the sales’ points shares, less what "
                 code { "PointsRedeemed" } " let out; run an indexer of your own and compare "
                 a href="/v1/settlement" { "/v1/settlement" } "."
@@ -42,17 +45,17 @@ fn settlement(provider: &Settlement) -> Markup {
             h2 { (provider_link(&provider.provider)) }
             p class="lead" {
                 @match provider.covered {
-                    Some(true) => { strong class="good" { "Covered." } " The treasury holds at least what people are owed." }
-                    Some(false) => { strong class="bad" { "Not covered." } " The treasury holds less than people are owed." }
+                    Some(true) => { strong class="good" { "Covered." } " There is at least what people are owed." }
+                    Some(false) => { strong class="bad" { "Not covered." } " There is less than people are owed." }
                     None => { (badge("unknown")) " The node does not tell the treasury’s balance at this block." }
                 }
             }
             (facts(vec![
                 ("People hold", strong(points(&provider.outstanding))),
-                ("The treasury holds", match &provider.treasury_balance {
-                    Some(balance) => strong(amount(balance, Unit::Tokens)),
-                    None => html! { "not known" },
-                }),
+                ("Behind them", strong(known(provider.backing.as_ref()))),
+                ("Of it in the treasury", known(provider.treasury_balance.as_ref())),
+                ("Of it in the log, not swept yet", amount(&provider.accrued, Unit::Tokens)),
+                ("Ever received for points", amount(&provider.received, Unit::Tokens)),
                 ("Ever issued", points(&provider.issued)),
                 ("Ever paid out", points(&provider.redeemed)),
                 ("The ledger’s difference", html! {
@@ -69,6 +72,14 @@ fn settlement(provider: &Settlement) -> Markup {
                 ("Token", code(&provider.token)),
             ]))
         }
+    }
+}
+
+/// Tokens, where the node can say how many.
+fn known(units: Option<&String>) -> Markup {
+    match units {
+        Some(units) => amount(units, Unit::Tokens),
+        None => html! { "not known" },
     }
 }
 

@@ -49,11 +49,15 @@ impl Judge {
 
     fn fault(&self, event: &Event, payload: &Payload) -> Option<String> {
         let (kind, fault) = match payload {
-            Payload::Registered { source_record_id, metadata_root, metadata, .. } => {
+            Payload::Registered { source_record_id, metadata_root, metadata, purposes, .. } => {
                 let id = DataId::new(&self.provider_name, source_record_id);
                 let fault = match id {
-                    Ok(id) if id == event.data_id => root_fault(*metadata_root, metadata),
-                    _ => Some("source_record_id: gives another data id".to_owned()),
+                    Ok(id) if id != event.data_id => Some("source_record_id: gives another data id".to_owned()),
+                    Err(_) => Some("source_record_id: gives another data id".to_owned()),
+                    Ok(_) if event.consent_id.is_zero() && *purposes != 0 => {
+                        Some(format!("purposes: expected none without a consent, got {purposes:#b}"))
+                    }
+                    Ok(_) => root_fault(*metadata_root, metadata),
                 };
                 (EventKind::Registered, fault)
             }
@@ -147,6 +151,7 @@ mod tests {
             source_record_id: source_record_id.into(),
             metadata_root: canonical::metadata_root(&root_of).unwrap(),
             metadata: json!({"a": 1}),
+            purposes: 0,
             delivery: None,
         }
     }
@@ -162,6 +167,20 @@ mod tests {
         assert!(fault(registered("rec-2", json!({"a": 1}))).unwrap().starts_with("source_record_id"));
         assert!(fault(registered("rec-1", json!({"a": 2}))).unwrap().starts_with("metadata_root"));
         assert!(fault(Payload::Erased {}).unwrap().starts_with("kind"));
+    }
+
+    #[test]
+    fn a_registration_allows_nothing_without_a_consent() {
+        let judge = judge(Address::ZERO);
+        let mut payload = registered("rec-1", json!({"a": 1}));
+        if let Payload::Registered { purposes, .. } = &mut payload {
+            *purposes = 1;
+        }
+        let (mut event, disclosure) = committed(EventKind::Registered, &payload);
+        let fault = judge.check(&event, disclosure.clone()).fault.unwrap();
+        assert!(fault.starts_with("purposes: expected none"), "{fault}");
+        event.consent_id = ConsentId(B256::repeat_byte(1));
+        assert_eq!(judge.check(&event, disclosure).fault, None);
     }
 
     #[test]

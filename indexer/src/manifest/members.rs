@@ -29,6 +29,7 @@ struct Promised {
     member_count: u64,
     total_weight: u128,
     points_weight: u128,
+    purposes: u32,
 }
 
 fn check(promised: &Promised, rows: &[MemberRow]) -> Result<(), String> {
@@ -40,7 +41,8 @@ fn check(promised: &Promised, rows: &[MemberRow]) -> Result<(), String> {
     differs("member count", promised.member_count.to_string(), rows.len().to_string())?;
     differs("root", promised.root.to_string(), summary.tree.root().to_string())?;
     differs("total weight", promised.total_weight.to_string(), summary.total_weight.to_string())?;
-    differs("points weight", promised.points_weight.to_string(), summary.points_weight.to_string())
+    differs("points weight", promised.points_weight.to_string(), summary.points_weight.to_string())?;
+    differs("purposes", format!("{:#b}", promised.purposes), format!("{:#b}", summary.purposes))
 }
 
 /// A version that waits for its members manifest.
@@ -61,7 +63,7 @@ impl Next {
 pub async fn due(files: &Files) -> Result<Vec<Next>, SettleError> {
     let rows = sqlx::query(
         "SELECT v.ip_id::text, v.version, v.root, v.member_count, v.total_weight::text, v.points_weight::text,
-             v.manifest_cid, f.attempts IS NOT NULL
+             v.purposes, v.manifest_cid, f.attempts IS NOT NULL
          FROM dataset_version AS v LEFT JOIN local.fetch AS f ON f.what = 'members/' || v.ip_id || '/' || v.version
          WHERE v.state = 'waiting' AND (f.next_attempt_at IS NULL OR f.next_attempt_at <= now())
          ORDER BY f.attempts NULLS FIRST, v.block_number, v.ip_id, v.version LIMIT $1",
@@ -77,8 +79,9 @@ pub async fn due(files: &Files) -> Result<Vec<Next>, SettleError> {
             member_count: count(row, 3)?,
             total_weight: digits(row, 4)?,
             points_weight: digits(row, 5)?,
+            purposes: count(row, 6)?,
         };
-        Ok(Next { promised, manifest_cid: row.try_get(6)?, is_retry: row.try_get(7)? })
+        Ok(Next { promised, manifest_cid: row.try_get(7)?, is_retry: row.try_get(8)? })
     });
     Ok(next.collect::<Result<_, sqlx::Error>>()?)
 }
@@ -144,13 +147,13 @@ async fn insert_members(
         sqlx::query(
             "INSERT INTO dataset_member
                  (ip_id, version, position, data_id, contributor, consent_id, payee, weight, content_hash,
-                  ciphertext_cid, key_cid, batch_number, event_index, leaf)
+                  ciphertext_cid, key_cid, batch_number, event_index, purposes, leaf)
              SELECT $1::text::numeric, $2, position, data_id, contributor, consent_id, payee, weight::numeric,
-                  content_hash, ciphertext_cid, key_cid, batch_number::numeric, event_index, leaf
+                  content_hash, ciphertext_cid, key_cid, batch_number::numeric, event_index, purposes, leaf
              FROM unnest($3::bigint[], $4::uuid[], $5::bytea[], $6::bytea[], $7::bytea[], $8::text[], $9::bytea[],
-                  $10::text[], $11::text[], $12::text[], $13::bigint[], $14::bytea[])
+                  $10::text[], $11::text[], $12::text[], $13::bigint[], $14::bigint[], $15::bytea[])
                  AS row (position, data_id, contributor, consent_id, payee, weight, content_hash, ciphertext_cid,
-                  key_cid, batch_number, event_index, leaf)",
+                  key_cid, batch_number, event_index, purposes, leaf)",
         )
         .bind(promised.ip_id.to_string())
         .bind(promised.version)
@@ -165,6 +168,7 @@ async fn insert_members(
         .bind(rows.iter().map(|row| row.key_cid.to_string()).collect::<Vec<_>>())
         .bind(rows.iter().map(|row| row.batch_number.to_string()).collect::<Vec<_>>())
         .bind(rows.iter().map(|row| i64::from(row.event_index)).collect::<Vec<_>>())
+        .bind(rows.iter().map(|row| i64::from(row.purposes)).collect::<Vec<_>>())
         .bind(rows.iter().map(|row| row.member.leaf().to_vec()).collect::<Vec<_>>())
         .execute(&mut *connection)
         .await?;
@@ -236,4 +240,64 @@ async fn points_members(
             })
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use tidemark::{
+        consent::purpose,
+        dataset::Member,
+        ids::{ConsentId, ContentHash},
+    };
+
+    use super::*;
+
+    fn row(id: u8, payee: Address, purposes: u32) -> MemberRow {
+        let member = Member {
+            data_id: DataId::from_bytes([id; 16]),
+            contributor: B256::repeat_byte(id),
+            consent_id: ConsentId(B256::repeat_byte(9)),
+            payee,
+            weight: 2,
+        };
+        let cid: cid::Cid = "bafkreigh2akiscaildcqabsyg3dfr6chu3fgpregiymsck7e7aqa4s52zy".parse().unwrap();
+        MemberRow {
+            member,
+            content_hash: ContentHash::of(&[id]),
+            ciphertext_cid: cid,
+            key_cid: cid,
+            batch_number: 0,
+            event_index: 0,
+            purposes,
+        }
+    }
+
+    #[test]
+    fn a_version_is_what_was_registered_to_the_last_purpose() {
+        let rows = [
+            row(1, Address::ZERO, purpose::TRAIN | purpose::EVALUATE),
+            row(2, Address::repeat_byte(1), purpose::TRAIN | purpose::COMMERCIAL),
+        ];
+        let right = Promised {
+            ip_id: U256::from(1),
+            version: 1,
+            root: summarise(&rows).unwrap().tree.root(),
+            member_count: 2,
+            total_weight: 4,
+            points_weight: 2,
+            purposes: purpose::TRAIN,
+        };
+        assert_eq!(check(&right, &rows), Ok(()));
+        let wider = purpose::TRAIN | purpose::EVALUATE;
+        for (what, promised) in [
+            ("member count", Promised { member_count: 3, ..right.clone() }),
+            ("root", Promised { root: B256::ZERO, ..right.clone() }),
+            ("total weight", Promised { total_weight: 5, ..right.clone() }),
+            ("points weight", Promised { points_weight: 3, ..right.clone() }),
+            ("purposes", Promised { purposes: wider, ..right.clone() }),
+            ("purposes", Promised { purposes: 0, ..right }),
+        ] {
+            assert!(check(&promised, &rows).unwrap_err().starts_with(what), "{what}");
+        }
+    }
 }

@@ -13,6 +13,7 @@ use super::stored::{self, ROWS_PER_STATEMENT};
 #[derive(Clone, Debug, PartialEq)]
 struct Record {
     source_record_id: Option<String>,
+    purposes: Option<u32>,
     proven: bool,
     metadata: Option<String>,
     metadata_root: Option<Vec<u8>>,
@@ -45,6 +46,7 @@ fn record_of(seen: &[Seen]) -> Option<Record> {
     let verdict = judged.map(|seen| seen.event.kind.name());
     let mut record = Record {
         source_record_id: None,
+        purposes: None,
         proven: false,
         metadata: None,
         metadata_root: None,
@@ -70,10 +72,11 @@ fn record_of(seen: &[Seen]) -> Option<Record> {
     }
     for payload in seen.iter().filter_map(|seen| seen.payload.as_ref()) {
         match payload {
-            Payload::Registered { source_record_id, metadata_root, metadata, delivery } => {
+            Payload::Registered { source_record_id, metadata_root, metadata, purposes, delivery } => {
                 // a payload without fault proves its data id
                 record.proven = true;
                 record.source_record_id = Some(source_record_id.trim().to_owned());
+                record.purposes = Some(*purposes);
                 record.metadata = Some(metadata.to_string());
                 record.metadata_root = Some(metadata_root.to_vec());
                 record.delivery = delivery.clone();
@@ -135,16 +138,17 @@ async fn upsert(connection: &mut PgConnection, provider: Address, records: &[Rec
         "INSERT INTO record
              (provider, data_id, source_record_id, proven, metadata, metadata_root, content_hash, contributor, consent_id,
               payee, task_id, reward, status, verdict, reason, reason_detail, ciphertext_cid, key_cid, size_bytes,
-              registered_at, sequence, number)
+              registered_at, sequence, number, purposes)
          SELECT $1, data_id, source_record_id, proven, metadata::json, metadata_root, content_hash, contributor,
               consent_id, payee, task_id::numeric, reward::numeric, status, verdict, reason, reason_detail,
-              ciphertext_cid, key_cid, size_bytes::numeric, registered_at::numeric, sequence, number
+              ciphertext_cid, key_cid, size_bytes::numeric, registered_at::numeric, sequence, number, purposes
          FROM unnest($2::uuid[], $3::text[], $4::bool[], $5::text[], $6::bytea[], $7::bytea[], $8::bytea[], $9::bytea[],
               $10::bytea[], $11::text[], $12::text[], $13::text[], $14::text[], $15::text[], $16::text[], $17::text[],
-              $18::text[], $19::text[], $20::text[], $21::bigint[], $22::bigint[])
+              $18::text[], $19::text[], $20::text[], $21::bigint[], $22::bigint[],
+              $23::bigint[])
              AS row (data_id, source_record_id, proven, metadata, metadata_root, content_hash, contributor, consent_id,
               payee, task_id, reward, status, verdict, reason, reason_detail, ciphertext_cid, key_cid, size_bytes,
-              registered_at, sequence, number)
+              registered_at, sequence, number, purposes)
          ON CONFLICT (provider, data_id) DO UPDATE SET
              source_record_id = excluded.source_record_id, proven = excluded.proven, metadata = excluded.metadata,
              metadata_root = excluded.metadata_root, content_hash = excluded.content_hash,
@@ -152,7 +156,8 @@ async fn upsert(connection: &mut PgConnection, provider: Address, records: &[Rec
              task_id = excluded.task_id, reward = excluded.reward, status = excluded.status,
              verdict = excluded.verdict, reason = excluded.reason, reason_detail = excluded.reason_detail,
              ciphertext_cid = excluded.ciphertext_cid, key_cid = excluded.key_cid, size_bytes = excluded.size_bytes,
-             registered_at = excluded.registered_at, sequence = excluded.sequence, number = excluded.number",
+             registered_at = excluded.registered_at, sequence = excluded.sequence, number = excluded.number,
+             purposes = excluded.purposes",
     )
     .bind(provider.as_slice())
     .bind(all!(r => r.terms.data_id.0))
@@ -176,6 +181,7 @@ async fn upsert(connection: &mut PgConnection, provider: Address, records: &[Rec
     .bind(all!(r => r.registered_at.to_string()))
     .bind(all!(r => i64::from(r.sequence)))
     .bind(all!(r => number(r.number)))
+    .bind(all!(r => r.purposes.map(i64::from)))
     .execute(connection)
     .await?;
     Ok(())
@@ -213,6 +219,7 @@ mod tests {
             source_record_id: " a ".into(),
             metadata_root: B256::repeat_byte(1),
             metadata: json!({"v": 0}),
+            purposes: 5,
             delivery: None,
         };
         seen(0, EventKind::Registered, Some(payload))
@@ -233,7 +240,7 @@ mod tests {
         let record = record_of(&[registered(), seen(1, EventKind::Accepted, None), updated(2)]).unwrap();
         assert_eq!((record.status, record.verdict), ("accepted", Some("accepted")));
         assert_eq!(record.metadata.as_deref(), Some(r#"{"v":1}"#));
-        assert_eq!(record.source_record_id.as_deref(), Some("a"));
+        assert_eq!((record.source_record_id.as_deref(), record.purposes), (Some("a"), Some(5)));
         assert_eq!((record.terms.reward, record.sequence, record.registered_at), (5, 2, 100));
     }
 
@@ -244,6 +251,7 @@ mod tests {
         let erased = record_of(&[registered(), updated(1), seen(2, EventKind::Erased, None)]).unwrap();
         assert_eq!(erased.status, "erased");
         assert!(erased.source_record_id.is_none() && erased.metadata.is_none() && !erased.proven);
+        assert_eq!(erased.purposes, None);
     }
 
     #[test]

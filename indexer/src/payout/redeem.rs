@@ -28,6 +28,9 @@ const READS_AT_ONCE: usize = 16;
 const TRANSACTIONS_MAX: i64 = 10;
 /// After which an unmined transaction gets a higher fee.
 const PATIENCE: Duration = Duration::from_secs(120);
+/// Gas of fetching accrued points out of the log, which the treasury does where it holds too little. An estimate may miss
+/// that: another redemption may take what the treasury holds before this one is mined.
+const SWEEP_GAS: u64 = 150_000;
 /// How many times the day's fee a replacement may pay.
 const FEE_TIMES_MAX: u128 = 10;
 
@@ -143,7 +146,7 @@ async fn build(payouts: &Payouts, treasury: Address, debits: Vec<PointsDebit>) -
         chain_id: inner.chain_id,
         nonce: nonce.max(u64::try_from(next.unwrap_or(0))?),
         // an earlier redemption may make this one a little dearer
-        gas_limit: gas.saturating_add(gas / 4),
+        gas_limit: gas.saturating_add(gas / 4).saturating_add(SWEEP_GAS),
         max_fee_per_gas: fees.max_fee_per_gas,
         max_priority_fee_per_gas: fees.max_priority_fee_per_gas,
         to: TxKind::Call(treasury),

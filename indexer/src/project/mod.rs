@@ -10,8 +10,9 @@ use sqlx::{PgConnection, PgPool, Row, postgres::PgRow};
 use tidemark::{
     chain::Deployment,
     contracts::{
-        ConsentRegistry::ConsentRegistryEvents, IPRegistry::IPRegistryEvents, LicenseRegistry::LicenseRegistryEvents,
-        PointsTreasury::PointsTreasuryEvents, ProvenanceLog::ProvenanceLogEvents, RewardPool::RewardPoolEvents,
+        ConsentRegistry::ConsentRegistryEvents, Disputes::DisputesEvents, IPRegistry::IPRegistryEvents,
+        LicenseRegistry::LicenseRegistryEvents, PointsTreasury::PointsTreasuryEvents,
+        ProvenanceLog::ProvenanceLogEvents,
     },
 };
 
@@ -66,10 +67,10 @@ pub struct Placed {
 /// What one of our contracts says.
 #[derive(Debug)]
 pub enum Said {
-    /// Providers and batches.
+    /// Providers, batches, tasks and claims.
     Log(ProvenanceLogEvents),
-    /// Tasks and claims.
-    Pool(RewardPoolEvents),
+    /// Bonds and disputes.
+    Disputes(DisputesEvents),
     /// Policies and withdrawals.
     Consents(ConsentRegistryEvents),
     /// Datasets and contributions.
@@ -104,8 +105,8 @@ impl Placed {
         let log = &self.log;
         if log.address == deployment.provenance_log {
             ProvenanceLogEvents::decode_log(log).ok().map(|said| Said::Log(said.data))
-        } else if log.address == deployment.reward_pool {
-            RewardPoolEvents::decode_log(log).ok().map(|said| Said::Pool(said.data))
+        } else if log.address == deployment.disputes {
+            DisputesEvents::decode_log(log).ok().map(|said| Said::Disputes(said.data))
         } else if log.address == deployment.consent_registry {
             ConsentRegistryEvents::decode_log(log).ok().map(|said| Said::Consents(said.data))
         } else if log.address == deployment.ip_registry {

@@ -6,11 +6,11 @@ use sqlx::PgConnection;
 use tidemark::{
     contracts::{
         ConsentRegistry::ConsentRegistryEvents,
+        Disputes::{DisputeEnded, DisputeOpened, DisputesEvents},
         IPRegistry::IPRegistryEvents,
         LicenseRegistry::{LicenseRegistryEvents, LicenseSold, OfferPublished},
         PointsTreasury::PointsTreasuryEvents,
         ProvenanceLog::{BatchAnchored, ProvenanceLogEvents},
-        RewardPool::RewardPoolEvents,
     },
     ids::DataId,
 };
@@ -46,7 +46,7 @@ fn data_id(bytes: [u8; 16]) -> uuid::Uuid {
 pub async fn apply(at: At<'_>, said: Said) -> Result<Vec<AccountKey>, sqlx::Error> {
     match said {
         Said::Log(said) => provenance(at, said).await?,
-        Said::Pool(said) => reward_pool(at, said).await?,
+        Said::Disputes(said) => disputes(at, said).await?,
         Said::Consents(said) => consents(at, said).await?,
         Said::Ip(said) => ip(at, said).await?,
         Said::Licenses(said) => licenses(at, said).await?,
@@ -84,8 +84,16 @@ async fn provenance(at: At<'_>, said: ProvenanceLogEvents) -> Done {
                 .await?;
             attestor(At { connection, placed }, e.provider, e.attestor).await
         }
+        ProvenanceLogEvents::ChallengeWindowChanged(e) => {
+            sqlx::query("UPDATE provider SET challenge_window = $2 WHERE address = $1")
+                .bind(e.provider.as_slice())
+                .bind(i64::from(e.challengeWindow))
+                .execute(connection)
+                .await?;
+            Ok(())
+        }
         ProvenanceLogEvents::BatchAnchored(e) => batch(At { connection, placed }, e).await,
-        _ => Ok(()),
+        said => rewards(At { connection, placed }, said).await,
     }
 }
 
@@ -106,8 +114,8 @@ async fn batch(at: At<'_>, e: BatchAnchored) -> Done {
     sqlx::query(
         "INSERT INTO batch
              (provider, number, root, event_count, points_total, wallet_total, debits, manifest_cid, attestor,
-              block_number, block_hash, block_time, log_index, tx_hash)
-         VALUES ($1, $2, $3, $4, $5::text::numeric, $6::text::numeric, $7, $8, $9, $10, $11, $12, $13, $14)",
+              challenge_until, block_number, block_hash, block_time, log_index, tx_hash)
+         VALUES ($1, $2, $3, $4, $5::text::numeric, $6::text::numeric, $7, $8, $9, $10, $11, $12, $13, $14, $15)",
     )
     .bind(e.provider.as_slice())
     .bind(number(e.number)?)
@@ -118,20 +126,29 @@ async fn batch(at: At<'_>, e: BatchAnchored) -> Done {
     .bind(serde_json::Value::from(debits))
     .bind(e.manifestCid.as_ref())
     .bind(e.attestor.as_slice())
+    .bind(number(e.challengeUntil)?)
     .bind(at.placed.block_number)
     .bind(&at.placed.block_hash)
     .bind(at.placed.block_time)
     .bind(at.placed.log_index)
     .bind(&at.placed.tx_hash)
-    .execute(at.connection)
+    .execute(&mut *at.connection)
     .await?;
+    for debit in &e.debits {
+        sqlx::query("UPDATE task SET debited = debited + $2::text::numeric WHERE task_id = $1")
+            .bind(number(debit.taskId)?)
+            .bind(debit.amount.to_string())
+            .execute(&mut *at.connection)
+            .await?;
+    }
     Ok(())
 }
 
-async fn reward_pool(at: At<'_>, said: RewardPoolEvents) -> Done {
+/// What the log says as the reward pool.
+async fn rewards(at: At<'_>, said: ProvenanceLogEvents) -> Done {
     let At { connection, placed } = at;
     let moved = match said {
-        RewardPoolEvents::TaskCreated(e) => {
+        ProvenanceLogEvents::TaskCreated(e) => {
             sqlx::query(
                 "INSERT INTO task
                      (task_id, provider, sponsor, price, closes_at, terms_hash, uri, block_number, block_time, tx_hash)
@@ -151,7 +168,7 @@ async fn reward_pool(at: At<'_>, said: RewardPoolEvents) -> Done {
             .await?;
             return Ok(());
         }
-        RewardPoolEvents::RewardClaimed(e) => {
+        ProvenanceLogEvents::RewardClaimed(e) => {
             sqlx::query(
                 "INSERT INTO reward_claim
                      (provider, number, index, payee, data_id, amount, block_number, block_time, tx_hash)
@@ -170,21 +187,186 @@ async fn reward_pool(at: At<'_>, said: RewardPoolEvents) -> Done {
             .await?;
             return Ok(());
         }
-        RewardPoolEvents::TaskFunded(e) => {
+        ProvenanceLogEvents::TaskFunded(e) => {
             ("UPDATE task SET funded = funded + $2::text::numeric WHERE task_id = $1", e.taskId, e.amount)
         }
-        RewardPoolEvents::TaskDebited(e) => {
-            ("UPDATE task SET debited = debited + $2::text::numeric WHERE task_id = $1", e.taskId, e.amount)
-        }
-        RewardPoolEvents::TaskRefunded(e) => {
+        ProvenanceLogEvents::TaskRefunded(e) => {
             ("UPDATE task SET refunded = refunded + $2::text::numeric WHERE task_id = $1", e.taskId, e.amount)
         }
-        // a contract of a later version may say more
-        #[allow(unreachable_patterns)]
+        ProvenanceLogEvents::RewardHeld(e) => {
+            sqlx::query(
+                "INSERT INTO reward_hold (provider, number, index, amount, block_number, block_time, tx_hash)
+                 VALUES ($1, $2, $3, $4::text::numeric, $5, $6, $7)",
+            )
+            .bind(e.provider.as_slice())
+            .bind(number(e.number)?)
+            .bind(i64::from(e.index))
+            .bind(e.amount.to_string())
+            .bind(placed.block_number)
+            .bind(placed.block_time)
+            .bind(&placed.tx_hash)
+            .execute(connection)
+            .await?;
+            return Ok(());
+        }
+        ProvenanceLogEvents::PointsSwept(e) => {
+            sqlx::query(
+                "INSERT INTO points_swept (provider, block_number, log_index, amount, block_time, tx_hash)
+                 VALUES ($1, $2, $3, $4::text::numeric, $5, $6)",
+            )
+            .bind(e.provider.as_slice())
+            .bind(placed.block_number)
+            .bind(placed.log_index)
+            .bind(e.amount.to_string())
+            .bind(placed.block_time)
+            .bind(&placed.tx_hash)
+            .execute(connection)
+            .await?;
+            return Ok(());
+        }
         _ => return Ok(()),
     };
     let (sql, task_id, amount) = moved;
     sqlx::query(sql).bind(number(task_id)?).bind(amount.to_string()).execute(connection).await?;
+    Ok(())
+}
+
+/// Bonds, disputes and what is paid out of them.
+async fn disputes(at: At<'_>, said: DisputesEvents) -> Done {
+    let At { connection, placed } = at;
+    match said {
+        DisputesEvents::BondDeposited(e) => {
+            sqlx::query(
+                "INSERT INTO bond (provider, deposited) VALUES ($1, $2::text::numeric)
+                 ON CONFLICT (provider) DO UPDATE SET deposited = bond.deposited + excluded.deposited",
+            )
+            .bind(e.provider.as_slice())
+            .bind(e.amount.to_string())
+            .execute(connection)
+            .await?;
+        }
+        DisputesEvents::BondWithdrawalRequested(e) => {
+            sqlx::query(
+                "UPDATE bond SET withdrawal_amount = $2::text::numeric, withdrawable_at = $3::text::numeric
+                 WHERE provider = $1",
+            )
+            .bind(e.provider.as_slice())
+            .bind(e.amount.to_string())
+            .bind(e.withdrawableAt.to_string())
+            .execute(connection)
+            .await?;
+        }
+        DisputesEvents::BondWithdrawn(e) => {
+            sqlx::query(
+                "UPDATE bond SET withdrawn = withdrawn + $2::text::numeric, withdrawal_amount = NULL,
+                     withdrawable_at = NULL
+                 WHERE provider = $1",
+            )
+            .bind(e.provider.as_slice())
+            .bind(e.amount.to_string())
+            .execute(connection)
+            .await?;
+        }
+        DisputesEvents::DisputeOpened(e) => dispute_opened(At { connection, placed }, e).await?,
+        DisputesEvents::DisputeEnded(e) => dispute_ended(At { connection, placed }, e).await?,
+        DisputesEvents::CreditPaid(e) => {
+            sqlx::query(
+                "INSERT INTO credit_payment (token, account, block_number, log_index, amount, block_time, tx_hash)
+                 VALUES ($1, $2, $3, $4, $5::text::numeric, $6, $7)",
+            )
+            .bind(e.token.as_slice())
+            .bind(e.account.as_slice())
+            .bind(placed.block_number)
+            .bind(placed.log_index)
+            .bind(e.amount.to_string())
+            .bind(placed.block_time)
+            .bind(&placed.tx_hash)
+            .execute(connection)
+            .await?;
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+/// `Ground` by its number in the contract.
+fn ground(number: u8) -> Option<&'static str> {
+    ["duplicate", "not_the_contributors", "wrong_verdict"].get(usize::from(number)).copied()
+}
+
+/// The ends among `DisputeState`, by their number in the contract.
+fn end(number: u8) -> Option<&'static str> {
+    match number {
+        2 => Some("upheld"),
+        3 => Some("rejected"),
+        4 => Some("lapsed"),
+        _ => None,
+    }
+}
+
+/// A number that our contract does not know; the database would refuse it as well.
+fn unknown(what: &str, number: u8) -> sqlx::Error {
+    sqlx::Error::Encode(format!("{what}: {number} is unknown").into())
+}
+
+async fn dispute_opened(at: At<'_>, e: DisputeOpened) -> Done {
+    let ground = ground(e.ground).ok_or_else(|| unknown("ground", e.ground))?;
+    sqlx::query(
+        "INSERT INTO dispute
+             (dispute_id, provider, number, index, data_id, ground, challenger, bond, held, rule_before, evidence_hash,
+              evidence_uri, block_number, block_time, tx_hash)
+         VALUES ($1::text::numeric, $2, $3, $4, $5, $6, $7, $8::text::numeric, $9::text::numeric, $10::text::numeric,
+              $11, $12, $13, $14, $15)",
+    )
+    .bind(e.disputeId.to_string())
+    .bind(e.provider.as_slice())
+    .bind(number(e.number)?)
+    .bind(i64::from(e.index))
+    .bind(data_id(e.dataId.0))
+    .bind(ground)
+    .bind(e.challenger.as_slice())
+    .bind(e.bond.to_string())
+    .bind(e.held.to_string())
+    .bind(e.ruleBefore.to_string())
+    .bind(e.evidenceHash.as_slice())
+    .bind(text(&e.evidenceUri))
+    .bind(at.placed.block_number)
+    .bind(at.placed.block_time)
+    .bind(&at.placed.tx_hash)
+    .execute(at.connection)
+    .await?;
+    Ok(())
+}
+
+async fn dispute_ended(at: At<'_>, e: DisputeEnded) -> Done {
+    let At { connection, placed } = at;
+    let state = end(e.state).ok_or_else(|| unknown("dispute state", e.state))?;
+    sqlx::query(
+        "UPDATE dispute SET state = $2, refunded = $3::text::numeric, bounty = $4::text::numeric, reason = $5,
+             ended_block = $6, ended_log_index = $7, ended_time = $8, ended_tx_hash = $9
+         WHERE dispute_id = $1::text::numeric",
+    )
+    .bind(e.disputeId.to_string())
+    .bind(state)
+    .bind(e.refunded.to_string())
+    .bind(e.bounty.to_string())
+    .bind(text(&e.reason))
+    .bind(placed.block_number)
+    .bind(placed.log_index)
+    .bind(placed.block_time)
+    .bind(&placed.tx_hash)
+    .execute(&mut *connection)
+    .await?;
+    // upheld: the attestor's bond pays; rejected where no wallet waited for the reward: it gets the challenger's
+    for sql in [
+        "INSERT INTO bond (provider) SELECT provider FROM dispute WHERE dispute_id = $1::text::numeric
+         ON CONFLICT DO NOTHING",
+        "UPDATE bond SET slashed = slashed + d.refunded + d.bounty,
+             gained = gained + CASE WHEN d.state = 'rejected' AND d.held = 0 THEN d.bond ELSE 0 END
+         FROM dispute AS d WHERE d.dispute_id = $1::text::numeric AND d.provider = bond.provider",
+    ] {
+        sqlx::query(sql).bind(e.disputeId.to_string()).execute(&mut *connection).await?;
+    }
     Ok(())
 }
 
@@ -246,9 +428,10 @@ async fn ip(at: At<'_>, said: IPRegistryEvents) -> Done {
         IPRegistryEvents::VersionRegistered(e) => {
             sqlx::query(
                 "INSERT INTO dataset_version
-                     (ip_id, version, root, member_count, total_weight, points_weight, manifest_cid, attestor,
+                     (ip_id, version, root, member_count, total_weight, points_weight, purposes, manifest_cid, attestor,
                       block_number, block_time, tx_hash)
-                 VALUES ($1::text::numeric, $2, $3, $4, $5::text::numeric, $6::text::numeric, $7, $8, $9, $10, $11)",
+                 VALUES ($1::text::numeric, $2, $3, $4, $5::text::numeric, $6::text::numeric, $7, $8, $9, $10, $11,
+                      $12)",
             )
             .bind(e.ipId.to_string())
             .bind(i64::from(e.version))
@@ -256,6 +439,7 @@ async fn ip(at: At<'_>, said: IPRegistryEvents) -> Done {
             .bind(i64::from(e.memberCount))
             .bind(e.totalWeight.to_string())
             .bind(e.pointsWeight.to_string())
+            .bind(i64::from(e.purposes))
             .bind(e.manifestCid.as_ref())
             .bind(e.attestor.as_slice())
             .bind(placed.block_number)
@@ -356,10 +540,10 @@ async fn offer(at: At<'_>, e: OfferPublished) -> Done {
     let terms = e.terms;
     sqlx::query(
         "INSERT INTO offer
-             (offer_id, ip_id, price, duration, purposes, seats, contributor_bps, transferable, ai_training, legal_hash,
-              legal_uri, block_number, block_time, tx_hash)
+             (offer_id, ip_id, price, duration, purposes, seats, contributor_bps, transferable, ai_training, resale_bps,
+              legal_hash, legal_uri, block_number, block_time, tx_hash)
          VALUES ($1, $2::text::numeric, $3::text::numeric, $4::text::numeric, $5, $6, $7, $8, $9, $10, $11, $12, $13,
-              $14)",
+              $14, $15)",
     )
     .bind(number(e.offerId)?)
     .bind(e.ipId.to_string())
@@ -370,6 +554,7 @@ async fn offer(at: At<'_>, e: OfferPublished) -> Done {
     .bind(i32::from(terms.contributorBps))
     .bind(terms.transferable)
     .bind(terms.aiTraining)
+    .bind(i32::from(terms.resaleBps))
     .bind(terms.legalHash.as_slice())
     .bind(text(&terms.legalUri))
     .bind(at.placed.block_number)
@@ -456,8 +641,8 @@ async fn treasury(at: At<'_>, said: PointsTreasuryEvents) -> Result<Vec<AccountK
         return Ok(Vec::new());
     }
     let At { connection, placed } = at;
-    // the log does not ask whose treasury a provider names: a redemption counts with each that has named this one, or a
-    // stranger who named it too could take another provider's redemptions out of its books
+    // the log asked the treasury whose it is, and one that is not ours may answer several providers: a redemption counts
+    // with each of them
     let providers: Vec<Vec<u8>> = sqlx::query_scalar(
         "INSERT INTO points_redeemed
              (treasury, payout_id, provider, account, amount, recipient, state, block_number, log_index, block_time,

@@ -12,7 +12,7 @@ use utoipa::ToSchema;
 use super::{
     EventView, ProviderRef, ReadError, address_text, cid_text, hash_text, number,
     page::{Page, Place, cut},
-    record, rfc3339,
+    record, rfc3339, rfc3339_u64,
 };
 use crate::{
     manifest::stored,
@@ -43,10 +43,14 @@ pub struct BatchView {
     pub root: String,
     /// How many events.
     pub event_count: u64,
-    /// Payment-token units to the points treasury.
+    /// Payment-token units that back points: in the log until they are swept into the points treasury.
     pub points_total: String,
     /// Payment-token units that back wallet claims.
     pub wallet_total: String,
+    /// Payment-token units of it that nobody has claimed and no dispute has taken out.
+    pub wallet_unclaimed: String,
+    /// RFC 3339: until then its verdicts may be challenged, from then on its wallet rewards may be claimed.
+    pub challenge_until: String,
     /// Ascending by task.
     pub debits: Vec<DebitView>,
     /// The Parquet file with one row per event.
@@ -104,6 +108,8 @@ pub(super) fn view(row: &PgRow) -> Result<BatchView, sqlx::Error> {
         block_hash: hash_text(row, 14)?,
         block_time: rfc3339(row.try_get(15)?),
         tx_hash: hash_text(row, 16)?,
+        challenge_until: rfc3339(row.try_get(17)?),
+        wallet_unclaimed: row.try_get(18)?,
     })
 }
 
@@ -118,7 +124,11 @@ pub async fn batch(
     let row = sqlx::query(
         "SELECT b.provider, p.name, b.number, b.state, b.reason, b.root, b.event_count, b.points_total::text, b.debits,
              b.wallet_total::text, b.manifest_cid, b.disclosures_cid, b.attestor, b.block_number, b.block_hash,
-             b.block_time, b.tx_hash
+             b.block_time, b.tx_hash, b.challenge_until,
+             (b.wallet_total - coalesce((SELECT sum(c.amount) FROM reward_claim AS c
+                 WHERE (c.provider, c.number) = (b.provider, b.number)), 0)
+                 - coalesce((SELECT sum(h.amount) FROM reward_hold AS h
+                 WHERE (h.provider, h.number) = (b.provider, b.number)), 0))::text
          FROM batch AS b JOIN provider AS p ON p.address = b.provider WHERE b.provider = $1 AND b.number = $2",
     )
     .bind(provider.as_slice())
@@ -172,6 +182,8 @@ async fn mined(
             event_count: u64::from(anchored.eventCount),
             points_total: anchored.pointsTotal.to_string(),
             wallet_total: anchored.walletTotal.to_string(),
+            wallet_unclaimed: anchored.walletTotal.to_string(),
+            challenge_until: rfc3339_u64(anchored.challengeUntil),
             debits: debits.map(|d| DebitView { task_id: d.taskId, amount: d.amount.to_string() }).collect(),
             manifest_cid: cid_text(&anchored.manifestCid),
             disclosures_cid: None,
@@ -195,7 +207,11 @@ pub async fn batches(
     let rows = sqlx::query(
         "SELECT b.provider, p.name, b.number, b.state, b.reason, b.root, b.event_count, b.points_total::text, b.debits,
              b.wallet_total::text, b.manifest_cid, b.disclosures_cid, b.attestor, b.block_number, b.block_hash,
-             b.block_time, b.tx_hash, b.log_index
+             b.block_time, b.tx_hash, b.challenge_until,
+             (b.wallet_total - coalesce((SELECT sum(c.amount) FROM reward_claim AS c
+                 WHERE (c.provider, c.number) = (b.provider, b.number)), 0)
+                 - coalesce((SELECT sum(h.amount) FROM reward_hold AS h
+                 WHERE (h.provider, h.number) = (b.provider, b.number)), 0))::text, b.log_index
          FROM batch AS b JOIN provider AS p ON p.address = b.provider
          WHERE $1::bigint IS NULL OR (b.block_number, b.log_index) < ($1, $2)
          ORDER BY b.block_number DESC, b.log_index DESC LIMIT $3",
@@ -207,7 +223,7 @@ pub async fn batches(
     .await?;
     let mut placed = rows
         .iter()
-        .map(|row| Ok((row.try_get(13)?, row.try_get::<i64, _>(17)?, view(row)?)))
+        .map(|row| Ok((row.try_get(13)?, row.try_get::<i64, _>(19)?, view(row)?)))
         .collect::<Result<Vec<(i64, i64, BatchView)>, sqlx::Error>>()?;
     let next_cursor = cut(&mut placed, page.limit, |(block, log, _)| Place(*block, log.to_string()));
     let mut batches = match page.after {

@@ -3,7 +3,7 @@
 use alloy::primitives::{B256, U256};
 use serde::Serialize;
 use sqlx::{PgConnection, Row, postgres::PgRow};
-use tidemark::{ids::DataId, merkle::Tree};
+use tidemark::{consent::purpose, ids::DataId, merkle::Tree};
 use utoipa::ToSchema;
 
 use super::{
@@ -37,6 +37,12 @@ pub struct VersionView {
     pub total_weight: String,
     /// Sum of the weights of members without a payee.
     pub points_weight: String,
+    /// What every member's consent allows, bits of Consent.purposes: nothing else is sold.
+    pub purposes: u32,
+    /// The same by name.
+    pub purpose_names: Vec<&'static str>,
+    /// Members whose row allows something else than their registration, where that is disclosed: 0, or the attestor lied.
+    pub purposes_differ: u64,
     /// The members manifest.
     pub manifest_cid: String,
     /// Who signed.
@@ -58,8 +64,10 @@ pub struct VersionView {
 pub struct OfferView {
     /// Its id.
     pub offer_id: u64,
-    /// Whether it can be bought.
+    /// Its provider has not closed it.
     pub open: bool,
+    /// It allows purposes that not every member of the newest version consented to: the chain refuses to sell it.
+    pub exceeds_consent: bool,
     /// Its terms.
     pub terms: TermsView,
     /// Its publication.
@@ -116,6 +124,10 @@ pub struct MemberProof {
     pub payee: String,
     /// Its weight.
     pub weight: String,
+    /// What its consent allows, as the members manifest says: bits of Consent.purposes.
+    pub purposes: u32,
+    /// The same as its registration committed to; none while undisclosed or erased.
+    pub registered_purposes: Option<u32>,
     /// SHA-256 of the plaintext, `sha256:…`.
     pub content_hash: String,
     /// Encrypted bytes.
@@ -166,20 +178,23 @@ pub async fn dataset(connection: &mut PgConnection, ip_id: U256) -> Result<Optio
     let mut dataset = dataset_view(&row)?;
     dataset.versions = versions(connection, &dataset.ip_id, false).await?;
     let offers = sqlx::query(
-        "SELECT price::text, duration::text, purposes, seats, contributor_bps, transferable, ai_training, legal_hash,
-             legal_uri, offer_id, open, tx_hash
+        "SELECT price::text, duration::text, purposes, seats, contributor_bps, transferable, ai_training, resale_bps,
+             legal_hash, legal_uri, offer_id, open, tx_hash
          FROM offer WHERE ip_id = $1::text::numeric ORDER BY offer_id LIMIT $2",
     )
     .bind(ip_id.to_string())
     .bind(ROWS_MAX)
     .fetch_all(connection)
     .await?;
+    let consented = dataset.versions.last().map_or(0, |version| version.purposes);
     for row in &offers {
+        let terms = terms(row, 0)?;
         dataset.offers.push(OfferView {
-            offer_id: number(row, 9)?,
-            open: row.try_get(10)?,
-            terms: terms(row, 0)?,
-            tx_hash: hash_text(row, 11)?,
+            offer_id: number(row, 10)?,
+            open: row.try_get(11)?,
+            exceeds_consent: terms.purposes & !consented != 0,
+            terms,
+            tx_hash: hash_text(row, 12)?,
         });
     }
     Ok(Some(dataset))
@@ -194,7 +209,11 @@ async fn versions(
         "SELECT v.version, v.state, v.reason, v.root, v.member_count, v.total_weight::text, v.points_weight::text,
              v.manifest_cid, v.attestor, v.withdrawn_data_id, v.block_time, v.block_number, v.tx_hash,
              ARRAY(SELECT l.license_id::text FROM license AS l WHERE (l.ip_id, l.version) = (v.ip_id, v.version)
-                 ORDER BY l.license_id LIMIT 1000)
+                 ORDER BY l.license_id LIMIT 1000),
+             v.purposes,
+             (SELECT count(*) FROM dataset_member AS m JOIN dataset AS d USING (ip_id)
+                 JOIN record AS r ON (r.provider, r.data_id) = (d.provider, m.data_id)
+                 WHERE (m.ip_id, m.version) = (v.ip_id, v.version) AND r.purposes <> m.purposes)
          FROM dataset_version AS v WHERE v.ip_id = $1::text::numeric ORDER BY v.version DESC LIMIT $2",
     )
     .bind(ip_id)
@@ -202,6 +221,7 @@ async fn versions(
     .fetch_all(connection)
     .await?;
     let versions = rows.iter().rev().map(|row| {
+        let purposes: u32 = stored::count(row, 14)?;
         Ok(VersionView {
             version: number(row, 0)?,
             state: row.try_get(1)?,
@@ -217,6 +237,9 @@ async fn versions(
             block_number: number(row, 11)?,
             tx_hash: hash_text(row, 12)?,
             license_ids: row.try_get(13)?,
+            purposes,
+            purpose_names: purpose::names(purposes),
+            purposes_differ: number(row, 15)?,
         })
     });
     Ok(versions.collect::<Result<_, sqlx::Error>>()?)
@@ -258,8 +281,9 @@ pub async fn member_proof(
 ) -> Result<Option<MemberProof>, ReadError> {
     let row = sqlx::query(
         "SELECT m.position, m.contributor, m.consent_id, m.payee, m.weight::text, m.content_hash, m.ciphertext_cid,
-             m.key_cid, m.batch_number::text, m.event_index, m.leaf, v.root
-         FROM dataset_member AS m JOIN dataset_version AS v USING (ip_id, version)
+             m.key_cid, m.batch_number::text, m.event_index, m.leaf, v.root, m.purposes, r.purposes
+         FROM dataset_member AS m JOIN dataset_version AS v USING (ip_id, version) JOIN dataset AS d USING (ip_id)
+         LEFT JOIN record AS r ON (r.provider, r.data_id) = (d.provider, m.data_id)
          WHERE m.ip_id = $1::text::numeric AND m.version = $2 AND m.data_id = $3",
     )
     .bind(ip_id.to_string())
@@ -284,6 +308,7 @@ pub async fn member_proof(
     let proof = proof.ok_or_else(|| ReadError::Root(format!("version {version} of dataset {ip_id}")))?;
     let (contributor, consent_id) = (hash_text(&row, 1)?, hash_text(&row, 2)?);
     let (payee, weight) = (address_text(&row, 3)?, row.try_get::<String, _>(4)?);
+    let registered_purposes: Option<i64> = row.try_get(13)?;
     let data_id_word = hex0x(&data_id.bytes());
     Ok(Some(MemberProof {
         ip_id: ip_id.to_string(),
@@ -295,6 +320,10 @@ pub async fn member_proof(
         consent_id,
         payee,
         weight,
+        purposes: stored::count(&row, 12)?,
+        registered_purposes: registered_purposes
+            .map(|bits| u32::try_from(bits).map_err(|_| stored::corrupt("record.purposes")))
+            .transpose()?,
         content_hash: tidemark::ids::ContentHash(stored::hash(&row, 5)?).prefixed(),
         ciphertext_cid: row.try_get(6)?,
         key_cid: row.try_get(7)?,

@@ -30,6 +30,8 @@ pub struct TermsView {
     pub transferable: bool,
     /// Whether models may be trained.
     pub ai_training: bool,
+    /// The provider's part of a resale in basis points (ERC-2981).
+    pub resale_bps: i32,
     /// SHA-256 of the legal text.
     pub legal_hash: String,
     /// Where it is.
@@ -98,7 +100,8 @@ pub struct LicenseView {
     pub transfers: Vec<LicenseTransfer>,
 }
 
-/// From ten columns: price, duration, purposes, seats, contributor_bps, transferable, ai_training, legal_hash, legal_uri.
+/// From ten columns: price, duration, purposes, seats, contributor_bps, transferable, ai_training, resale_bps, legal_hash,
+/// legal_uri.
 pub(super) fn terms(row: &PgRow, at: usize) -> Result<TermsView, sqlx::Error> {
     let purposes: u32 = crate::manifest::stored::count(row, at + 2)?;
     Ok(TermsView {
@@ -110,8 +113,9 @@ pub(super) fn terms(row: &PgRow, at: usize) -> Result<TermsView, sqlx::Error> {
         contributor_bps: row.try_get(at + 4)?,
         transferable: row.try_get(at + 5)?,
         ai_training: row.try_get(at + 6)?,
-        legal_hash: hash_text(row, at + 7)?,
-        legal_uri: row.try_get(at + 8)?,
+        resale_bps: row.try_get(at + 7)?,
+        legal_hash: hash_text(row, at + 8)?,
+        legal_uri: row.try_get(at + 9)?,
     })
 }
 
@@ -134,7 +138,7 @@ pub async fn license(
 ) -> Result<Option<LicenseView>, ReadError> {
     let row = sqlx::query(
         "SELECT o.price::text, o.duration::text, o.purposes, o.seats, o.contributor_bps, o.transferable, o.ai_training,
-             o.legal_hash, o.legal_uri,
+             o.resale_bps, o.legal_hash, o.legal_uri,
              l.holder, l.ip_id::text, d.name, l.version, d.provider, p.name, l.offer_id, l.starts_at::text,
              l.ends_at::text, l.revocation_cause, l.revoked_at, s.buyer, s.price::text, s.provider_share::text,
              s.points_share::text, s.wallet_share::text, s.points_state, l.block_number, l.tx_hash
@@ -162,30 +166,30 @@ pub async fn license(
             tx_hash: hash_text(row, 3)?,
         })
     });
-    let ends_at: u64 = digits(&row, 17)?;
-    let revoked_at: Option<i64> = row.try_get(19)?;
+    let ends_at: u64 = digits(&row, 18)?;
+    let revoked_at: Option<i64> = row.try_get(20)?;
     Ok(Some(LicenseView {
         license_id: license_id.to_string(),
         status: status(revoked_at.is_some(), ends_at, at.unix_seconds).to_owned(),
-        holder: address_text(&row, 9)?,
-        ip_id: row.try_get(10)?,
-        dataset_name: row.try_get(11)?,
-        version: number(&row, 12)?,
-        provider: ProviderRef { address: address_text(&row, 13)?, name: row.try_get(14)? },
-        offer_id: number(&row, 15)?,
-        starts_at: rfc3339_u64(digits(&row, 16)?),
+        holder: address_text(&row, 10)?,
+        ip_id: row.try_get(11)?,
+        dataset_name: row.try_get(12)?,
+        version: number(&row, 13)?,
+        provider: ProviderRef { address: address_text(&row, 14)?, name: row.try_get(15)? },
+        offer_id: number(&row, 16)?,
+        starts_at: rfc3339_u64(digits(&row, 17)?),
         ends_at: rfc3339_u64(ends_at),
-        revocation_cause: row.try_get(18)?,
+        revocation_cause: row.try_get(19)?,
         revoked_at: revoked_at.map(rfc3339),
         terms: terms(&row, 0)?,
-        buyer: address_text(&row, 20)?,
-        price: row.try_get(21)?,
-        provider_share: row.try_get(22)?,
-        points_share: row.try_get(23)?,
-        wallet_share: row.try_get(24)?,
-        points_state: row.try_get(25)?,
-        block_number: number(&row, 26)?,
-        tx_hash: hash_text(&row, 27)?,
+        buyer: address_text(&row, 21)?,
+        price: row.try_get(22)?,
+        provider_share: row.try_get(23)?,
+        points_share: row.try_get(24)?,
+        wallet_share: row.try_get(25)?,
+        points_state: row.try_get(26)?,
+        block_number: number(&row, 27)?,
+        tx_hash: hash_text(&row, 28)?,
         transfers: transfers.collect::<Result<_, sqlx::Error>>()?,
     }))
 }

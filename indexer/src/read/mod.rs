@@ -3,6 +3,7 @@
 mod account;
 mod batch;
 mod dataset;
+mod dispute;
 mod license;
 pub mod page;
 mod provider;
@@ -11,10 +12,11 @@ mod record;
 pub use account::{AccountBalance, AccountView, TransferView, account, balances};
 pub use batch::{BatchEvents, BatchList, BatchView, DebitView, batch, batch_events, batches};
 pub use dataset::{DatasetList, DatasetView, MemberProof, OfferView, VersionView, dataset, datasets, member_proof};
+pub use dispute::{DisputeFilter, DisputeList, DisputeState, DisputeView, dispute, disputes};
 pub use license::{LicenseTransfer, LicenseView, TermsView, license};
 pub use provider::{
-    PolicyView, ProviderList, ProviderRef, ProviderView, Settlement, TaskView, find as find_provider, provider,
-    providers, settlement,
+    BondView, PolicyView, ProviderList, ProviderRef, ProviderView, Settlement, TaskView, find as find_provider,
+    provider, providers, settlement,
 };
 pub(crate) use record::trace_event_type;
 pub use record::{

@@ -1,11 +1,11 @@
 //! Providers, their tasks and policies, and whether their points are covered.
 
-use alloy::primitives::Address;
+use alloy::primitives::{Address, U256};
 use serde::Serialize;
 use sqlx::{PgConnection, Row, postgres::PgRow};
 use utoipa::ToSchema;
 
-use super::{ReadError, address_text, hash_text, number, rfc3339};
+use super::{ReadError, address_text, hash_text, number, rfc3339, rfc3339_u64};
 use crate::manifest::stored;
 
 const ROWS_MAX: i64 = 1_000;
@@ -32,6 +32,12 @@ pub struct ProviderView {
     pub points_treasury: String,
     /// The ERC-20 that everything is counted in.
     pub token: String,
+    /// Seconds in which the verdicts of its next batches may be challenged, and their wallet rewards wait.
+    pub challenge_window_seconds: u64,
+    /// What stands behind its attestor's verdicts.
+    pub bond: BondView,
+    /// Challenges of its verdicts that are not decided.
+    pub open_disputes: u64,
     /// Anchored and final.
     pub batches: u64,
     /// Of them, with a manifest that is not what was anchored.
@@ -50,6 +56,25 @@ pub struct ProviderView {
     /// Its policies; only where one provider is asked for.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub policies: Vec<PolicyView>,
+}
+
+/// The bond behind a provider's attestor, payment-token units.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct BondView {
+    /// There now.
+    pub amount: String,
+    /// Ever paid in.
+    pub deposited: String,
+    /// Bonds of challengers who failed against a verdict that paid no wallet.
+    pub gained: String,
+    /// Refunds and bounties of upheld challenges.
+    pub slashed: String,
+    /// Taken out by the provider.
+    pub withdrawn: String,
+    /// Announced to be taken out; none where nothing is. Slashing may leave less of it.
+    pub withdrawal_amount: Option<String>,
+    /// RFC 3339: from when on.
+    pub withdrawable_at: Option<String>,
 }
 
 /// A sponsor's task.
@@ -106,7 +131,9 @@ pub struct ProviderList {
 pub struct Settlement {
     /// Whose.
     pub provider: ProviderRef,
-    /// Payment-token units ever issued as points.
+    /// Payment-token units that came in behind points: points totals of all anchored batches, and points shares of sales.
+    pub received: String,
+    /// Payment-token units ever issued as points. Less than was received where a file waits or is not what was promised.
     pub issued: String,
     /// Payment-token units that became money.
     pub redeemed: String,
@@ -120,10 +147,27 @@ pub struct Settlement {
     pub treasury: String,
     /// Its token.
     pub token: String,
+    /// Payment-token units that the log has accrued for the treasury and nobody has swept into it.
+    pub accrued: String,
     /// Tokens in the treasury at the block of the answer; none where the node can't say.
     pub treasury_balance: Option<String>,
-    /// Whether the treasury holds at least what is outstanding.
+    /// Both together, `PointsTreasury.backing()`; none where the node can't say.
+    pub backing: Option<String>,
+    /// Whether the backing is at least what is outstanding.
     pub covered: Option<bool>,
+}
+
+impl Settlement {
+    /// Completes it by what the treasury holds.
+    pub fn hold_against(&mut self, balance: Option<U256>) {
+        let accrued = self.accrued.parse::<U256>().ok();
+        // units of two numbers below 2^256; more than that is worthless, and covers as much
+        let backing = balance.zip(accrued).map(|(balance, accrued)| balance.saturating_add(accrued));
+        let outstanding = self.outstanding.parse::<U256>().ok();
+        self.covered = backing.zip(outstanding).map(|(backing, outstanding)| backing >= outstanding);
+        self.treasury_balance = balance.map(|balance| balance.to_string());
+        self.backing = backing.map(|backing| backing.to_string());
+    }
 }
 
 /// An account or a name to the provider's account.
@@ -150,6 +194,20 @@ fn view(row: &PgRow) -> Result<ProviderView, sqlx::Error> {
         batches: number(row, 8)?,
         invalid_batches: number(row, 9)?,
         records: number(row, 10)?,
+        challenge_window_seconds: number(row, 11)?,
+        open_disputes: number(row, 12)?,
+        bond: BondView {
+            amount: row.try_get(13)?,
+            deposited: row.try_get(14)?,
+            gained: row.try_get(15)?,
+            slashed: row.try_get(16)?,
+            withdrawn: row.try_get(17)?,
+            withdrawal_amount: row.try_get(18)?,
+            withdrawable_at: match row.try_get::<Option<String>, _>(19)? {
+                Some(_) => Some(rfc3339_u64(stored::digits(row, 19)?)),
+                None => None,
+            },
+        },
         tasks: Vec::new(),
         policies: Vec::new(),
     })
@@ -161,8 +219,13 @@ pub async fn providers(connection: &mut PgConnection) -> Result<ProviderList, Re
         "SELECT p.address, p.name, p.attestor, p.points_treasury, p.token, p.block_number, p.block_time, p.tx_hash,
              (SELECT count(*) FROM batch AS b WHERE b.provider = p.address),
              (SELECT count(*) FROM batch AS b WHERE b.provider = p.address AND b.state = 'invalid'),
-             (SELECT count(*) FROM record AS r WHERE r.provider = p.address)
-         FROM provider AS p ORDER BY p.name LIMIT $1",
+             (SELECT count(*) FROM record AS r WHERE r.provider = p.address),
+             p.challenge_window,
+             (SELECT count(*) FROM dispute AS d WHERE d.provider = p.address AND d.state = 'open'),
+             coalesce(bond.deposited + bond.gained - bond.slashed - bond.withdrawn, 0)::text,
+             coalesce(bond.deposited, 0)::text, coalesce(bond.gained, 0)::text, coalesce(bond.slashed, 0)::text,
+             coalesce(bond.withdrawn, 0)::text, bond.withdrawal_amount::text, bond.withdrawable_at::text
+         FROM provider AS p LEFT JOIN bond ON bond.provider = p.address ORDER BY p.name LIMIT $1",
     )
     .bind(ROWS_MAX)
     .fetch_all(connection)
@@ -177,8 +240,13 @@ pub async fn provider(connection: &mut PgConnection, address: Address) -> Result
         "SELECT p.address, p.name, p.attestor, p.points_treasury, p.token, p.block_number, p.block_time, p.tx_hash,
              (SELECT count(*) FROM batch AS b WHERE b.provider = p.address),
              (SELECT count(*) FROM batch AS b WHERE b.provider = p.address AND b.state = 'invalid'),
-             (SELECT count(*) FROM record AS r WHERE r.provider = p.address)
-         FROM provider AS p WHERE p.address = $1",
+             (SELECT count(*) FROM record AS r WHERE r.provider = p.address),
+             p.challenge_window,
+             (SELECT count(*) FROM dispute AS d WHERE d.provider = p.address AND d.state = 'open'),
+             coalesce(bond.deposited + bond.gained - bond.slashed - bond.withdrawn, 0)::text,
+             coalesce(bond.deposited, 0)::text, coalesce(bond.gained, 0)::text, coalesce(bond.slashed, 0)::text,
+             coalesce(bond.withdrawn, 0)::text, bond.withdrawal_amount::text, bond.withdrawable_at::text
+         FROM provider AS p LEFT JOIN bond ON bond.provider = p.address WHERE p.address = $1",
     )
     .bind(address.as_slice())
     .fetch_optional(&mut *connection)
@@ -229,14 +297,22 @@ pub async fn provider(connection: &mut PgConnection, address: Address) -> Result
     Ok(Some(provider))
 }
 
-/// The ledger's proof per provider; the treasury's balance is the caller's to ask the chain for.
+/// The ledger's proof per provider; the treasury's balance is the caller's to ask the chain for, see
+/// [`Settlement::hold_against`]. What the log has accrued follows from its events, at this very block.
 pub async fn settlement(connection: &mut PgConnection) -> Result<Vec<Settlement>, ReadError> {
     let rows = sqlx::query(
         "SELECT p.address, p.name, l.issued::text, l.redeemed::text, l.outstanding::text, l.difference::text,
              coalesce((SELECT sum(r.amount) FROM points_redeemed AS r
                  WHERE r.provider = p.address AND r.state = 'waiting'), 0)::text,
-             p.points_treasury, p.token
-         FROM provider AS p JOIN ledger_proof AS l ON l.provider = p.address ORDER BY p.name LIMIT $1",
+             p.points_treasury, p.token, (anchored.points + sold.points)::text, (anchored.points - swept.points)::text
+         FROM provider AS p JOIN ledger_proof AS l ON l.provider = p.address
+         CROSS JOIN LATERAL (SELECT coalesce(sum(b.points_total), 0) AS points FROM batch AS b
+             WHERE b.provider = p.address) AS anchored
+         CROSS JOIN LATERAL (SELECT coalesce(sum(s.amount), 0) AS points FROM points_swept AS s
+             WHERE s.provider = p.address) AS swept
+         CROSS JOIN LATERAL (SELECT coalesce(sum(s.points_share), 0) AS points FROM sale AS s
+             JOIN dataset AS d USING (ip_id) WHERE d.provider = p.address) AS sold
+         ORDER BY p.name LIMIT $1",
     )
     .bind(ROWS_MAX)
     .fetch_all(connection)
@@ -251,9 +327,52 @@ pub async fn settlement(connection: &mut PgConnection) -> Result<Vec<Settlement>
             unposted: row.try_get(6)?,
             treasury: address_text(row, 7)?,
             token: address_text(row, 8)?,
+            received: row.try_get(9)?,
+            accrued: row.try_get(10)?,
             treasury_balance: None,
+            backing: None,
             covered: None,
         })
     });
     Ok(settlements.collect::<Result<_, sqlx::Error>>()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settlement(outstanding: &str, accrued: &str) -> Settlement {
+        let text = |text: &str| text.to_owned();
+        Settlement {
+            provider: ProviderRef { address: text("0x1"), name: text("numo") },
+            received: text("100"),
+            issued: text("100"),
+            redeemed: text("0"),
+            outstanding: text(outstanding),
+            difference: text("0"),
+            unposted: text("0"),
+            treasury: text("0x2"),
+            token: text("0x3"),
+            accrued: text(accrued),
+            treasury_balance: None,
+            backing: None,
+            covered: None,
+        }
+    }
+
+    #[test]
+    fn points_are_covered_by_what_the_treasury_holds_and_what_the_log_owes_it() {
+        for (outstanding, accrued, balance, covered) in
+            [("100", "100", 0, true), ("100", "40", 60, true), ("100", "40", 59, false), ("0", "0", 0, true)]
+        {
+            let mut settlement = settlement(outstanding, accrued);
+            settlement.hold_against(Some(U256::from(balance)));
+            assert_eq!(settlement.covered, Some(covered), "{outstanding} {accrued} {balance}");
+            let backing = accrued.parse::<u64>().unwrap() + balance;
+            assert_eq!(settlement.backing, Some(backing.to_string()));
+        }
+        let mut unknown = settlement("100", "100");
+        unknown.hold_against(None);
+        assert_eq!((unknown.covered, unknown.backing, unknown.accrued.as_str()), (None, None, "100"));
+    }
 }

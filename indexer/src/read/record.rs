@@ -14,8 +14,8 @@ use tidemark::{
 use utoipa::ToSchema;
 
 use super::{
-    BatchView, ProviderRef, ReadError, TransferView, account, address_text, batch, hash_text, hex0x, number,
-    proof_text, rfc3339, rfc3339_u64, some_address,
+    BatchView, DisputeView, ProviderRef, ReadError, TransferView, account, address_text, batch, dispute, hash_text,
+    hex0x, number, proof_text, rfc3339, rfc3339_u64, some_address,
 };
 use crate::manifest::stored::{self, StoredEvent};
 
@@ -57,6 +57,12 @@ pub struct EventView {
     pub reward: String,
     /// Who claims on chain; none where it is paid in points.
     pub payee: Option<String>,
+    /// Where a wallet reward is: `waiting` for the end of its batch's challenge window, `claimable`, `claimed`, `held` by a
+    /// dispute, `refunded` to the sponsor, `credited` to the payee by a failed dispute, or `paid_as_credit`. None where there
+    /// is no wallet reward, or the event is not final.
+    pub reward_state: Option<String>,
+    /// The dispute about this verdict.
+    pub dispute_id: Option<String>,
     /// SHA-256(salt ‖ payload).
     pub commitment: String,
     /// Leaf of the event before.
@@ -172,6 +178,10 @@ pub struct RecordView {
     pub task_id: u64,
     /// Payment-token units.
     pub reward: String,
+    /// As on the verdict's event: where a wallet reward is.
+    pub reward_state: Option<String>,
+    /// What its consent allows, bits of Consent.purposes, while disclosed.
+    pub purposes: Option<u32>,
     /// Newest public metadata, while disclosed.
     pub metadata: Option<Value>,
     /// SHA-256(JCS(metadata)).
@@ -190,6 +200,8 @@ pub struct RecordView {
     pub points: Vec<TransferView>,
     /// Wallet royalties claimed.
     pub royalty_claims: Vec<RoyaltyClaimView>,
+    /// Challenges of its verdict.
+    pub disputes: Vec<DisputeView>,
     /// Dataset versions that it is in.
     pub datasets: Vec<DatasetPart>,
     /// Its own IP asset, where registered.
@@ -252,6 +264,8 @@ struct Standing {
     fault: Option<String>,
     disclosed: bool,
     erased: bool,
+    reward_state: Option<String>,
+    dispute_id: Option<String>,
 }
 
 fn event_view(stored: StoredEvent, standing: Standing) -> EventView {
@@ -270,6 +284,8 @@ fn event_view(stored: StoredEvent, standing: Standing) -> EventView {
         task_id: event.task_id,
         reward: event.reward.to_string(),
         payee: some_address(event.payee),
+        reward_state: standing.reward_state,
+        dispute_id: standing.dispute_id,
         commitment: event.commitment.to_string(),
         previous: event.previous.to_string(),
         leaf: leaf.to_string(),
@@ -288,7 +304,8 @@ fn event_view(stored: StoredEvent, standing: Standing) -> EventView {
     }
 }
 
-/// Columns 0–14 the event, then tx_hash, block_number, block_hash, block_time, payload text, fault, erased.
+/// Columns 0–14 the event, then tx_hash, block_number, block_hash, block_time, payload text, fault, erased, reward_state,
+/// dispute_id.
 fn final_event(row: &PgRow) -> Result<EventView, sqlx::Error> {
     let payload: Option<String> = row.try_get(19)?;
     let fault: Option<String> = row.try_get(20)?;
@@ -302,6 +319,8 @@ fn final_event(row: &PgRow) -> Result<EventView, sqlx::Error> {
         payload: payload.and_then(|payload| serde_json::from_str(&payload).ok()),
         fault,
         erased: row.try_get(21)?,
+        reward_state: row.try_get(22)?,
+        dispute_id: row.try_get(23)?,
     };
     Ok(event_view(stored::event(row, 0)?, standing))
 }
@@ -318,8 +337,12 @@ pub(super) async fn events_of_batch(
         "SELECT e.number, e.index, e.data_id, e.sequence, e.kind, e.contributor, e.content_hash, e.consent_id,
              e.commitment, e.previous, e.occurred_at::text, e.task_id::text, e.reward::text, e.payee, e.leaf,
              b.tx_hash, b.block_number, b.block_hash, b.block_time, d.payload::text, d.fault,
-             EXISTS (SELECT 1 FROM event AS x WHERE x.provider = e.provider AND x.data_id = e.data_id AND x.kind = 5)
+             EXISTS (SELECT 1 FROM event AS x WHERE x.provider = e.provider AND x.data_id = e.data_id AND x.kind = 5),
+             (SELECT w.state FROM local.wallet_reward AS w
+                 WHERE (w.provider, w.number, w.index) = (e.provider, e.number, e.index)),
+             f.dispute_id::text
          FROM event AS e JOIN batch AS b USING (provider, number) LEFT JOIN disclosure AS d USING (provider, number, index)
+         LEFT JOIN dispute AS f USING (provider, number, index)
          WHERE e.provider = $1 AND e.number = $2 AND e.index > $3 ORDER BY e.index LIMIT $4",
     )
     .bind(provider.as_slice())
@@ -340,8 +363,12 @@ async fn final_events(
         "SELECT e.number, e.index, e.data_id, e.sequence, e.kind, e.contributor, e.content_hash, e.consent_id,
              e.commitment, e.previous, e.occurred_at::text, e.task_id::text, e.reward::text, e.payee, e.leaf,
              b.tx_hash, b.block_number, b.block_hash, b.block_time, d.payload::text, d.fault,
-             EXISTS (SELECT 1 FROM event AS x WHERE x.provider = e.provider AND x.data_id = e.data_id AND x.kind = 5)
+             EXISTS (SELECT 1 FROM event AS x WHERE x.provider = e.provider AND x.data_id = e.data_id AND x.kind = 5),
+             (SELECT w.state FROM local.wallet_reward AS w
+                 WHERE (w.provider, w.number, w.index) = (e.provider, e.number, e.index)),
+             f.dispute_id::text
          FROM event AS e JOIN batch AS b USING (provider, number) LEFT JOIN disclosure AS d USING (provider, number, index)
+         LEFT JOIN dispute AS f USING (provider, number, index)
          WHERE e.provider = $1 AND e.data_id = $2 ORDER BY e.sequence LIMIT $3",
     )
     .bind(provider.as_slice())
@@ -383,6 +410,8 @@ async fn mined_events(
             fault: None,
             disclosed: false,
             erased: false,
+            reward_state: None,
+            dispute_id: None,
         };
         let view = event_view(StoredEvent { number: number(row, 1)?, event, leaf }, standing);
         events.push((stored::address(row, 0)?, view));
@@ -415,7 +444,8 @@ pub async fn record(connection: &mut PgConnection, data_id: DataId) -> Result<Op
              r.metadata_root, r.ciphertext_cid, r.key_cid, r.size_bytes::text,
              w.by, w.block_time, w.tx_hash,
              (SELECT c.ip_id::text FROM contribution AS c WHERE c.provider = r.provider AND c.data_id = r.data_id
-                 ORDER BY c.block_number LIMIT 1)
+                 ORDER BY c.block_number LIMIT 1),
+             r.purposes
          FROM record AS r JOIN provider AS p ON p.address = r.provider
          LEFT JOIN consent_withdrawal AS w ON w.consent_id = r.consent_id
          WHERE r.provider = $1 AND r.data_id = $2",
@@ -437,6 +467,8 @@ pub async fn record(connection: &mut PgConnection, data_id: DataId) -> Result<Op
     let metadata_root: Option<Vec<u8>> = row.try_get(15)?;
     let mut events = final_events(connection, provider, data_id).await?;
     let known = events.len();
+    let reward_state = events.iter().find_map(|event| event.reward_state.clone());
+    let purposes: Option<i64> = row.try_get(23)?;
     let mined = mined_events(connection, Some(provider), data_id).await?;
     events.extend(mined.into_iter().map(|(_, event)| event).filter(|event| event.sequence as usize >= known));
     Ok(Some(RecordView {
@@ -455,6 +487,10 @@ pub async fn record(connection: &mut PgConnection, data_id: DataId) -> Result<Op
         payee: some_address(stored::address(&row, 11)?),
         task_id: stored::digits(&row, 12)?,
         reward: row.try_get(13)?,
+        reward_state,
+        purposes: purposes
+            .map(|bits| u32::try_from(bits).map_err(|_| stored::corrupt("record.purposes")))
+            .transpose()?,
         metadata: metadata.and_then(|metadata| serde_json::from_str(&metadata).ok()),
         metadata_root: metadata_root.map(|root| hex0x(&root)),
         ciphertext_cid: row.try_get(16)?,
@@ -465,6 +501,7 @@ pub async fn record(connection: &mut PgConnection, data_id: DataId) -> Result<Op
         claims: claims(connection, provider, data_id).await?,
         points: account::transfers_of_record(connection, provider, data_id, ROWS_MAX).await?,
         royalty_claims: royalty_claims(connection, provider, data_id).await?,
+        disputes: dispute::disputes_of_record(connection, provider, data_id).await?,
         datasets: datasets(connection, provider, data_id).await?,
     }))
 }
@@ -498,6 +535,8 @@ async fn only_mined(connection: &mut PgConnection, data_id: DataId) -> Result<Op
         payee: terms.payee,
         task_id: terms.task_id,
         reward: terms.reward,
+        reward_state: None,
+        purposes: None,
         metadata: None,
         metadata_root: None,
         ciphertext_cid: None,
@@ -507,6 +546,7 @@ async fn only_mined(connection: &mut PgConnection, data_id: DataId) -> Result<Op
         claims: Vec::new(),
         points: Vec::new(),
         royalty_claims: Vec::new(),
+        disputes: Vec::new(),
         datasets: Vec::new(),
         contribution_ip_id: None,
     }))
@@ -638,7 +678,11 @@ async fn tree(
     let row = sqlx::query(
         "SELECT b.provider, p.name, b.number, b.state, b.reason, b.root, b.event_count, b.points_total::text, b.debits,
              b.wallet_total::text, b.manifest_cid, b.disclosures_cid, b.attestor, b.block_number, b.block_hash,
-             b.block_time, b.tx_hash
+             b.block_time, b.tx_hash, b.challenge_until,
+             (b.wallet_total - coalesce((SELECT sum(c.amount) FROM reward_claim AS c
+                 WHERE (c.provider, c.number) = (b.provider, b.number)), 0)
+                 - coalesce((SELECT sum(h.amount) FROM reward_hold AS h
+                 WHERE (h.provider, h.number) = (b.provider, b.number)), 0))::text
          FROM batch AS b JOIN provider AS p ON p.address = b.provider WHERE b.provider = $1 AND b.number = $2",
     )
     .bind(provider.as_slice())
