@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 pragma solidity ^0.8.28;
 
-import {ProvenanceEvent} from "./IProvenanceLog.sol";
+import {ProvenanceEvent} from "./ProvenanceEvent.sol";
 
 /// @notice A sponsor's budget for one kind of submission.
 struct Task {
