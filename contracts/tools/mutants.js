@@ -248,8 +248,7 @@ function progressBar(total) {
 /** What is needed to build and test, node_modules by a link. */
 function copyProject(root, to) {
   fs.mkdirSync(to, { recursive: true });
-  const other = (file) => !["bench"].includes(path.basename(file));
-  fs.cpSync(path.join(root, "contracts"), path.join(to, "contracts"), { recursive: true, preserveTimestamps: true, filter: other });
+  fs.cpSync(path.join(root, "contracts"), path.join(to, "contracts"), { recursive: true, preserveTimestamps: true });
   fs.copyFileSync(path.join(root, "foundry.toml"), path.join(to, "foundry.toml"));
   fs.symlinkSync(fs.realpathSync(path.join(root, "node_modules")), path.join(to, "node_modules"));
   for (const { path: readable } of configOf(to).fs_permissions) {
@@ -295,7 +294,11 @@ function startWorker(folder) {
 
 /* FORGE */
 
-const forgePath = (folder) => path.join(folder, "node_modules/.bin/forge");
+// the binary itself, because the script around it in npm's package ends with 0 whatever happens
+const forgePath = (folder) => {
+  const name = `forge-${process.platform}-${process.arch === "arm64" ? "arm64" : "amd64"}`;
+  return path.join(folder, "node_modules/@foundry-rs", name, "bin/forge");
+};
 const forgeEnv = () => ({ ...Object.fromEntries(Object.entries(process.env).filter(([key]) => !/^(FOUNDRY|DAPP)_/.test(key))), ...FORGE_ENV });
 
 function configOf(folder) {
