@@ -9,6 +9,7 @@ import {Test} from "./Vm.sol";
 contract AttestorQuorumTest is Test {
     bytes4 private constant VALID = 0x1626ba7e;
     bytes4 private constant INVALID = 0xffffffff;
+    uint256 private constant CURVE_ORDER = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141;
     bytes32 private constant DIGEST = keccak256("digest");
 
     AttestorQuorum private _quorum;
@@ -42,6 +43,10 @@ contract AttestorQuorumTest is Test {
         new AttestorQuorum(_members, 0);
         vm.expectRevert(abi.encodeWithSelector(IAttestorQuorum.ThresholdInvalid.selector, 4, 3));
         new AttestorQuorum(_members, 4);
+        vm.expectRevert(abi.encodeWithSelector(IAttestorQuorum.ThresholdInvalid.selector, 1, 0));
+        new AttestorQuorum(new address[](0), 1);
+        vm.expectRevert(abi.encodeWithSelector(IAttestorQuorum.ThresholdInvalid.selector, 0, 0));
+        new AttestorQuorum(new address[](0), 0);
     }
 
     function test_RevertWhen_MembersAreUnorderedOrDoubleOrZero() external {
@@ -91,6 +96,47 @@ contract AttestorQuorumTest is Test {
     function test_WhenAnotherDigestWasSigned() external view {
         bytes32 other = keccak256("other");
         assertAnswer(bytes.concat(sign(_keys[0], other), sign(_keys[1], other)), INVALID);
+    }
+
+    /// P16: a signature's twin, and other spellings of v, are none.
+    function test_WhenASignatureIsMalleated() external view {
+        (uint8 v, bytes32 r, bytes32 s) = vm.sign(_keys[0], DIGEST);
+        bytes memory second = sign(_keys[1], DIGEST);
+        bytes32 high = bytes32(CURVE_ORDER - uint256(s));
+        assertAnswer(bytes.concat(abi.encodePacked(r, s, v), second), VALID);
+        assertAnswer(bytes.concat(abi.encodePacked(r, high, v == 27 ? uint8(28) : uint8(27)), second), INVALID);
+        assertAnswer(bytes.concat(abi.encodePacked(r, s, v - 27), second), INVALID);
+        // One member's two spellings are not two members.
+        assertAnswer(
+            bytes.concat(abi.encodePacked(r, s, v), abi.encodePacked(r, high, v == 27 ? uint8(28) : uint8(27))), INVALID
+        );
+    }
+
+    /// Every quorum of up to 8: exactly its threshold of members in ascending order is an answer, for this digest only.
+    function testFuzz_WhenMOfNSigned(uint256 size, uint256 threshold, uint256 signers, bytes32 digest) external {
+        size = bound(size, 1, 8);
+        threshold = bound(threshold, 1, size);
+        uint256[] memory keys = new uint256[](size);
+        address[] memory members = new address[](size);
+        for (uint256 i = 0; i < size; ++i) {
+            keys[i] = uint256(keccak256(abi.encode("member", i)));
+            for (uint256 j = i; j > 0 && vm.addr(keys[j]) < vm.addr(keys[j - 1]); --j) {
+                (keys[j], keys[j - 1]) = (keys[j - 1], keys[j]);
+            }
+        }
+        for (uint256 i = 0; i < size; ++i) {
+            members[i] = vm.addr(keys[i]);
+        }
+        AttestorQuorum quorum = new AttestorQuorum(members, threshold);
+        bytes memory signature = "";
+        uint256 count = 0;
+        for (uint256 i = 0; i < size; ++i) {
+            if (signers & (1 << i) == 0) continue;
+            signature = bytes.concat(signature, sign(keys[i], digest));
+            ++count;
+        }
+        assertEq(bytes32(quorum.isValidSignature(digest, signature)), bytes32(count == threshold ? VALID : INVALID));
+        assertEq(bytes32(quorum.isValidSignature(~digest, signature)), bytes32(INVALID));
     }
 
     function testFuzz_WhenTheSignatureIsGarbage(bytes calldata garbage) external view {

@@ -844,7 +844,7 @@ contract ContainsTest is Fixture {
     }
 
     /// A word with dirty upper bits is no other spelling of an event.
-    function testFuzz_WhenAWordHasDirtyBits(uint256 field, uint8 dirt) external {
+    function testFuzz_WhenAWordHasDirtyBits(uint256 field, uint8 dirt) external view {
         bytes memory data = abi.encodeCall(log.contains, (provider, 0, _events[0], proof(0)));
         (bool ok, bytes memory answer) = address(log).staticcall(data);
         assertTrue(ok && abi.decode(answer, (bool)));
@@ -1002,8 +1002,9 @@ contract MulticallTest is Fixture {
     function test_WhenSeveralTasksAreCreatedAndFunded() external {
         fund(sponsor, address(log), 6 * PRICE);
         bytes[] memory calls = new bytes[](4);
-        calls[0] = calls[1] =
-            abi.encodeCall(log.createTask, (provider, PRICE, uint64(NOW + 1), "terms", "ipfs://t", PRICE));
+        calls[0] = calls[1] = abi.encodeCall(
+            log.createTask, (provider, PRICE, uint64(NOW + 1), "terms", "ipfs://t", PRICE)
+        );
         calls[2] = abi.encodeCall(log.fundTask, (1, PRICE));
         calls[3] = abi.encodeCall(log.fundTask, (2, 3 * PRICE));
         vm.prank(sponsor);
