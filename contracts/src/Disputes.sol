@@ -118,20 +118,7 @@ contract Disputes is IDisputes, AccessManaged, ERC165, ReentrancyGuardTransient 
         ++openDisputesOf[provider];
         Dispute memory dispute = _disputeOver(provider, number, e, ground);
         _disputes[disputeId] = dispute;
-        emit DisputeOpened(
-            disputeId,
-            provider,
-            number,
-            e.index,
-            e.dataId,
-            ground,
-            msg.sender,
-            dispute.bond,
-            dispute.held,
-            dispute.ruleBefore,
-            evidenceHash,
-            evidenceUri
-        );
+        _emitOpened(disputeId, dispute, e.dataId, evidenceHash, evidenceUri);
         _pull(IERC20(dispute.token), dispute.bond);
         if (dispute.held > 0) LOG.hold(provider, number, e.index, dispute.held);
     }
@@ -217,6 +204,29 @@ contract Disputes is IDisputes, AccessManaged, ERC165, ReentrancyGuardTransient 
             held: inWallet ? e.reward : 0,
             refund: inWallet ? 0 : e.reward
         });
+    }
+
+    function _emitOpened(
+        uint256 disputeId,
+        Dispute memory dispute,
+        bytes16 dataId,
+        bytes32 evidenceHash,
+        string calldata evidenceUri
+    ) private {
+        emit DisputeOpened(
+            disputeId,
+            dispute.provider,
+            dispute.number,
+            dispute.index,
+            dataId,
+            dispute.ground,
+            dispute.challenger,
+            dispute.bond,
+            dispute.held,
+            dispute.ruleBefore,
+            evidenceHash,
+            evidenceUri
+        );
     }
 
     /// @dev Credits as much of `amount` as the provider's bond has.

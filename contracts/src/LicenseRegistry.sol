@@ -63,7 +63,7 @@ contract LicenseRegistry is
         bool revoked;
     }
 
-    /// What a buyer owes, and where it goes; what is in neither share stays for the members' wallets.
+    /// What a buyer owes, and where it goes: the three shares sum to the price.
     struct Payment {
         IERC20 token;
         address provider;
@@ -71,6 +71,8 @@ contract LicenseRegistry is
         uint128 price;
         uint128 providerShare;
         uint128 pointsShare;
+        /// Stays here for the members' wallets.
+        uint128 walletShare;
     }
 
     /* STORAGE */
@@ -277,44 +279,48 @@ contract LicenseRegistry is
         (address token, address pointsTreasury) = LOG.settlementOf(sale.provider);
         (due.token, due.pointsTreasury) = (IERC20(token), pointsTreasury);
 
-        uint128 walletShare = _split(due, offer.terms.contributorBps, sale);
-        if (walletShare > 0) {
+        _split(due, offer.terms.contributorBps, sale);
+        if (due.walletShare > 0) {
             uint96 walletWeight = uint256(sale.totalWeight - sale.pointsWeight).toUint96();
-            _accrue(ipId, version, due.token, walletShare, walletWeight);
+            _accrue(ipId, version, due.token, due.walletShare, walletWeight);
         }
         licenseId = ++licenseCount;
-        uint64 endsAt = _endOf(offer.terms.duration);
         _licenses[licenseId] = License({
-            offerId: offerId, version: version, startsAt: uint64(block.timestamp), endsAt: endsAt, revoked: false
+            offerId: offerId,
+            version: version,
+            startsAt: uint64(block.timestamp),
+            endsAt: _endOf(offer.terms.duration),
+            revoked: false
         });
-        emit LicenseSold(
-            licenseId,
-            ipId,
-            version,
-            offerId,
-            buyer,
-            due.price,
-            due.providerShare,
-            due.pointsShare,
-            walletShare,
-            uint64(block.timestamp),
-            endsAt
-        );
+        _emitSold(licenseId, ipId, buyer, due);
         _mint(recipient, licenseId);
         if (!offer.terms.transferable) emit Locked(licenseId);
     }
 
-    /// @dev The three parts sum to the price: what a division leaves over goes to the wallets and to the provider.
-    function _split(Payment memory due, uint16 contributorBps, Sale memory sale)
-        private
-        pure
-        returns (uint128 walletShare)
-    {
+    function _emitSold(uint256 licenseId, uint256 ipId, address buyer, Payment memory due) private {
+        License memory license = _licenses[licenseId];
+        emit LicenseSold(
+            licenseId,
+            ipId,
+            license.version,
+            license.offerId,
+            buyer,
+            due.price,
+            due.providerShare,
+            due.pointsShare,
+            due.walletShare,
+            license.startsAt,
+            license.endsAt
+        );
+    }
+
+    /// @dev What a division leaves over goes to the wallets and to the provider.
+    function _split(Payment memory due, uint16 contributorBps, Sale memory sale) private pure {
         uint256 pot = uint256(due.price) * contributorBps / BPS;
         uint256 points = pot * sale.pointsWeight / sale.totalWeight;
-        due.providerShare = (due.price - pot).toUint128();
+        due.providerShare = (uint256(due.price) - pot).toUint128();
         due.pointsShare = points.toUint128();
-        return (pot - points).toUint128();
+        due.walletShare = (pot - points).toUint128();
     }
 
     function _distribute(Payment memory due, uint256 received) private {

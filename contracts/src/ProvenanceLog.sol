@@ -116,18 +116,7 @@ contract ProvenanceLog is IProvenanceLog, RewardPool, AccessManaged, EIP712, ERC
         record.root = batch.root;
         (record.left, record.challengeUntil) = (batch.walletTotal, challengeUntil);
         _settle(batch);
-        emit BatchAnchored(
-            batch.provider,
-            number,
-            batch.root,
-            batch.eventCount,
-            batch.pointsTotal,
-            batch.walletTotal,
-            batch.debits,
-            batch.manifestCid,
-            attestor,
-            challengeUntil
-        );
+        _emitAnchored(batch, attestor, challengeUntil);
     }
 
     /// @inheritdoc IProvenanceLog
@@ -220,6 +209,21 @@ contract ProvenanceLog is IProvenanceLog, RewardPool, AccessManaged, EIP712, ERC
     }
 
     /* INTERNAL */
+
+    function _emitAnchored(Batch calldata batch, address attestor, uint64 challengeUntil) private {
+        emit BatchAnchored(
+            batch.provider,
+            batch.number,
+            batch.root,
+            batch.eventCount,
+            batch.pointsTotal,
+            batch.walletTotal,
+            batch.debits,
+            batch.manifestCid,
+            attestor,
+            challengeUntil
+        );
+    }
 
     /// @inheritdoc RewardPool
     function _onlyDisputes() internal view override {
