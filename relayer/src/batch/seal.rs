@@ -1,4 +1,4 @@
-//! Sealing: pending events get number, index, previous and leaf, in the order in which they came.
+//! Sealing: pending events get number, index, previous and leaf, in the order in which they came, one payee's side by side.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -49,6 +49,7 @@ async fn seal(app: &App, provider: Address) -> anyhow::Result<()> {
     }
     let ids: BTreeSet<DataId> = events.iter().map(|event| event.data_id).collect();
     let tips = record::tips(&mut tx, &ids).await?;
+    put_payees_together(&mut events);
     chain(&mut events, tips)?;
     event::place(&mut tx, provider, u64::try_from(number)?, &events).await?;
     record::set_tips(&mut tx, &events).await?;
@@ -68,6 +69,14 @@ async fn seal(app: &App, provider: Address) -> anyhow::Result<()> {
     metrics::counter!("batches_sealed_total").increment(1);
     metrics::counter!("events_sealed_total").increment(events.len() as u64);
     Ok(())
+}
+
+/// Orders a batch so that the records of one payee are neighbours: their claims share bitmap words then, which makes each of
+/// 20 cost about 28,500 gas instead of 49,300 (docs/benchmarks.md). A record's own events keep their order.
+fn put_payees_together(events: &mut [Event]) {
+    let payees: BTreeMap<DataId, Address> =
+        events.iter().filter(|event| !event.payee.is_zero()).map(|event| (event.data_id, event.payee)).collect();
+    events.sort_by_key(|event| payees.get(&event.data_id).copied().unwrap_or_default());
 }
 
 /// Gives events their index, and each the leaf of its record's event before; fails where a sequence has a gap.
@@ -125,6 +134,26 @@ mod tests {
         let mut second = [event(1, 2, EventKind::MetadataUpdated)];
         chain(&mut second, BTreeMap::from([(first[2].data_id, first[2].leaf())])).unwrap();
         assert_eq!(second[0].previous, first[2].leaf());
+    }
+
+    #[test]
+    fn one_payee_s_records_are_neighbours_and_each_record_keeps_its_order() {
+        let paid =
+            |id, sequence, kind, payee| Event { payee: Address::repeat_byte(payee), ..event(id, sequence, kind) };
+        let mut events = [
+            event(1, 0, EventKind::Registered),
+            event(2, 0, EventKind::Registered),
+            event(3, 0, EventKind::Registered),
+            paid(1, 1, EventKind::Accepted, 9),
+            event(2, 1, EventKind::Rejected),
+            paid(3, 1, EventKind::Accepted, 8),
+            event(4, 0, EventKind::Registered),
+            event(1, 2, EventKind::MetadataUpdated),
+            paid(4, 1, EventKind::Accepted, 9),
+        ];
+        put_payees_together(&mut events);
+        let order = events.each_ref().map(|event| (event.data_id.bytes()[0], event.sequence));
+        assert_eq!(order, [(2, 0), (2, 1), (3, 0), (3, 1), (1, 0), (1, 1), (4, 0), (1, 2), (4, 1)]);
     }
 
     #[test]
