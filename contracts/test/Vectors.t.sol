@@ -112,6 +112,7 @@ contract VectorsTest is Fixture {
                 memberCount: uint32(numberAt(path, ".memberCount")),
                 totalWeight: uint128(numberAt(path, ".totalWeight")),
                 pointsWeight: uint128(numberAt(path, ".pointsWeight")),
+                purposes: uint32(numberAt(path, ".purposes")),
                 manifestCid: vm.parseJsonBytes(json, string.concat(path, ".manifestCid"))
             });
             uint32 version = uint32(numberAt(path, ".version"));
