@@ -136,7 +136,7 @@ impl Chain {
 
     /// Everything [`crate::check::facts`] asks for, at the latest block.
     pub async fn facts(&self, request: &ReleaseRequest, now: u64) -> Result<Facts, ChainFault> {
-        in_time(self.read_facts(request, now)).await
+        in_time(Box::pin(self.read_facts(request, now))).await
     }
 
     async fn latest_block(&self, now: u64) -> Result<Block, ChainFault> {

@@ -295,7 +295,7 @@ fn of_dispute(dispute: &DisputeView) -> Vec<Entry> {
         title: "The verdict was challenged".into(),
         detail: html! {
             (code(&dispute.challenger)) " claims that " (dispute::ground(dispute)) ", and staked "
-            (amount(&dispute.bond, Unit::Tokens)) ". Evidence: " (dispute::evidence(dispute)) " It is "
+            (amount(&dispute.bond, Unit::Tokens)) ". Evidence: " (dispute::evidence(dispute)) ". It is "
             a href={ "/v1/disputes/" (dispute.dispute_id) } { "dispute " (dispute.dispute_id) }
             @if dispute.state == "open" { ". " (dispute::money(dispute)) } @else { "." }
         },
