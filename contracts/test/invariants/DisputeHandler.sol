@@ -6,6 +6,7 @@ import {IAccessManaged} from "@openzeppelin/contracts/access/manager/IAccessMana
 import {DevToken} from "../../src/dev/DevToken.sol";
 import {DisputeState, Ground, IDisputes} from "../../interfaces/IDisputes.sol";
 import {ProvenanceEvent} from "../../interfaces/IProvenanceLog.sol";
+import {IRewardPool} from "../../interfaces/IRewardPool.sol";
 import {LogHandler} from "./LogHandler.sol";
 import {Random} from "./World.sol";
 
@@ -88,9 +89,7 @@ abstract contract DisputeHandler is LogHandler {
         if (c.held > b.walletTotal - b.paid) {
             // P2: a batch does not hold more than it has either
             assertTrue(b.lie != 0);
-            vm.prank(challenger);
-            (bool ok,) = address(disputes).call(call);
-            assertFalse(ok);
+            refused(challenger, address(disputes), call, IRewardPool.BatchRewardsExceeded.selector);
             takeBack(challenger, m.token, c.bond);
             return;
         }
@@ -161,9 +160,7 @@ abstract contract DisputeHandler is LogHandler {
     function lapseTooEarly(uint256 seed) external {
         uint256 id = anOpenCase(Random(seed), false);
         vm.assume(id != 0);
-        refused(
-            stranger, address(disputes), abi.encodeCall(disputes.lapse, (id)), IDisputes.RulingPending.selector
-        );
+        refused(stranger, address(disputes), abi.encodeCall(disputes.lapse, (id)), IDisputes.RulingPending.selector);
     }
 
     function payCredit(uint256 seed) external {
@@ -193,9 +190,7 @@ abstract contract DisputeHandler is LogHandler {
         --providers[cases[id].provider].disputesOpen;
         bytes memory call = abi.encodeCall(disputes.rule, (id, true, "again"));
         refused(arbiter, address(disputes), call, IDisputes.DisputeNotOpen.selector);
-        refused(
-            stranger, address(disputes), abi.encodeCall(disputes.lapse, (id)), IDisputes.DisputeNotOpen.selector
-        );
+        refused(stranger, address(disputes), abi.encodeCall(disputes.lapse, (id)), IDisputes.DisputeNotOpen.selector);
     }
 
     function anOpenCase(Random memory r, bool late) private view returns (uint256) {

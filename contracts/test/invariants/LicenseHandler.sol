@@ -35,7 +35,7 @@ abstract contract LicenseHandler is DisputeHandler {
         ProviderModel storage m = providers[p];
         uint256 v = versions.length;
         VersionModel memory version;
-        (version.provider, version.seed, version.number) = (p, r.next(), m.versions + 1);
+        (version.provider, version.seed, version.number) = (p, newId(r), m.versions + 1);
         version.lie = r.below(3) == 0 ? uint8(1 + r.below(2)) : 0;
         Member[] memory those = new Member[](1 + r.below(3));
         VersionContent memory content;
@@ -349,7 +349,7 @@ abstract contract LicenseHandler is DisputeHandler {
             licenseId = licenses.buyWithPermit(id, m.versions, o.price, to, permit);
         } else {
             give(from, m.token, o.price);
-            bytes32 salt = bytes32(r.next());
+            bytes32 salt = bytes32(newId(r));
             bytes32 purpose = keccak256(abi.encode(keccak256("buy"), id, m.versions, to, salt));
             Authorization memory a = authorizationOf(cardKey, address(licenses), o.price, purpose, salt);
             licenseId = licenses.buyWithAuthorization(id, m.versions, to, from, a);
@@ -363,7 +363,9 @@ abstract contract LicenseHandler is DisputeHandler {
         assertEq(parts, o.price);
         assertEq(m.token.balanceOf(m.self), earned[m.self][m.token]);
         uint256 endsAt = block.timestamp + o.duration;
-        sold.push(LicenseModel(id, m.versions, to, uint64(endsAt < type(uint64).max ? endsAt : type(uint64).max), false));
+        sold.push(
+            LicenseModel(id, m.versions, to, uint64(endsAt < type(uint64).max ? endsAt : type(uint64).max), false)
+        );
         assertEq(licenseId, sold.length - 1);
         // P13
         for (uint256 i = 0; i < members[v].length; ++i) {
@@ -373,9 +375,7 @@ abstract contract LicenseHandler is DisputeHandler {
     }
 
     function holdings(ProviderModel storage m) private view returns (uint256[3] memory) {
-        return [
-            m.token.balanceOf(m.self), m.token.balanceOf(address(m.treasury)), m.token.balanceOf(address(licenses))
-        ];
+        return [m.token.balanceOf(m.self), m.token.balanceOf(address(m.treasury)), m.token.balanceOf(address(licenses))];
     }
 
     function bookSale(OfferModel memory o, uint256 v) private {

@@ -59,7 +59,7 @@ abstract contract LogHandler is World {
             log.fundTaskWithPermit(id, amount, permit);
         } else {
             give(from, token, amount);
-            bytes32 salt = bytes32(r.next());
+            bytes32 salt = bytes32(newId(r));
             bytes32 purpose = keccak256(abi.encode(keccak256("fundTask"), id, salt));
             Authorization memory authorization = authorizationOf(cardKey, address(log), amount, purpose, salt);
             log.fundTaskWithAuthorization(id, amount, from, authorization);
@@ -186,7 +186,7 @@ abstract contract LogHandler is World {
     function setChallengeWindow(uint256 seed) external {
         Random memory r = Random(seed);
         ProviderModel storage m = providers[r.below(PROVIDERS)];
-        m.challengeWindow = uint32(r.below(3) == 0 ? 0 : r.below(30 days + 1));
+        m.challengeWindow = uint32(r.below(3) == 0 ? 0 : r.below(r.below(2) == 0 ? 30 days + 1 : 3 days));
         vm.prank(m.self);
         log.setChallengeWindow(m.challengeWindow);
     }
@@ -313,7 +313,7 @@ abstract contract LogHandler is World {
         PointsDebit[] memory debits = new PointsDebit[](1 + r.below(2));
         uint256 total = 0;
         for (uint256 i = 0; i < debits.length; ++i) {
-            debits[i] = PointsDebit(bytes32(r.next()), bytes32(r.below(9)), uint128(1 + r.below(m.backing / 2)));
+            debits[i] = PointsDebit(bytes32(newId(r)), bytes32(r.below(9)), uint128(1 + r.below(m.backing / 2)));
             payouts.push(debits[i].payoutId);
             payoutProvider[debits[i].payoutId] = p;
             total += debits[i].amount;
@@ -335,7 +335,7 @@ abstract contract LogHandler is World {
         bytes memory call = abi.encodeCall(m.treasury.redeem, (debits, stranger));
         refused(stranger, address(m.treasury), call, IPointsTreasury.OnlyOperator.selector);
         refused(operator, address(m.treasury), call, IPointsTreasury.AlreadyRedeemed.selector); // P3
-        debits[0] = PointsDebit(bytes32(r.next()), 0, uint128(m.backing + 1));
+        debits[0] = PointsDebit(bytes32(newId(r)), 0, uint128(m.backing + 1));
         call = abi.encodeCall(m.treasury.redeem, (debits, stranger));
         refused(operator, address(m.treasury), call, IERC20Errors.ERC20InsufficientBalance.selector);
     }
@@ -361,7 +361,7 @@ abstract contract LogHandler is World {
     /// @dev A batch of up to four events that the open tasks can pay: in points, to wallets, both or neither.
     function newBatch(Random memory r, uint256 p) private returns (Batch memory batch, BatchModel memory b) {
         ProviderModel storage m = providers[p];
-        (b.provider, b.number, b.seed) = (p, m.nextBatch, r.next());
+        (b.provider, b.number, b.seed) = (p, m.nextBatch, newId(r));
         b.challengeUntil = uint64(block.timestamp) + m.challengeWindow;
         (uint64 first, uint64 second) = (anOpenTask(r, p), anOpenTask(r, p));
         b.tasks = first < second ? [first, second] : [second, first];
@@ -370,8 +370,8 @@ abstract contract LogHandler is World {
         uint128[2] memory debits;
         uint256 style = r.below(5);
         for (uint32 i = 0; i < b.count; ++i) {
-            uint256 kind = style < 4 ? style : r.below(4);
-            if (style < 3 && r.below(2) == 0) kind = WALLET;
+            uint256 kind = style == 0 ? r.below(2) : style < 3 ? style + 1 : r.below(6);
+            if (kind > WALLET) kind = kind == 4 ? WALLET : POINTS;
             uint256 side = b.tasks[0] == b.tasks[1] ? 0 : r.below(2);
             uint64 id = b.tasks[side];
             if (id == 0) kind = REGISTERED;

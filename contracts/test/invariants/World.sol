@@ -165,6 +165,8 @@ abstract contract World is Fixture {
     mapping(uint256 version => mapping(bytes32 leaf => bool)) internal proven;
     bytes32[] internal payouts;
     mapping(bytes32 payoutId => uint256) internal payoutProvider;
+    /// Makes ids differ where the same seed comes again.
+    uint256 private _ids;
     bool internal logPaused;
     bool internal salesPaused;
 
@@ -342,6 +344,10 @@ abstract contract World is Fixture {
     }
 
     /* CALLS */
+
+    function newId(Random memory r) internal returns (uint256) {
+        return uint256(keccak256(abi.encode(r.next(), ++_ids)));
+    }
 
     /// @dev Calls where it must be refused, for this reason.
     function refused(address who, address target, bytes memory call, bytes4 reason) internal {
