@@ -157,6 +157,7 @@ impl Forge {
             key_cid: cid,
             batch_number: 0,
             event_index: accepted.index,
+            purposes: u32::MAX,
         }];
         let summary = dataset::summarise(&rows)?;
         Ok(VersionContent {
@@ -164,6 +165,7 @@ impl Forge {
             member_count: 1,
             total_weight: summary.total_weight,
             points_weight: summary.points_weight,
+            purposes: summary.purposes,
             manifest_cid: store.put(&dataset::encode_members(&rows)?).await?,
         })
     }

@@ -225,7 +225,9 @@ async fn start_chain(folder: &RunFolder, options: &Options) -> Result<(Anvil, De
     }
     // deployed without waiting for the clock; from then on blocks come as asked for
     anvil.mine_at_once().await?;
-    let deployment = tidemark::deploy::deploy(&deployer, B256::ZERO).await.context("failed to deploy the contracts")?;
+    let deployment = tidemark::deploy::deploy(&deployer, dev_address(role::DEPLOYER)?, B256::ZERO, None)
+        .await
+        .context("failed to deploy the contracts")?;
     anvil.resume_mining().await?;
     let text = serde_json::to_string_pretty(&deployment).context("failed to write the deployment as JSON")?;
     fs::write(deployment_path(folder), text).context("failed to write the deployment file")?;

@@ -119,6 +119,7 @@ impl Asked {
             member_count: u32::try_from(rows.len()).unwrap(),
             total_weight: summary.total_weight,
             points_weight: summary.points_weight,
+            purposes: summary.purposes,
             manifest_cid,
         };
         spoil(&mut content);
@@ -193,6 +194,7 @@ async fn the_attestor_signs_a_version_only_of_members_as_they_were_accepted() {
         (spoiled(&|row| row.key_cid = other), "key_cid"),
         (spoiled(&|row| row.ciphertext_cid = other), "ciphertext_cid"),
         (spoiled(&|row| row.event_index += 1), "event_index"),
+        (spoiled(&|row| row.purposes = u32::MAX), "purposes"),
     ] {
         let told = told(asked.version(provider, &rows, |_| {}).await);
         assert!(told.contains(part), "{part}: {told}");
@@ -203,6 +205,8 @@ async fn the_attestor_signs_a_version_only_of_members_as_they_were_accepted() {
     assert_eq!(status, 400, "which dataset follows from provider and name, and is not the caller's to say: {body}");
     let more = |content: &mut VersionContent| content.total_weight += 1;
     assert!(told(asked.version(provider, &rows, more).await).contains("weights"));
+    let all = |content: &mut VersionContent| content.purposes = u32::MAX;
+    assert!(told(asked.version(provider, &rows, all).await).contains("purposes"));
     let (status, body) = asked.version(provider, &rows, |_| {}).await;
     assert_eq!(status, 200, "{body}");
     assert_eq!(asked.version(provider, &rows, |_| {}).await.1, body);

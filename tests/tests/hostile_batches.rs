@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use alloy::primitives::{Address, B256, U256};
 use serde_json::Value;
 use tidemark::{
-    contracts::{DevToken, PointsTreasury, ProvenanceLog, RewardPool},
+    contracts::{DevToken, PointsTreasury, ProvenanceLog},
     manifest::Manifest,
 };
 use tidemark_tests::{
@@ -18,6 +18,7 @@ use tidemark_tests::{
     stack::Services,
     story::{
         samples::Kind,
+        transactions::why,
         world::{World, price},
     },
 };
@@ -145,19 +146,24 @@ async fn an_acceptance_without_a_task_spoils_nothing() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Where a treasury will be is no secret. Who names it first takes nothing out of its provider's books, or what was paid
-/// out would be there to be paid out again.
+/// Where a treasury will be is no secret. Nobody else can name it as its own, neither before nor after it is there, or what
+/// was paid out would be there to be paid out again.
 #[tokio::test]
-async fn a_stranger_who_names_a_treasury_first_takes_no_redemption_out_of_its_provider_s_books() -> anyhow::Result<()> {
+async fn a_stranger_can_t_name_a_provider_s_treasury_nor_touch_its_books() -> anyhow::Result<()> {
     tidemark::install_tls();
     let stack = Stack::start(Options { services: Services::None, ..Options::default() }).await?;
     stack.anvil.mine_at_once().await?;
     let stranger = stack.sender("stranger").await?;
     let log = ProvenanceLog::new(stack.deployment.provenance_log, &stranger);
     let (anyone, treasury) = (Address::repeat_byte(1), dev_address(role::PROVIDER)?.create(1));
-    mined!("register", log.registerProvider("stranger".into(), anyone, treasury, anyone));
+    let named = async |token| {
+        let register = log.registerProvider("stranger".into(), anyone, treasury, token, 0);
+        register.send().await.map(|_| String::new()).unwrap_or_else(|error| why(&error))
+    };
+    assert!(!named(anyone).await.is_empty(), "a treasury that is not there yet");
     let world = World::build(&stack, [10, 1, 1]).await?;
     assert_eq!(world.treasury, treasury);
+    assert!(named(world.token).await.contains("TreasuryMismatch"), "somebody else's treasury");
     stack.anvil.mine_at_once().await?;
     let (task, reward) = (world.task(Kind::Voice)?.id, price(Kind::Voice));
     let sender = stack.sender(role::PROVIDER).await?;
@@ -186,9 +192,9 @@ async fn a_stranger_who_names_a_treasury_first_takes_no_redemption_out_of_its_pr
 async fn a_task_made_later_changes_nothing_about_an_earlier_batch() -> anyhow::Result<()> {
     let forge = Forge::new().await?;
     let sponsor = forge.stack.sender(role::SPONSOR).await?;
-    let pool = RewardPool::new(forge.world.deployment.reward_pool, &sponsor);
+    let log = ProvenanceLog::new(forge.world.deployment.provenance_log, &sponsor);
     let [registered, mut early] = forge.accepted(0, "early", Address::ZERO)?;
-    (early.task_id, early.reward) = (pool.taskCount().call().await? + 1, 0);
+    (early.task_id, early.reward) = (log.taskCount().call().await? + 1, 0);
     forge.anchor(&forge.batch(0, vec![registered, early.clone()]).await?).await?;
     forge.stack.anvil.mine(3).await?;
     let first = forge.stack.start_second_indexer("before").await?;
@@ -196,9 +202,9 @@ async fn a_task_made_later_changes_nothing_about_an_earlier_batch() -> anyhow::R
 
     let token = DevToken::new(forge.world.token, &sponsor);
     mined!("mint", token.mint(dev_address(role::SPONSOR)?, U256::from(1)));
-    mined!("approve", token.approve(*pool.address(), U256::from(1)));
-    mined!("create", pool.createTask(forge.world.provider, 1, u64::MAX, B256::ZERO, String::new(), 1));
-    assert_eq!(pool.taskCount().call().await?, early.task_id);
+    mined!("approve", token.approve(*log.address(), U256::from(1)));
+    mined!("create", log.createTask(forge.world.provider, 1, u64::MAX, B256::ZERO, String::new(), 1));
+    assert_eq!(log.taskCount().call().await?, early.task_id);
     forge.stack.anvil.mine(3).await?;
     let second = forge.stack.start_second_indexer("afterwards").await?;
     let after = batch_in_state(&forge, &second, 0, "invalid").await;

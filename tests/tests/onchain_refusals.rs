@@ -3,7 +3,7 @@
 
 use alloy::primitives::{Address, B256, Bytes, U256};
 use tidemark::{
-    contracts::{IPRegistry, LicenseRegistry, RewardPool},
+    contracts::{IPRegistry, LicenseRegistry, ProvenanceLog},
     dataset::dataset_id,
     event::Event,
     merkle::Tree,
@@ -67,10 +67,10 @@ async fn a_reward_goes_to_its_payee_once_and_to_nobody_else() -> anyhow::Result<
     events.extend(forge.accepted(2, "bob", bob)?);
     events.extend(forge.accepted(4, "points", Address::ZERO)?);
     forge.anchor(&forge.batch(0, events.clone()).await?).await?;
-    let pool = RewardPool::new(forge.world.deployment.reward_pool, &forge.sender);
+    let log = ProvenanceLog::new(forge.world.deployment.provenance_log, &forge.sender);
     let account = forge.world.provider;
     let refusal = async |event: &Event, proof: Vec<B256>| {
-        why(&pool.claim(account, 0, event.into(), proof).send().await.unwrap_err())
+        why(&log.claim(account, 0, event.into(), proof).send().await.unwrap_err())
     };
 
     assert!(refusal(&events[1], proof(&events, 3)).await.contains("ProofInvalid"), "somebody else's proof");
@@ -82,7 +82,7 @@ async fn a_reward_goes_to_its_payee_once_and_to_nobody_else() -> anyhow::Result<
     assert!(refusal(&events[0], proof(&events, 0)).await.contains("RewardZero"), "an event without a reward");
 
     let token = tidemark::contracts::DevToken::new(forge.world.token, &forge.sender);
-    mined!("claim", pool.claim(account, 0, (&events[1]).into(), proof(&events, 1)));
+    mined!("claim", log.claim(account, 0, (&events[1]).into(), proof(&events, 1)));
     assert_eq!(token.balanceOf(alice).call().await?, U256::from(forge.reward), "anyone may send it, the payee is paid");
     assert!(refusal(&events[1], proof(&events, 1)).await.contains("AlreadyClaimed"), "a second claim");
     assert_eq!(token.balanceOf(alice).call().await?, U256::from(forge.reward));

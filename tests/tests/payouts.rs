@@ -54,7 +54,9 @@ impl Ground {
         let (provider, settlement) = (Address::repeat_byte(0x11), Address::repeat_byte(0x5e));
         let sender = stack.sender(role::TREASURY_OPERATOR).await.unwrap();
         let token = DevToken::deploy(&sender).await.unwrap();
-        let treasury = PointsTreasury::deploy(&sender, provider, *token.address(), operator.address()).await.unwrap();
+        let log = stack.deployment.provenance_log;
+        let treasury =
+            PointsTreasury::deploy(&sender, log, provider, *token.address(), operator.address()).await.unwrap();
         token.mint(*treasury.address(), U256::from(2_000 * POINT)).send().await.unwrap().get_receipt().await.unwrap();
         let digest = B256::from(<[u8; 32]>::from(Sha256::digest(TOKEN.as_bytes())));
         let config = Config {

@@ -45,9 +45,10 @@ async fn a_key_is_released_under_the_dataset_of_its_own_provider_only() -> anyho
     let sender = stack.sender_of(stranger.clone()).await?;
     let deployment = &world.deployment;
     let token = *DevToken::deploy(&sender).await?.address();
-    let treasury = *PointsTreasury::deploy(&sender, stranger.address(), token, stranger.address()).await?.address();
     let log = ProvenanceLog::new(deployment.provenance_log, &sender);
-    mined!("register", log.registerProvider("stranger".into(), stranger.address(), treasury, token));
+    let (owner, log_at) = (stranger.address(), *log.address());
+    let treasury = *PointsTreasury::deploy(&sender, log_at, owner, token, owner).await?.address();
+    mined!("register", log.registerProvider("stranger".into(), stranger.address(), treasury, token, 0));
     let member = Member {
         data_id: victim.answer.data_id,
         contributor: B256::repeat_byte(1),
@@ -63,12 +64,14 @@ async fn a_key_is_released_under_the_dataset_of_its_own_provider_only() -> anyho
             key_cid: record.delivery.key_cid,
             batch_number: 0,
             event_index: 0,
+            purposes: u32::MAX,
         }];
         let content = VersionContent {
             root: summarise(&rows)?.tree.root(),
             member_count: 1,
             total_weight: 1,
             points_weight: 1,
+            purposes: u32::MAX,
             manifest_cid: history.store.put(&encode_members(&rows)?).await?,
         };
         let ip_id = dataset_id(stranger.address(), name);

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use alloy::providers::Provider;
 use anyhow::{Context, Result};
-use tidemark::{contracts::RewardPool, event::EventKind, history::LoadedBatch, payload::Payload};
+use tidemark::{contracts::ProvenanceLog, event::EventKind, history::LoadedBatch, payload::Payload};
 
 use super::{
     market::{CONTRIBUTOR_BPS, LICENSE_PRICE},
@@ -171,10 +171,10 @@ async fn money(table: &mut Table, stack: &Stack, told: &Told) -> Result<()> {
     let wallets: BTreeSet<usize> = with_wallets.map(|upload| upload.contributor).collect();
     let value = format!("{} of {} contributors with a wallet and an accepted file", told.claims.len(), wallets.len());
     table.claim("claimants", value, told.claims.len() == wallets.len().min(2));
-    let pool = RewardPool::new(told.world.deployment.reward_pool, stack.provider());
+    let log = ProvenanceLog::new(told.world.deployment.provenance_log, stack.provider());
     let mut escrow = 0u128;
     for task in &told.world.tasks {
-        escrow += pool.taskOf(task.id).call().await.context("failed to read a task")?.escrow;
+        escrow += log.taskOf(task.id).call().await.context("failed to read a task")?.escrow;
     }
     let budget: u128 = told.world.tasks.iter().map(|task| task.budget).sum();
     let spent: u128 = told.uploads.iter().map(super::doors::Uploaded::reward).sum();

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use tidemark::{
     batch::summarise,
     consent::purpose,
-    contracts::{LicenseRegistry, RewardPool},
+    contracts::{LicenseRegistry, ProvenanceLog},
     dataset,
     event::{Event, EventKind},
     history::{History, LoadedBatch},
@@ -59,6 +59,7 @@ pub fn terms() -> LicenseRegistry::Terms {
         contributorBps: CONTRIBUTOR_BPS,
         transferable: true,
         aiTraining: true,
+        resaleBps: 500,
         legalHash: sha256(&[b"Tidemark development licence, version 1"]),
         legalUri: "https://example.invalid/licence-1.txt".into(),
     }
@@ -149,9 +150,9 @@ pub async fn claim(
 }
 
 async fn claim_reward(sender: &DynProvider, world: &World, claimable: &Claimable) -> Result<()> {
-    let pool = RewardPool::new(world.deployment.reward_pool, sender);
+    let log = ProvenanceLog::new(world.deployment.provenance_log, sender);
     let event = (&claimable.event).into();
-    let sent = pool.claim(world.provider, claimable.batch_number, event, claimable.proof.clone()).send().await;
+    let sent = log.claim(world.provider, claimable.batch_number, event, claimable.proof.clone()).send().await;
     world.transactions.mined("claim a reward", sent).await?;
     Ok(())
 }

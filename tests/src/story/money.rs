@@ -10,7 +10,7 @@ use alloy::{
     sol_types::{SolStruct, eip712_domain},
 };
 use anyhow::{Context, Result};
-use tidemark::contracts::{DevToken, LicenseRegistry, RewardPool};
+use tidemark::contracts::{DevToken, LicenseRegistry, ProvenanceLog};
 
 /// Payment-token units in one dKRW.
 pub const UNITS: u128 = 1_000_000;
@@ -46,7 +46,7 @@ pub struct SignedPermit {
     s: alloy::primitives::B256,
 }
 
-impl From<SignedPermit> for RewardPool::Permit {
+impl From<SignedPermit> for ProvenanceLog::Permit {
     fn from(p: SignedPermit) -> Self {
         Self { deadline: p.deadline, v: p.v, r: p.r, s: p.s }
     }

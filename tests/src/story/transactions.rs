@@ -7,7 +7,7 @@ use alloy::{
     rpc::types::TransactionReceipt,
 };
 use anyhow::{Context, Result, anyhow, ensure};
-use tidemark::contracts::{IPRegistry, LicenseRegistry, PointsTreasury, ProvenanceLog, RewardPool};
+use tidemark::contracts::{Authority, IPRegistry, LicenseRegistry, PointsTreasury, ProvenanceLog};
 
 /// One transaction that went through.
 #[derive(Clone, Debug)]
@@ -75,10 +75,10 @@ pub fn why(error: &alloy::contract::Error) -> String {
     }
     decoded!(
         ProvenanceLog::ProvenanceLogErrors,
-        RewardPool::RewardPoolErrors,
         IPRegistry::IPRegistryErrors,
         LicenseRegistry::LicenseRegistryErrors,
-        PointsTreasury::PointsTreasuryErrors
+        PointsTreasury::PointsTreasuryErrors,
+        Authority::AuthorityErrors
     );
     error.to_string()
 }

@@ -7,7 +7,7 @@ use alloy::{
 use anyhow::{Context, Result};
 use tidemark::{
     chain::Deployment,
-    contracts::{ConsentRegistry, DevToken, PointsTreasury, ProvenanceLog, RewardPool},
+    contracts::{ConsentRegistry, DevToken, PointsTreasury, ProvenanceLog},
     ids::sha256,
 };
 
@@ -88,7 +88,7 @@ impl World {
         let (provider_sender, sponsor) = (stack.sender(role::PROVIDER).await?, stack.sender(role::SPONSOR).await?);
         let token = deploy_token(stack, &provider_sender).await?;
         let (treasury, funded) =
-            tokio::join!(deploy_treasury(&provider_sender, provider, token), fund(&sponsor, token, submissions));
+            tokio::join!(deploy_treasury(stack, &provider_sender, provider, token), fund(&sponsor, token, submissions));
         let treasury = treasury?;
         funded?;
         let mut world = Self {
@@ -118,7 +118,8 @@ impl World {
         let log = ProvenanceLog::new(self.deployment.provenance_log, sender);
         let consents = ConsentRegistry::new(self.deployment.consent_registry, sender);
         let attestor = dev_address(role::ATTESTOR)?;
-        let registered = log.registerProvider(PROVIDER_NAME.into(), attestor, self.treasury, self.token).send().await;
+        let registered =
+            log.registerProvider(PROVIDER_NAME.into(), attestor, self.treasury, self.token, 0).send().await;
         let uri = "https://example.invalid/policy-1.txt".to_owned();
         let published = consents.publishPolicy(self.policy_hash, "1".into(), uri).send().await;
         self.transactions.mined("register the provider", registered).await?;
@@ -128,8 +129,8 @@ impl World {
 
     /// One a kind; all permits are signed first, each for the nonce after the one before it.
     async fn create_tasks(&self, stack: &Stack, sponsor: &DynProvider, submissions: [u128; 3]) -> Result<Vec<Task>> {
-        let pool = RewardPool::new(self.deployment.reward_pool, sponsor);
-        let (key, chain_id, spender) = (dev_signer(role::SPONSOR)?, self.deployment.chain_id, *pool.address());
+        let log = ProvenanceLog::new(self.deployment.provenance_log, sponsor);
+        let (key, chain_id, spender) = (dev_signer(role::SPONSOR)?, self.deployment.chain_id, *log.address());
         let mut permits = Vec::new();
         for (ahead, (kind, count)) in (0u64..).zip(Kind::ALL.into_iter().zip(submissions)) {
             let budget = price(kind) * count;
@@ -141,10 +142,10 @@ impl World {
         for (kind, budget, permit) in permits {
             let (price, terms) = (price(kind), sha256(&[kind.name().as_bytes()]));
             let uri = format!("https://example.invalid/tasks/{}", kind.name());
-            let create = pool.createTaskWithPermit(self.provider, price, closes_at, terms, uri, budget, permit.into());
+            let create = log.createTaskWithPermit(self.provider, price, closes_at, terms, uri, budget, permit.into());
             let what = format!("create the {} task", kind.name());
             let receipt = self.transactions.mined(&what, create.send().await).await?;
-            let created = receipt.decoded_log::<RewardPool::TaskCreated>().context("the task was not created")?;
+            let created = receipt.decoded_log::<ProvenanceLog::TaskCreated>().context("the task was not created")?;
             tasks.push(Task { kind, id: created.taskId, price, budget });
         }
         Ok(tasks)
@@ -158,9 +159,10 @@ async fn deploy_token(stack: &Stack, sender: &DynProvider) -> Result<Address> {
     Ok(*token.address())
 }
 
-async fn deploy_treasury(sender: &DynProvider, provider: Address, token: Address) -> Result<Address> {
+async fn deploy_treasury(stack: &Stack, sender: &DynProvider, provider: Address, token: Address) -> Result<Address> {
     let operator = dev_address(role::TREASURY_OPERATOR)?;
-    let treasury = PointsTreasury::deploy(sender, provider, token, operator).await;
+    let log = stack.deployment.provenance_log;
+    let treasury = PointsTreasury::deploy(sender, log, provider, token, operator).await;
     Ok(*treasury.context("failed to deploy the points treasury")?.address())
 }
 
