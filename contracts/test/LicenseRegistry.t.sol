@@ -428,6 +428,7 @@ contract BuyTest is DatasetFixture {
         assertEq(token.balanceOf(address(treasury)), 350e6);
         assertEq(token.balanceOf(address(licenses)), 350e6);
         assertEq(licenses.accumulatorOf(_ipId, 1), (uint256(350e6) << 128) / 50);
+        fund(buyer, address(licenses), COST);
         buy(1, COST, buyer);
         assertEq(licenses.accumulatorOf(_ipId, 1), 2 * ((uint256(350e6) << 128) / 50));
         assertEq(licenses.licenseCount(), 2);
