@@ -153,6 +153,14 @@ contract PointsTreasuryTest is Fixture {
         assertEq(treasury.backing(), 107 - amount);
     }
 
+    function test_WhenItHoldsExactlyEnough_ItDoesNotSweep() external {
+        accrue(0, 7);
+        vm.prank(operator);
+        treasury.redeem(debits(99, 1), payee);
+        assertEq(token.balanceOf(address(treasury)), 0);
+        assertEq(log.providerOf(provider).pointsAccrued, 7);
+    }
+
     /// A treasury sweeps its own provider's points only.
     function test_WhenAnotherProviderAccrued_ItsPointsStay() external {
         registerProvider(stranger, "other", attestor, address(token), 0);
