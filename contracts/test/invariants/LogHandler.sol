@@ -13,7 +13,7 @@ import {Random, World} from "./World.sol";
 abstract contract LogHandler is World {
     uint256 private constant TASKS_MAX = 12;
     uint32 private constant EVENTS_MAX = 4;
-    uint256 private constant PROBES = 12;
+    uint256 private constant PROBES = 20;
     uint256 private constant NONE = type(uint256).max;
 
     /* TASKS */
@@ -28,7 +28,7 @@ abstract contract LogHandler is World {
         address sponsor_ = people[4 + r.below(2)];
         uint128 price = uint128(1 + r.below(r.below(2) == 0 ? 1e3 : 1e24));
         uint128 amount = uint128(r.below(8) == 0 ? 0 : price * (1 + r.below(20)) + r.below(2));
-        uint64 closesAt = uint64(block.timestamp + 1 + r.below(90 days));
+        uint64 closesAt = uint64(block.timestamp + 1 + (r.below(4) == 0 ? r.below(3 days) : r.below(150 days)));
         tasks.push(TaskModel(p, sponsor_, price, amount, closesAt));
         give(sponsor_, providers[p].token, amount);
         holds[address(log)][providers[p].token] += amount;
@@ -102,7 +102,7 @@ abstract contract LogHandler is World {
 
     function wait(uint256 seed) external {
         Random memory r = Random(seed);
-        uint256 longest = r.below(8) == 0 ? 70 days : r.below(2) == 0 ? 6 days : 6 hours;
+        uint256 longest = r.below(8) == 0 ? 70 days : r.below(2) == 0 ? 5 days : 6 hours;
         vm.warp(block.timestamp + 1 + r.below(longest));
     }
 
@@ -111,7 +111,9 @@ abstract contract LogHandler is World {
     function anchor(uint256 seed) external {
         vm.assume(!logPaused);
         Random memory r = Random(seed);
-        anchorFor(r, r.below(PROVIDERS));
+        uint256 p = r.below(PROVIDERS);
+        anchorFor(r, p);
+        anchorFor(r, p);
     }
 
     function anchorFor(Random memory r, uint256 p) internal {
@@ -186,7 +188,7 @@ abstract contract LogHandler is World {
     function setChallengeWindow(uint256 seed) external {
         Random memory r = Random(seed);
         ProviderModel storage m = providers[r.below(PROVIDERS)];
-        m.challengeWindow = uint32(r.below(3) == 0 ? 0 : r.below(r.below(2) == 0 ? 30 days + 1 : 3 days));
+        m.challengeWindow = uint32(r.below(2) == 0 ? r.below(3 days) : r.below(4) == 0 ? r.below(30 days + 1) : 0);
         vm.prank(m.self);
         log.setChallengeWindow(m.challengeWindow);
     }

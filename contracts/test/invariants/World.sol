@@ -178,7 +178,7 @@ abstract contract World is Fixture {
         for (uint256 i = 0; i < 2; ++i) {
             address self = account(names[i]);
             uint256 key = keyOf(string.concat("attestor of the ", names[i]));
-            uint32 window = i == 0 ? 10 days : 3 days;
+            uint32 window = i == 0 ? 4 days : 1 days;
             PointsTreasury its = registerProvider(self, names[i], vm.addr(key), address(tokens[i]), window);
             model(i + 1, self, key, tokens[i], its, window);
         }
