@@ -31,15 +31,17 @@ struct Dispute {
     /// Unix seconds, exclusive: a ruling must come before.
     uint64 ruleBefore;
     address challenger;
+    /// Of the event's task; where a wallet reward names no task of its provider, the challenger stands in.
     address sponsor;
     /// Who gets a held reward if the challenge fails; 0 where the reward was points or none.
     address payee;
     address token;
-    /// The challenger's bond: the task's price. It is also the bounty where the challenge is upheld.
+    /// The challenger's bond: the task's price, or a wallet reward above it. It is also the bounty where the challenge is upheld.
     uint128 bond;
     /// Taken out of the batch until the end, payment-token units.
     uint128 held;
-    /// What an upheld challenge refunds to the sponsor out of the attestor's bond: a reward that was already paid, in points.
+    /// What an upheld challenge refunds to the sponsor out of the attestor's bond: a reward that was already paid, in points, at
+    /// most the task's price.
     uint128 refund;
 }
 
@@ -96,7 +98,8 @@ interface IDisputes {
     /// can still be slashed, but does not stand behind batches that are anchored later.
     function requestBondWithdrawal(uint128 amount) external;
 
-    /// @notice Pays the requested bond out to the caller, or what slashing left of it; not while a dispute of its is open.
+    /// @notice Pays the requested bond out to the caller, or what slashing left of it; not while a dispute of its is open. Bond that
+    /// is deposited after such a slashing is not a part of the request.
     function withdrawBond() external;
 
     /// @notice Challenges the verdict in an anchored event and escrows a bond of one task price, with an allowance given before.
@@ -132,6 +135,6 @@ interface IDisputes {
     function openDisputesOf(address provider) external view returns (uint256);
     function disputeCount() external view returns (uint256);
     function disputeOf(uint256 disputeId) external view returns (Dispute memory);
-    /// @notice The dispute about an event; 0 where there is none.
-    function disputeAbout(address provider, uint64 number, uint32 index) external view returns (uint256);
+    /// @notice The dispute about the event with that leaf in that batch; 0 where there is none.
+    function disputeAbout(address provider, uint64 number, bytes32 leaf) external view returns (uint256);
 }

@@ -10,9 +10,11 @@ import {ERC165} from "@openzeppelin/contracts/utils/introspection/ERC165.sol";
 import {Dispute, DisputeState, Ground, IDisputes} from "../interfaces/IDisputes.sol";
 import {IProvenanceLog, ProvenanceEvent} from "../interfaces/IProvenanceLog.sol";
 import {Task} from "../interfaces/IRewardPool.sol";
+import {Leaves} from "./Leaves.sol";
 import {TokenIntake} from "./TokenIntake.sol";
 
 contract Disputes is IDisputes, AccessManaged, ERC165, ReentrancyGuardTransient {
+    using Leaves for ProvenanceEvent;
     using SafeERC20 for IERC20;
     using TokenIntake for IERC20;
 
@@ -44,7 +46,7 @@ contract Disputes is IDisputes, AccessManaged, ERC165, ReentrancyGuardTransient 
     /// @inheritdoc IDisputes
     mapping(address token => mapping(address account => uint256)) public creditOf;
     /// @inheritdoc IDisputes
-    mapping(address provider => mapping(uint64 number => mapping(uint32 index => uint256))) public disputeAbout;
+    mapping(address provider => mapping(uint64 number => mapping(bytes32 leaf => uint256))) public disputeAbout;
     /// @inheritdoc IDisputes
     mapping(address provider => uint256) public openDisputesOf;
     mapping(uint256 disputeId => Dispute) private _disputes;
@@ -110,11 +112,12 @@ contract Disputes is IDisputes, AccessManaged, ERC165, ReentrancyGuardTransient 
         uint64 challengeUntil = LOG.challengeUntilOf(provider, number);
         require(block.timestamp < challengeUntil, ChallengeTooLate(provider, number, challengeUntil));
         require(LOG.contains(provider, number, e, proof), ProofInvalid(provider, number, e.index));
-        uint256 about = disputeAbout[provider][number][e.index];
+        bytes32 leaf = e.ofEvent();
+        uint256 about = disputeAbout[provider][number][leaf];
         require(about == 0, AlreadyDisputed(about));
 
         disputeId = ++disputeCount;
-        disputeAbout[provider][number][e.index] = disputeId;
+        disputeAbout[provider][number][leaf] = disputeId;
         ++openDisputesOf[provider];
         Dispute memory dispute = _disputeOver(provider, number, e, ground);
         _disputes[disputeId] = dispute;
@@ -187,8 +190,11 @@ contract Disputes is IDisputes, AccessManaged, ERC165, ReentrancyGuardTransient 
         returns (Dispute memory dispute)
     {
         Task memory task = LOG.taskOf(e.taskId);
-        require(task.provider == provider, TaskUnknown(e.taskId));
+        bool taskKnown = task.provider == provider;
         bool inWallet = e.reward > 0 && e.payee != address(0);
+        // A wallet reward is not safe from challenges because of the task that its event names, nor too cheap to be worth one.
+        require(taskKnown || inWallet, TaskUnknown(e.taskId));
+        uint128 price = taskKnown ? task.price : 0;
         return Dispute({
             state: DisputeState.Open,
             ground: ground,
@@ -197,12 +203,12 @@ contract Disputes is IDisputes, AccessManaged, ERC165, ReentrancyGuardTransient 
             index: e.index,
             ruleBefore: uint64(block.timestamp) + RULING_PERIOD,
             challenger: msg.sender,
-            sponsor: task.sponsor,
+            sponsor: taskKnown ? task.sponsor : msg.sender,
             payee: inWallet ? e.payee : address(0),
             token: address(_tokenOf(provider)),
-            bond: task.price,
+            bond: inWallet && e.reward > price ? e.reward : price,
             held: inWallet ? e.reward : 0,
-            refund: inWallet ? 0 : e.reward
+            refund: inWallet ? 0 : e.reward < price ? e.reward : price
         });
     }
 
@@ -233,7 +239,9 @@ contract Disputes is IDisputes, AccessManaged, ERC165, ReentrancyGuardTransient 
     function _slash(address provider, address token, address to, uint128 amount) private returns (uint128 slashed) {
         uint128 bond = bondOf[provider];
         slashed = amount < bond ? amount : bond;
-        bondOf[provider] = bond - slashed;
+        bond -= slashed;
+        bondOf[provider] = bond;
+        if (withdrawalOf[provider].amount > bond) withdrawalOf[provider].amount = bond;
         creditOf[token][to] += slashed;
     }
 

@@ -285,6 +285,23 @@ contract BondsTest is DisputesFixture {
         disputes.withdrawBond();
     }
 
+    /// Bond that comes after a slashing does not fall under a request from before it.
+    function test_ARequestIsCutToWhatSlashingLeft() external {
+        bond(3 * PRICE);
+        (uint64 number, ProvenanceEvent[] memory events) = anchorVerdicts();
+        vm.prank(provider);
+        disputes.requestBondWithdrawal(3 * PRICE);
+        ruleOn(challengeBy(challenger, number, events, 1), true);
+        (uint128 requested,) = disputes.withdrawalOf(provider);
+        assertEq(requested, PRICE);
+        bond(10 * PRICE);
+        vm.warp(NOW + disputes.UNBONDING_PERIOD());
+        vm.prank(provider);
+        disputes.withdrawBond();
+        assertEq(token.balanceOf(provider), PRICE);
+        assertEq(disputes.bondOf(provider), 10 * PRICE);
+    }
+
     /// P15
     function test_RevertWhen_ADisputeIsOpen() external {
         bond(10 * PRICE);
@@ -398,7 +415,7 @@ contract ChallengeTest is DisputesFixture {
         assertEq(dispute.held, PRICE);
         assertEq(dispute.refund, 0);
         assertEq(disputes.disputeCount(), 1);
-        assertEq(disputes.disputeAbout(provider, number, 0), disputeId);
+        assertEq(disputes.disputeAbout(provider, number, log.leafOf(events[0])), disputeId);
         assertEq(disputes.openDisputesOf(provider), 1);
         assertEq(log.unclaimedOf(provider, number), 0);
         assertTrue(log.isClaimed(provider, number, 0));
@@ -624,6 +641,62 @@ contract ChallengeTest is DisputesFixture {
         expectChallengeRevert(
             number, events[0], proofOf(events, 0), abi.encodeWithSelector(IDisputes.TaskUnknown.selector, 0)
         );
+    }
+
+    /// P15: a wallet reward is never safe from challenges because of the task that its event names.
+    function test_WhenAWalletRewardNamesNoTask_TheChallengerStandsInForTheSponsor() external {
+        ProvenanceEvent[] memory events = new ProvenanceEvent[](2);
+        events[0] = anEvent(0, contributor, PRICE);
+        events[1] = anEvent(1, address(0), PRICE);
+        (events[0].taskId, events[1].taskId) = (0, 9);
+        uint64 number = anchorEvents(events, PRICE, PRICE);
+        uint256 disputeId = challengeBy(challenger, number, events, 0);
+        Dispute memory dispute = disputes.disputeOf(disputeId);
+        assertEq(dispute.sponsor, challenger);
+        assertEq(dispute.bond, PRICE);
+        assertEq(dispute.held, PRICE);
+        bond(3 * PRICE);
+        ruleOn(disputeId, true);
+        assertEq(creditOf(challenger), 3 * PRICE);
+        assertEq(disputes.bondOf(provider), 2 * PRICE);
+        // points that no task of the provider paid are nobody's loss
+        expectChallengeRevert(
+            number, events[1], proofOf(events, 1), abi.encodeWithSelector(IDisputes.TaskUnknown.selector, 9)
+        );
+    }
+
+    /// A wallet reward above the named task's price is worth a bounty as large.
+    function test_TheBondIsAtLeastAWalletReward() external {
+        ProvenanceEvent[] memory events = new ProvenanceEvent[](1);
+        events[0] = anEvent(0, contributor, 3 * PRICE);
+        uint64 number = anchorEvents(events, 0, 3 * PRICE);
+        fund(challenger, address(disputes), 2 * PRICE);
+        uint256 disputeId = challengeBy(challenger, number, events, 0);
+        assertEq(disputes.disputeOf(disputeId).bond, 3 * PRICE);
+        assertEq(disputes.disputeOf(disputeId).sponsor, sponsor);
+        assertEq(token.balanceOf(address(disputes)), 6 * PRICE);
+    }
+
+    /// P15: a decoy with the same index, disputed first, does not make another event safe.
+    function test_TwoEventsWithOneIndexAreDisputedApart() external {
+        ProvenanceEvent[] memory events = new ProvenanceEvent[](2);
+        events[0] = anEvent(0, address(0), 0);
+        events[1] = anEvent(0, contributor, PRICE);
+        uint64 number = anchorEvents(events, 0, PRICE);
+        challengeBy(stranger, number, events, 0);
+        uint256 disputeId = challengeBy(challenger, number, events, 1);
+        assertEq(disputes.disputeOf(disputeId).held, PRICE);
+        assertTrue(log.isClaimed(provider, number, 0));
+    }
+
+    /// An absurd reward in points can't empty the bond.
+    function test_TheRefundIsAtMostThePrice() external {
+        ProvenanceEvent[] memory events = new ProvenanceEvent[](2);
+        events[0] = anEvent(0, address(0), 1000 * PRICE);
+        events[1] = anEvent(1, address(0), PRICE - 1);
+        uint64 number = anchorEvents(events, 0, 0);
+        assertEq(disputes.disputeOf(challengeBy(challenger, number, events, 0)).refund, PRICE);
+        assertEq(disputes.disputeOf(challengeBy(challenger, number, events, 1)).refund, PRICE - 1);
     }
 
     /* texts */
@@ -1196,7 +1269,7 @@ contract DisputesModelTest is DisputesFixture {
         uint64 number = uint64(random % _batches.length);
         uint32 index = uint32((random >> 64) % EVENTS);
         if (_clock >= _anchoredAt[number] + WINDOW) return;
-        if (disputes.disputeAbout(provider, number, index) != 0) return;
+        if (disputes.disputeAbout(provider, number, log.leafOf(_batches[number][index])) != 0) return;
         address who = _accounts[(random >> 128) % 2];
         ProvenanceEvent memory e = _batches[number][index];
         bool inWallet = e.payee != address(0);
@@ -1222,6 +1295,7 @@ contract DisputesModelTest is DisputesFixture {
             uint256 refund = it.refund < _bond ? it.refund : _bond;
             uint256 bounty = PRICE < _bond - refund ? PRICE : _bond - refund;
             _bond -= refund + bounty;
+            if (_requested > _bond) _requested = _bond;
             _credits[sponsor] += refund + it.held;
             _credits[it.challenger] += PRICE + bounty;
         } else if (it.payee != address(0)) {

@@ -79,8 +79,12 @@ abstract contract DisputeHandler is LogHandler {
         DisputeModel memory c;
         (c.provider, c.state, c.challenger) = (b.provider, DisputeState.Open, challenger);
         (c.sponsor, c.bond) = (tasks[e.taskId].sponsor, tasks[e.taskId].price);
-        if (e.payee != address(0)) (c.payee, c.held) = (e.payee, e.reward);
-        else c.refund = e.reward;
+        if (e.payee != address(0)) {
+            (c.payee, c.held) = (e.payee, e.reward);
+            if (e.reward > c.bond) c.bond = e.reward;
+        } else {
+            c.refund = e.reward < c.bond ? e.reward : c.bond;
+        }
         c.ruleBefore = uint64(block.timestamp + 14 days);
 
         give(challenger, m.token, c.bond);
@@ -101,7 +105,7 @@ abstract contract DisputeHandler is LogHandler {
         ++m.disputesOpen;
         if (c.held > 0) takeReward(k, e);
         holds[address(disputes)][m.token] += uint256(c.bond) + c.held;
-        assertEq(disputes.disputeAbout(m.self, b.number, e.index), cases.length - 1);
+        assertEq(disputes.disputeAbout(m.self, b.number, log.leafOf(e)), cases.length - 1);
         refused(challenger, address(disputes), call, IDisputes.AlreadyDisputed.selector);
     }
 
@@ -135,6 +139,7 @@ abstract contract DisputeHandler is LogHandler {
             uint128 refund = c.refund < m.bond ? c.refund : m.bond;
             uint128 bounty = c.bond < m.bond - refund ? c.bond : m.bond - refund;
             m.bond -= refund + bounty;
+            if (m.requested > m.bond) m.requested = m.bond;
             credits[m.token][c.sponsor] += refund + c.held;
             credits[m.token][c.challenger] += bounty + c.bond;
         } else if (c.payee != address(0)) {
