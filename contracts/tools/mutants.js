@@ -22,7 +22,7 @@ const TESTS = "contracts/test";
 const OUT = "contracts/out";
 const CACHE = "contracts/cache";
 const TEST_MS_MAX = 300_000;
-const REBUILD_MS_MAX = 900_000;
+const BUILD_MS_MAX = 1_800_000;
 // the same random numbers each time; a failure is not shrunk, nor replayed for another mutant
 const FORGE_ENV = {
   FOUNDRY_LINT_LINT_ON_BUILD: "false",
@@ -312,7 +312,7 @@ function forgeAsync(folder, args) {
     const child = execFile(
       forgePath(folder),
       args,
-      { cwd: folder, env: forgeEnv(), encoding: "utf8", maxBuffer: 1 << 28, timeout: REBUILD_MS_MAX },
+      { cwd: folder, env: forgeEnv(), encoding: "utf8", maxBuffer: 1 << 28, timeout: BUILD_MS_MAX },
       (error, stdout, stderr) => (error && child.exitCode === null ? reject(error) : resolve({ status: child.exitCode, stdout, stderr })),
     );
   });
@@ -393,7 +393,7 @@ function worker() {
     const saved = path.join(folder, "saved");
     for (const name of [OUT, CACHE]) copyFolder(path.join(folder, name), path.join(saved, name));
     fs.writeFileSync(source, mutated);
-    const result = test(folder, mutant.tests, REBUILD_MS_MAX);
+    const result = test(folder, mutant.tests, BUILD_MS_MAX);
     fs.writeFileSync(source, text);
     for (const name of [OUT, CACHE]) copyFolder(path.join(saved, name), path.join(folder, name));
     return done({ ...result, rebuilt: true });
