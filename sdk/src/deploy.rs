@@ -23,7 +23,7 @@ use crate::{
 /// The deterministic deployment proxy that most chains have, anvil too: salt ‖ init code in, contract at its CREATE2 address.
 pub const CREATE2_PROXY: Address = address!("4e59b44847b379578588920cA78FbF26c0B4956C");
 /// Who deployed the proxy on every chain, by a transaction without a chain id: nobody has the key.
-const PROXY_DEPLOYER: Address = address!("3fAB184622Dc19b6109349B94811493BF45362b4");
+const PROXY_DEPLOYER: Address = address!("3fAB184622Dc19b6109349B94811493BF2a45362");
 const PROXY_DEPLOYMENT: Bytes = bytes!(
     "f8a58085174876e800830186a08080b853604580600e600039806000f350fe7fffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffe03601600081602082378035828234f58015156039578182fd5b8082525050506014600cf31ba02222222222222222222222222222222222222222222222222222222222222222a02222222222222222222222222222222222222222222222222222222222222222"
 );

@@ -14,8 +14,10 @@ use tidemark::{
     deploy::{self, CREATE2_PROXY, DeployError, PAUSER, Roles},
 };
 use tidemark_tests::{
-    Options, Stack, folder,
-    keys::{dev_address, role},
+    Options, Stack,
+    anvil::{Anvil, Mining},
+    folder::{self, RunFolder},
+    keys::{dev_address, dev_signer, role},
     mined,
     stack::Services,
     story::transactions::why,
@@ -111,12 +113,16 @@ async fn the_check_sees_other_code_another_role_and_another_address() -> anyhow:
 
 #[tokio::test]
 async fn a_chain_without_the_create2_proxy_gets_it_first() -> anyhow::Result<()> {
-    let (stack, sender) = chain().await?;
-    let reader = stack.provider();
-    stack.anvil.call("anvil_setCode", json!([CREATE2_PROXY, "0x"])).await?;
-    assert!(reader.get_code_at(CREATE2_PROXY).await?.is_empty());
+    tidemark::install_tls();
+    // a chain of its own, as on the stack's the proxy has deployed already, and its nonce says so
+    let folder = RunFolder::create()?;
+    let anvil = Anvil::start(&folder, Mining::Automatic).await?;
+    anvil.call("anvil_setCode", json!([CREATE2_PROXY, "0x"])).await?;
+    assert!(anvil.provider().get_code_at(CREATE2_PROXY).await?.is_empty());
+    anvil.fund(dev_address(role::DEPLOYER)?).await?;
+    let sender = tidemark::chain::sender(anvil.url(), dev_signer(role::DEPLOYER)?)?;
     let deployment = deploy_with_roles(&sender).await?;
-    assert!(failures(reader, &deployment).await?.is_empty());
+    assert!(failures(anvil.provider(), &deployment).await?.is_empty());
     Ok(())
 }
 
@@ -127,7 +133,7 @@ async fn the_command_writes_a_file_and_checks_it() -> anyhow::Result<()> {
     let key = stack.key_file(role::DEPLOYER);
     let tidemark = |arguments: &[&str]| {
         let program = folder::program("tidemark").unwrap();
-        let said = Command::new(program).args(arguments).args(["--rpc-url", &stack.anvil.url()]).output().unwrap();
+        let said = Command::new(program).args(arguments).args(["--rpc-url", stack.anvil.url()]).output().unwrap();
         (
             said.status.code(),
             String::from_utf8_lossy(&said.stdout).into_owned() + &String::from_utf8_lossy(&said.stderr),
