@@ -65,8 +65,7 @@ abstract contract DisputeHandler is LogHandler {
             BatchModel memory b = batches[k];
             uint32 i = uint32(r.below(b.count));
             if (block.timestamp >= b.challengeUntil || (b.kinds >> (4 * i)) & 3 == REGISTERED) continue;
-            ProvenanceEvent memory e = eventOf(b, i);
-            if (disputed[k][e.index]) continue;
+            if (disputed[k][leafAt(b, i)]) continue;
             return challengeEvent(k, i, people[6 + r.below(2)]);
         }
         vm.assume(false);
@@ -78,7 +77,8 @@ abstract contract DisputeHandler is LogHandler {
         ProviderModel storage m = providers[b.provider];
         DisputeModel memory c;
         (c.provider, c.state, c.challenger) = (b.provider, DisputeState.Open, challenger);
-        (c.sponsor, c.bond) = (tasks[e.taskId].sponsor, tasks[e.taskId].price);
+        c.bond = tasks[e.taskId].price;
+        c.sponsor = e.taskId == 0 ? challenger : tasks[e.taskId].sponsor;
         if (e.payee != address(0)) {
             (c.payee, c.held) = (e.payee, e.reward);
             if (e.reward > c.bond) c.bond = e.reward;
@@ -90,18 +90,20 @@ abstract contract DisputeHandler is LogHandler {
         give(challenger, m.token, c.bond);
         bytes memory call =
             abi.encodeCall(disputes.challenge, (m.self, b.number, e, proofOf(b, i), Ground.Duplicate, 0, "ipfs://e"));
-        if (c.held > b.walletTotal - b.paid) {
-            // P2: a batch does not hold more than it has either
+        bytes4 reason;
+        if (e.taskId == 0 && c.held == 0) reason = IDisputes.TaskUnknown.selector;
+        else if (c.held > 0 && taken[k][e.index]) reason = IRewardPool.AlreadyClaimed.selector; // P3
+        else if (c.held > b.walletTotal - b.paid) reason = IRewardPool.BatchRewardsExceeded.selector; // P2
+        if (reason != bytes4(0)) {
             assertTrue(b.lie != 0);
-            refused(challenger, address(disputes), call, IRewardPool.BatchRewardsExceeded.selector);
-            takeBack(challenger, m.token, c.bond);
-            return;
+            refused(challenger, address(disputes), call, reason);
+            return takeBack(challenger, m.token, c.bond);
         }
         vm.prank(challenger);
         (bool opened,) = address(disputes).call(call);
         assertTrue(opened);
         cases.push(c);
-        disputed[k][e.index] = true;
+        disputed[k][leafAt(b, i)] = true;
         ++m.disputesOpen;
         if (c.held > 0) takeReward(k, e);
         holds[address(disputes)][m.token] += uint256(c.bond) + c.held;

@@ -100,8 +100,11 @@ abstract contract LogHandler is World {
         refused(tasks[id].sponsor, address(log), call, IRewardPool.TaskOpenUntil.selector);
     }
 
+    /// @dev Some time, or until the very second in which something ends.
     function wait(uint256 seed) external {
         Random memory r = Random(seed);
+        uint256 edge = r.below(2) == 0 ? anEdge(r) : 0;
+        if (edge > block.timestamp && edge < block.timestamp + 100 days) return vm.warp(edge);
         uint256 longest = r.below(8) == 0 ? 70 days : r.below(2) == 0 ? 5 days : 6 hours;
         vm.warp(block.timestamp + 1 + r.below(longest));
     }
@@ -368,7 +371,7 @@ abstract contract LogHandler is World {
         (uint64 first, uint64 second) = (anOpenTask(r, p), anOpenTask(r, p));
         b.tasks = first < second ? [first, second] : [second, first];
         b.count = uint32(1 + r.below(EVENTS_MAX));
-        b.lie = r.below(3) == 0 ? uint8(1 + r.below(3)) : 0;
+        b.lie = r.below(3) == 0 ? uint8(1 + r.below(4)) : 0;
         uint128[2] memory debits;
         uint256 style = r.below(5);
         for (uint32 i = 0; i < b.count; ++i) {

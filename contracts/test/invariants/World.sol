@@ -45,6 +45,7 @@ abstract contract World is Fixture {
     uint8 internal constant LIE_WALLET_TOTAL = 1;
     uint8 internal constant LIE_INDEX = 2;
     uint8 internal constant LIE_REWARD = 3;
+    uint8 internal constant LIE_TASK = 4;
 
     /// How a version lies about its members.
     uint8 internal constant LIE_REPEATED = 1;
@@ -159,7 +160,7 @@ abstract contract World is Fixture {
     mapping(DevToken token => mapping(address who => uint256)) internal credits;
     /// Whether the reward at an index was claimed or held.
     mapping(uint256 batch => mapping(uint32 index => bool)) internal taken;
-    mapping(uint256 batch => mapping(uint32 index => bool)) internal disputed;
+    mapping(uint256 batch => mapping(bytes32 leaf => bool)) internal disputed;
     mapping(uint256 version => Member[]) internal members;
     mapping(uint256 version => mapping(bytes32 leaf => uint256)) internal royaltyPaid;
     mapping(uint256 version => mapping(bytes32 leaf => bool)) internal proven;
@@ -361,6 +362,15 @@ abstract contract World is Fixture {
         return payees[r.below(PAYEES)];
     }
 
+    /// @dev When something ends or becomes possible.
+    function anEdge(Random memory r) internal view returns (uint64) {
+        uint256 i = r.below(4);
+        if (i == 0) return sold[r.below(sold.length)].endsAt;
+        if (i == 1) return batches.length > 0 ? batches[r.below(batches.length)].challengeUntil : 0;
+        if (i == 2) return cases[r.below(cases.length)].ruleBefore;
+        return providers[r.below(PROVIDERS)].withdrawableAt;
+    }
+
     /* TREES */
 
     /// @notice Event `i` of a batch, made of the batch's seed.
@@ -377,6 +387,7 @@ abstract contract World is Fixture {
         if (kind == REJECTED) return e;
         e.reward = tasks[e.taskId].price;
         if (b.lie == LIE_REWARD && i == 0) e.reward *= 3;
+        if (b.lie == LIE_TASK && i == 0) e.taskId = 0;
         if (kind == WALLET) e.payee = payees[uint256(hash) % PAYEES];
     }
 
