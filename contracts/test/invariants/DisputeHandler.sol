@@ -31,7 +31,7 @@ abstract contract DisputeHandler is LogHandler {
         Random memory r = Random(seed);
         ProviderModel storage m = providers[r.below(PROVIDERS)];
         vm.assume(m.bond > 0);
-        m.requested = uint128(1 + r.below(m.bond));
+        m.requested = r.below(2) == 0 ? m.bond : uint128(1 + r.below(m.bond));
         m.withdrawableAt = uint64(block.timestamp + 60 days);
         vm.prank(m.self);
         disputes.requestBondWithdrawal(m.requested);
@@ -116,7 +116,12 @@ abstract contract DisputeHandler is LogHandler {
         vm.assume(batches.length > 0);
         BatchModel memory b = batches[r.below(batches.length)];
         uint32 i = uint32(r.below(b.count));
-        vm.assume(block.timestamp >= b.challengeUntil && (b.kinds >> (4 * i)) & 3 != REGISTERED);
+        vm.assume((b.kinds >> (4 * i)) & 3 != REGISTERED);
+        if (block.timestamp < b.challengeUntil) {
+            // the first second that is too late
+            vm.assume(r.below(4) == 0);
+            vm.warp(b.challengeUntil);
+        }
         bytes memory call = abi.encodeCall(
             disputes.challenge,
             (providers[b.provider].self, b.number, eventOf(b, i), proofOf(b, i), Ground.WrongVerdict, 0, "")
@@ -126,9 +131,8 @@ abstract contract DisputeHandler is LogHandler {
 
     function rule(uint256 seed) external {
         Random memory r = Random(seed);
-        // half of them are left to lapse
         uint256 id = anOpenCase(r, false);
-        vm.assume(id != 0 && r.below(2) == 0);
+        vm.assume(id != 0);
         DisputeModel storage c = cases[id];
         ProviderModel storage m = providers[c.provider];
         bool upheld = r.below(2) == 0;
@@ -155,6 +159,11 @@ abstract contract DisputeHandler is LogHandler {
     function lapse(uint256 seed) external {
         Random memory r = Random(seed);
         uint256 id = anOpenCase(r, true);
+        if (id == 0 && r.below(4) == 0) {
+            // the first second without an arbiter
+            id = anOpenCase(r, false);
+            if (id != 0) vm.warp(cases[id].ruleBefore);
+        }
         vm.assume(id != 0);
         DisputeModel storage c = cases[id];
         bytes memory call = abi.encodeCall(disputes.rule, (id, true, "too late"));

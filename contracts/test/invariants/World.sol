@@ -263,6 +263,8 @@ abstract contract World is Fixture {
             ProviderModel storage m = providers[p];
             assertEq(log.providerOf(m.self).pointsAccrued, m.accrued);
             assertEq(disputes.bondOf(m.self), m.bond);
+            (uint128 requested,) = disputes.withdrawalOf(m.self);
+            assertEq(requested, m.requested);
             assertEq(disputes.openDisputesOf(m.self), m.disputesOpen);
             inLog[tokenIndex(p)] += m.accrued;
             inDisputes[tokenIndex(p)] += m.bond;
@@ -304,6 +306,9 @@ abstract contract World is Fixture {
         Dispute memory said = disputes.disputeOf(id);
         assertTrue(said.state == cases[id].state);
         assertEq(said.held, cases[id].held);
+        assertEq(said.bond, cases[id].bond);
+        assertEq(said.refund, cases[id].refund);
+        assertEq(said.sponsor, cases[id].sponsor);
     }
 
     /// P6; and what members are still due of an honest version is there.
