@@ -294,7 +294,8 @@ contract LicenseRegistry is
         });
         _emitSold(licenseId, ipId, buyer, due);
         _mint(recipient, licenseId);
-        if (!offer.terms.transferable) emit Locked(licenseId);
+        if (offer.terms.transferable) emit Unlocked(licenseId);
+        else emit Locked(licenseId);
     }
 
     function _emitSold(uint256 licenseId, uint256 ipId, address buyer, Payment memory due) private {
@@ -348,6 +349,9 @@ contract LicenseRegistry is
     /// @dev Minting is always possible; a transfer is where the terms allow it.
     function _update(address to, uint256 licenseId, address auth) internal override returns (address from) {
         from = super._update(to, licenseId, auth);
-        require(from == address(0) || _termsOf(licenseId).transferable, NotTransferable(licenseId));
+        if (from == address(0)) return from;
+        require(_termsOf(licenseId).transferable, NotTransferable(licenseId));
+        // The page names the holder.
+        emit MetadataUpdate(licenseId);
     }
 }

@@ -23,7 +23,7 @@ contract Renderer is IRenderer {
         string memory purposes = Metadata.purposesInWords(terms.purposes);
         string memory training = terms.aiTraining ? "allowed" : "not allowed";
 
-        string[] memory lines = new string[](11);
+        string[] memory lines = new string[](12);
         lines[0] = string.concat("Status: ", license.status);
         if (bytes(license.revocationCause).length > 0) {
             lines[0] = string.concat(lines[0], " (", license.revocationCause, ")");
@@ -44,8 +44,9 @@ contract Renderer is IRenderer {
             : "Not transferable";
         lines[9] = string.concat("Legal text: ", terms.legalUri);
         lines[10] = string.concat("Its SHA-256: ", uint256(terms.legalHash).toHexString(32));
+        lines[11] = string.concat("Of Tidemark IP ", license.ipId.toHexString(32));
 
-        string[] memory traits = new string[](14);
+        string[] memory traits = new string[](15);
         traits[0] = Metadata.trait("Status", license.status);
         traits[1] = Metadata.trait("Holder", holder);
         traits[2] = Metadata.trait("Dataset", dataset);
@@ -55,11 +56,12 @@ contract Renderer is IRenderer {
         traits[6] = Metadata.trait("Seats", terms.seats);
         traits[7] = Metadata.trait("Starts at", license.startsAt);
         traits[8] = Metadata.trait("Ends at", license.endsAt);
-        traits[9] = Metadata.trait("Paid", license.paid);
+        traits[9] = Metadata.trait("Paid", uint256(license.paid).toString());
         traits[10] = Metadata.trait("Contributors' part", _percent(terms.contributorBps));
         traits[11] = Metadata.trait("Transferable", terms.transferable ? "yes" : "no");
         traits[12] = Metadata.trait("Resale royalty", _percent(terms.resaleBps));
         traits[13] = Metadata.trait("Legal text SHA-256", uint256(terms.legalHash).toHexString(32));
+        traits[14] = Metadata.trait("IP", license.ipId.toHexString(32));
         return Metadata.uri(string.concat("Data licence ", licenseId.toString()), lines, traits);
     }
 

@@ -128,7 +128,9 @@ abstract contract RoyaltyPool is ILicenseRegistry, ReentrancyGuardTransient {
             require(member.weight <= unprovenWeight, WeightsExceeded(ipId, version, unprovenWeight));
             royalties.unprovenWeight = unprovenWeight - member.weight;
         }
-        uint96 total = Math.mulDiv(member.weight, royalties.accumulator, ONE).toUint96();
+        // Beyond 2^96 − 1 units a member gets no more; what is below stays payable.
+        uint256 earned = Math.mulDiv(member.weight, royalties.accumulator, ONE);
+        uint96 total = Math.min(earned, type(uint96).max).toUint96();
         amount = total - claimed;
 
         (record.token, record.claimed) = (token, total);

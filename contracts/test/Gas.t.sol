@@ -140,10 +140,10 @@ contract GasTest is Fixture {
         log.claim(c.provider, c.number, c.e, c.proof);
     }
 
-    function claimTwenty(Claim[] memory claims, string memory layout) private {
+    function claimTwenty(Claim[] memory claims, string memory arrangement) private {
         assertEq(token.balanceOf(_newcomer), 0);
         log.claimMany(claims);
-        snapshot(string.concat("claimMany: 20 of a payee, ", layout));
+        snapshot(string.concat("claimMany: 20 of a payee, ", arrangement));
         assertEq(token.balanceOf(_newcomer), 20 * PRICE);
     }
 

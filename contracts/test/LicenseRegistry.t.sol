@@ -501,11 +501,20 @@ contract BuyTest is DatasetFixture {
         assertTrue(licenses.locked(1));
     }
 
-    function test_WhenTransferable_NoLockIsAnnounced() external {
-        vm.recordLogs();
+    function test_WhenTransferable_TheTokenIsUnlockedFromItsSale() external {
+        vm.expectEmit(address(licenses));
+        emit IERC5192.Unlocked(1);
         buy(1, COST, buyer);
-        assertEq(countLogs(address(licenses), IERC5192.Locked.selector), 0);
         assertFalse(licenses.locked(1));
+    }
+
+    /// ERC-4906: the page names the holder.
+    function test_WhenALicenceMoves_ItsPageChanges() external {
+        buy(1, COST, buyer);
+        vm.expectEmit(address(licenses));
+        emit IERC4906.MetadataUpdate(1);
+        vm.prank(buyer);
+        licenses.transferFrom(buyer, stranger, 1);
     }
 
     function test_WhenPaymentIsAboveThePrice_OnlyThePriceIsTaken() external {

@@ -59,11 +59,13 @@ contract RendererTest is DatasetFixture, PageReader {
                 "Status: active; Dataset: voices, version 1; Holder: ",
                 holder,
                 "; AI training: allowed; Purposes: train, commercial; Seats: 5; Valid from 1800000000 until 1831536000 (Unix seconds); Paid: 1000000000 token units, of which contributors 70.00 %; Transferable; the provider asks 5.00 % of a resale; Legal text: ipfs://legal; Its SHA-256: ",
-                hash
+                hash,
+                "; Of Tidemark IP ",
+                ips.datasetIdOf(provider, "voices").toHexString(32)
             )
         );
         string memory svg = svgOf(json);
-        checkCard(svg, 11);
+        checkCard(svg, 12);
         assertTrue(contains(svg, ">AI training: allowed</text>"));
         assertTrue(contains(svg, ">Legal text: ipfs://legal</text>"));
 
@@ -76,12 +78,13 @@ contract RendererTest is DatasetFixture, PageReader {
         assertEq(numberTrait(json, "Seats", 6), 5);
         assertEq(numberTrait(json, "Starts at", 7), NOW);
         assertEq(numberTrait(json, "Ends at", 8), NOW + 365 days);
-        assertEq(numberTrait(json, "Paid", 9), 1000e6);
+        assertEq(trait(json, "Paid", 9), "1000000000");
         assertEq(trait(json, "Contributors' part", 10), "70.00 %");
         assertEq(trait(json, "Transferable", 11), "yes");
         assertEq(trait(json, "Resale royalty", 12), "5.00 %");
         assertTrue(contains(json, string.concat('{"trait_type":"Legal text SHA-256","value":"', hash, '"}')));
-        assertFalse(vm.keyExistsJson(json, ".attributes[14]"));
+        assertEq(trait(json, "IP", 14), ips.datasetIdOf(provider, "voices").toHexString(32));
+        assertFalse(vm.keyExistsJson(json, ".attributes[15]"));
     }
 
     function test_WhenALicenceAllowsLess_ItSaysSo() external {
@@ -108,7 +111,7 @@ contract RendererTest is DatasetFixture, PageReader {
         );
         assertEq(trait(json, "Status", 0), "revoked");
         string memory svg = svgOf(json);
-        checkCard(svg, 11);
+        checkCard(svg, 12);
         assertTrue(contains(svg, string.concat("Status: revoked (", HOSTILE_IN_XML, ")")));
     }
 

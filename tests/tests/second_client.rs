@@ -66,6 +66,7 @@ async fn a_second_client_reads_the_same_licence_and_the_same_batch() -> anyhow::
             number(U256::from(terms.contributorBps)),
             Token::Bool(terms.transferable),
             Token::Bool(terms.aiTraining),
+            number(U256::from(terms.resaleBps)),
             Token::FixedBytes(terms.legalHash.to_vec()),
             Token::String(terms.legalUri.clone()),
         ]),

@@ -4,7 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use alloy::providers::Provider;
 use anyhow::{Context, Result};
-use tidemark::{contracts::ProvenanceLog, event::EventKind, history::LoadedBatch, payload::Payload};
+use tidemark::{
+    contracts::{PointsTreasury, ProvenanceLog},
+    event::EventKind,
+    history::LoadedBatch,
+    payload::Payload,
+};
 
 use super::{
     market::{CONTRIBUTOR_BPS, LICENSE_PRICE},
@@ -122,7 +127,9 @@ async fn points(table: &mut Table, stack: &Stack, told: &Told) -> Result<()> {
     if let Some((payout, _)) = &told.payout {
         points_to_cash(table, stack, payout);
     }
-    let held = balance(stack.provider(), told.world.token, told.world.treasury).await?;
+    let treasury = PointsTreasury::new(told.world.treasury, stack.provider());
+    let backing = treasury.backing().call().await.context("failed to ask the treasury")?;
+    let held = u128::try_from(backing).context("more than 128 bits behind points")?;
     let owed = earned + royalties - paid_out;
     table.claim("treasury backs points", format!("{} held, {} owed", won(held), won(owed)), held == owed);
     let partner = balance(stack.provider(), told.world.token, dev_address(role::PARTNER)?).await?;
