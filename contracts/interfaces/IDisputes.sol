@@ -36,12 +36,12 @@ struct Dispute {
     /// Who gets a held reward if the challenge fails; 0 where the reward was points or none.
     address payee;
     address token;
-    /// The challenger's bond: the task's price, or a wallet reward above it. It is also the bounty where the challenge is upheld.
+    /// The challenger's bond: the task's price, or a held reward above it. It is also the bounty where the challenge is upheld.
     uint128 bond;
-    /// Taken out of the batch until the end, payment-token units.
+    /// Taken out of the batch until the end, payment-token units; 0 where the batch cannot pay the reward.
     uint128 held;
-    /// What an upheld challenge refunds to the sponsor out of the attestor's bond: a reward that was already paid, in points, at
-    /// most the task's price.
+    /// What an upheld challenge refunds to the sponsor out of the attestor's bond: a reward that is not held, because it was
+    /// paid in points or promised without backing; at most the task's price.
     uint128 refund;
 }
 
@@ -103,7 +103,8 @@ interface IDisputes {
     function withdrawBond() external;
 
     /// @notice Challenges the verdict in an anchored event and escrows a bond of one task price, with an allowance given before.
-    /// Only inside the batch's challenge window, once for each event. An unpaid wallet reward waits here until the end.
+    /// Only inside the batch's challenge window, once for each event. A wallet reward that its batch can pay waits here until the
+    /// end.
     /// @param evidenceHash SHA-256 of what `evidenceUri` serves; the URI has at most 256 bytes.
     function challenge(
         address provider,

@@ -192,8 +192,11 @@ contract Disputes is IDisputes, AccessManaged, ERC165, ReentrancyGuardTransient 
         Task memory task = LOG.taskOf(e.taskId);
         bool taskKnown = task.provider == provider;
         bool inWallet = e.reward > 0 && e.payee != address(0);
+        // What its batch cannot pay was promised only: it needs no holding, and must not make a challenge dear or impossible.
+        bool isPayable =
+            inWallet && !LOG.isClaimed(provider, number, e.index) && e.reward <= LOG.unclaimedOf(provider, number);
         // A wallet reward is not safe from challenges because of the task that its event names, nor too cheap to be worth one.
-        require(taskKnown || inWallet, TaskUnknown(e.taskId));
+        require(taskKnown || isPayable, TaskUnknown(e.taskId));
         uint128 price = taskKnown ? task.price : 0;
         return Dispute({
             state: DisputeState.Open,
@@ -206,9 +209,9 @@ contract Disputes is IDisputes, AccessManaged, ERC165, ReentrancyGuardTransient 
             sponsor: taskKnown ? task.sponsor : msg.sender,
             payee: inWallet ? e.payee : address(0),
             token: address(_tokenOf(provider)),
-            bond: inWallet && e.reward > price ? e.reward : price,
-            held: inWallet ? e.reward : 0,
-            refund: inWallet ? 0 : e.reward < price ? e.reward : price
+            bond: isPayable && e.reward > price ? e.reward : price,
+            held: isPayable ? e.reward : 0,
+            refund: isPayable ? 0 : e.reward < price ? e.reward : price
         });
     }
 

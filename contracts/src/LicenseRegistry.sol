@@ -349,9 +349,10 @@ contract LicenseRegistry is
     /// @dev Minting is always possible; a transfer is where the terms allow it.
     function _update(address to, uint256 licenseId, address auth) internal override returns (address from) {
         from = super._update(to, licenseId, auth);
-        if (from == address(0)) return from;
-        require(_termsOf(licenseId).transferable, NotTransferable(licenseId));
-        // The page names the holder.
-        emit MetadataUpdate(licenseId);
+        if (from != address(0)) {
+            require(_termsOf(licenseId).transferable, NotTransferable(licenseId));
+            // The page names the holder.
+            emit MetadataUpdate(licenseId);
+        }
     }
 }

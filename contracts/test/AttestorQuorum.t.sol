@@ -4,6 +4,7 @@ pragma solidity ^0.8.28;
 
 import {AttestorQuorum} from "../src/AttestorQuorum.sol";
 import {IAttestorQuorum} from "../interfaces/IAttestorQuorum.sol";
+import {Deploy} from "./Deploy.sol";
 import {Test} from "./Vm.sol";
 
 contract AttestorQuorumTest is Test {
@@ -27,7 +28,7 @@ contract AttestorQuorumTest is Test {
         for (uint256 i = 0; i < 3; ++i) {
             _members.push(vm.addr(_keys[i]));
         }
-        _quorum = new AttestorQuorum(_members, 2);
+        _quorum = Deploy.attestorQuorum(_members, 2);
     }
 
     function answer(bytes memory signature) private view returns (bytes4) {
@@ -40,26 +41,26 @@ contract AttestorQuorumTest is Test {
 
     function test_RevertWhen_ThresholdIsZeroOrAboveMembers() external {
         vm.expectRevert(abi.encodeWithSelector(IAttestorQuorum.ThresholdInvalid.selector, 0, 3));
-        new AttestorQuorum(_members, 0);
+        Deploy.attestorQuorum(_members, 0);
         vm.expectRevert(abi.encodeWithSelector(IAttestorQuorum.ThresholdInvalid.selector, 4, 3));
-        new AttestorQuorum(_members, 4);
+        Deploy.attestorQuorum(_members, 4);
         vm.expectRevert(abi.encodeWithSelector(IAttestorQuorum.ThresholdInvalid.selector, 1, 0));
-        new AttestorQuorum(new address[](0), 1);
+        Deploy.attestorQuorum(new address[](0), 1);
         vm.expectRevert(abi.encodeWithSelector(IAttestorQuorum.ThresholdInvalid.selector, 0, 0));
-        new AttestorQuorum(new address[](0), 0);
+        Deploy.attestorQuorum(new address[](0), 0);
     }
 
     function test_RevertWhen_MembersAreUnorderedOrDoubleOrZero() external {
         address[] memory members = new address[](2);
         (members[0], members[1]) = (_members[1], _members[0]);
         vm.expectRevert(abi.encodeWithSelector(IAttestorQuorum.MembersUnordered.selector, _members[1], _members[0]));
-        new AttestorQuorum(members, 1);
+        Deploy.attestorQuorum(members, 1);
         members[1] = members[0];
         vm.expectRevert(abi.encodeWithSelector(IAttestorQuorum.MembersUnordered.selector, _members[1], _members[1]));
-        new AttestorQuorum(members, 1);
+        Deploy.attestorQuorum(members, 1);
         members[0] = address(0);
         vm.expectRevert(abi.encodeWithSelector(IAttestorQuorum.MembersUnordered.selector, address(0), address(0)));
-        new AttestorQuorum(members, 1);
+        Deploy.attestorQuorum(members, 1);
     }
 
     function test_WhenDeployed() external view {
@@ -127,7 +128,7 @@ contract AttestorQuorumTest is Test {
         for (uint256 i = 0; i < size; ++i) {
             members[i] = vm.addr(keys[i]);
         }
-        AttestorQuorum quorum = new AttestorQuorum(members, threshold);
+        AttestorQuorum quorum = Deploy.attestorQuorum(members, threshold);
         bytes memory signature = "";
         uint256 count = 0;
         for (uint256 i = 0; i < size; ++i) {

@@ -17,6 +17,7 @@ import {IPRegistry} from "../src/IPRegistry.sol";
 import {LicenseRegistry} from "../src/LicenseRegistry.sol";
 import {ProvenanceLog} from "../src/ProvenanceLog.sol";
 import {Renderer} from "../src/Renderer.sol";
+import {Deploy} from "./Deploy.sol";
 import {Fixture} from "./Fixture.sol";
 import {StandardMerkleTree} from "./StandardMerkleTree.sol";
 
@@ -61,12 +62,12 @@ contract AuthorityTest is Fixture {
 
     function setUp() public override {
         super.setUp();
-        authority = new Authority(deployer);
-        log = new ProvenanceLog(address(authority));
+        authority = Deploy.authority(deployer);
+        log = Deploy.provenanceLog(authority);
         disputes = Disputes(log.disputes());
-        Renderer renderer = new Renderer();
-        ips = new IPRegistry(log, consents, renderer);
-        licenses = new LicenseRegistry(log, ips, renderer, address(authority));
+        Renderer renderer = Deploy.renderer();
+        ips = Deploy.ipRegistry(log, consents, renderer);
+        licenses = Deploy.licenseRegistry(log, ips, renderer, authority);
         treasury = registerProvider(provider, "numo", attestor, address(token), WINDOW);
         vm.prank(deployer);
         authority.multicall(deployment());
@@ -483,7 +484,7 @@ contract AuthorityTest is Fixture {
     /// P17
     function test_TheAuthorityChangesAfterFiveDays() external {
         waitUntil(NOW + 5 days);
-        Authority next = new Authority(stranger);
+        Authority next = Deploy.authority(stranger);
         bytes memory change = abi.encodeCall(authority.updateAuthority, (address(log), address(next)));
         schedule(admin, address(authority), change);
         wait(TARGET_DELAY - 1);

@@ -5,6 +5,7 @@ pragma solidity ^0.8.28;
 import {AttestorQuorum} from "../src/AttestorQuorum.sol";
 import {ConsentRegistry} from "../src/ConsentRegistry.sol";
 import {Consent, IConsentRegistry} from "../interfaces/IConsentRegistry.sol";
+import {Deploy} from "./Deploy.sol";
 import {Fixture} from "./Fixture.sol";
 
 contract ConsentRegistryTest is Fixture {
@@ -156,7 +157,7 @@ contract ConsentRegistryTest is Fixture {
     /// P16
     function test_RevertWhen_SignedForAnotherRegistry() external {
         Consent memory consent = consentOf(payee);
-        expectSignatureInvalid(new ConsentRegistry(), consent, withdrawalBy("payee", consent));
+        expectSignatureInvalid(Deploy.consentRegistry(), consent, withdrawalBy("payee", consent));
     }
 
     /// P3
@@ -173,7 +174,7 @@ contract ConsentRegistryTest is Fixture {
     function test_RevertWhen_AContractContributorRefuses() external {
         address[] memory members = new address[](1);
         members[0] = payee;
-        Consent memory consent = consentOf(address(new AttestorQuorum(members, 1)));
+        Consent memory consent = consentOf(address(Deploy.attestorQuorum(members, 1)));
         expectSignatureInvalid(consents, consent, withdrawalBy("stranger", consent));
     }
 
@@ -227,7 +228,7 @@ contract ConsentRegistryTest is Fixture {
     function test_WhenContributorIsAContract() external {
         address[] memory members = new address[](1);
         members[0] = payee;
-        Consent memory consent = consentOf(address(new AttestorQuorum(members, 1)));
+        Consent memory consent = consentOf(address(Deploy.attestorQuorum(members, 1)));
         bytes32 consentId = consents.consentIdOf(consent);
         consents.withdrawBySignature(consent, sign(keyOf("payee"), consents.withdrawalDigestOf(consentId)));
         assertEq(consents.withdrawnAt(consentId), NOW);

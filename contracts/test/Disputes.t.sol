@@ -729,25 +729,59 @@ contract ChallengeTest is DisputesFixture {
         disputes.challenge(provider, number, events[0], proof, Ground.Duplicate, EVIDENCE, URI);
     }
 
-    /// P2
-    function test_RevertWhen_TheBatchPromisesMoreThanItHolds() external {
-        ProvenanceEvent[] memory events = new ProvenanceEvent[](2);
+    /// P2, P15: what the batch cannot pay is not held; the verdict is as open to a challenge, for a price, as any other.
+    function test_WhenTheBatchPromisesMoreThanItHolds_NothingIsHeld() external {
+        ProvenanceEvent[] memory events = new ProvenanceEvent[](3);
         events[0] = anEvent(0, contributor, PRICE);
-        events[1] = anEvent(1, contributor, PRICE);
+        events[1] = anEvent(1, contributor, type(uint128).max);
+        events[2] = anEvent(2, contributor, 1);
         uint64 number = anchorEvents(events, 0, PRICE);
+        bond(3 * PRICE);
         challengeBy(challenger, number, events, 0);
-        expectChallengeRevert(
-            number,
-            events[1],
-            proofOf(events, 1),
-            abi.encodeWithSelector(IRewardPool.BatchRewardsExceeded.selector, provider, number, 0, PRICE)
-        );
+        uint256 disputeId = challengeBy(challenger, number, events, 1);
+        Dispute memory dispute = disputes.disputeOf(disputeId);
+        assertEq(dispute.bond, PRICE);
+        assertEq(dispute.held, 0);
+        assertEq(dispute.refund, PRICE);
+        assertFalse(log.isClaimed(provider, number, 1));
+        ruleOn(disputeId, true);
+        assertEq(creditOf(sponsor), PRICE);
+        assertEq(creditOf(challenger), 2 * PRICE);
+        assertEq(disputes.bondOf(provider), PRICE);
+        disputeId = challengeBy(challenger, number, events, 2);
+        assertEq(disputes.disputeOf(disputeId).refund, 1);
+        ruleOn(disputeId, false);
+        assertEq(creditOf(contributor), PRICE);
         // nor is it paid, and the other batches' rewards and the escrow stay
         vm.warp(NOW + WINDOW);
-        bytes32[] memory proof = proofOf(events, 1);
-        vm.expectRevert(abi.encodeWithSelector(IRewardPool.BatchRewardsExceeded.selector, provider, number, 0, PRICE));
-        log.claim(provider, number, events[1], proof);
+        bytes32[] memory proof = proofOf(events, 2);
+        vm.expectRevert(abi.encodeWithSelector(IRewardPool.BatchRewardsExceeded.selector, provider, number, 0, 1));
+        log.claim(provider, number, events[2], proof);
         assertEq(token.balanceOf(address(log)), 99 * PRICE);
+    }
+
+    /// P3, P15: a decoy with the same index has the reward taken; the other event can be challenged all the same.
+    function test_WhenAnotherEventWithItsIndexWasHeld_NothingIsHeld() external {
+        ProvenanceEvent[] memory events = new ProvenanceEvent[](2);
+        events[0] = anEvent(0, stranger, PRICE);
+        events[1] = anEvent(0, contributor, PRICE);
+        uint64 number = anchorEvents(events, 0, 2 * PRICE);
+        challengeBy(challenger, number, events, 0);
+        Dispute memory dispute = disputes.disputeOf(challengeBy(challenger, number, events, 1));
+        assertEq(dispute.held, 0);
+        assertEq(dispute.refund, PRICE);
+        assertEq(log.unclaimedOf(provider, number), PRICE);
+    }
+
+    /// A reward that is neither backed nor of a task of the provider is nobody's loss.
+    function test_RevertWhen_AnUnbackedRewardNamesNoTask() external {
+        ProvenanceEvent[] memory events = new ProvenanceEvent[](1);
+        events[0] = anEvent(0, contributor, PRICE + 1);
+        events[0].taskId = 0;
+        uint64 number = anchorEvents(events, 0, PRICE);
+        expectChallengeRevert(
+            number, events[0], proofOf(events, 0), abi.encodeWithSelector(IDisputes.TaskUnknown.selector, 0)
+        );
     }
 
     /* hold */

@@ -15,6 +15,7 @@ import {LicenseRegistry} from "../src/LicenseRegistry.sol";
 import {PointsTreasury} from "../src/PointsTreasury.sol";
 import {ProvenanceLog} from "../src/ProvenanceLog.sol";
 import {Renderer} from "../src/Renderer.sol";
+import {Deploy} from "./Deploy.sol";
 import {StandardMerkleTree} from "./StandardMerkleTree.sol";
 import {Test} from "./Vm.sol";
 
@@ -57,13 +58,13 @@ abstract contract Fixture is Test {
 
     function setUp() public virtual {
         vm.warp(NOW);
-        authority = new Authority(admin);
-        log = new ProvenanceLog(address(authority));
+        authority = Deploy.authority(admin);
+        log = Deploy.provenanceLog(authority);
         disputes = Disputes(log.disputes());
-        consents = new ConsentRegistry();
-        Renderer renderer = new Renderer();
-        ips = new IPRegistry(log, consents, renderer);
-        licenses = new LicenseRegistry(log, ips, renderer, address(authority));
+        consents = Deploy.consentRegistry();
+        Renderer renderer = Deploy.renderer();
+        ips = Deploy.ipRegistry(log, consents, renderer);
+        licenses = Deploy.licenseRegistry(log, ips, renderer, authority);
         token = new DevToken();
         treasury = registerProvider(provider, "numo", attestor, address(token), 0);
         giveRoles();
@@ -94,7 +95,7 @@ abstract contract Fixture is Test {
         address itsToken,
         uint32 challengeWindow
     ) internal returns (PointsTreasury itsTreasury) {
-        itsTreasury = new PointsTreasury(address(log), who, itsToken, operator);
+        itsTreasury = Deploy.pointsTreasury(address(log), who, itsToken, operator);
         vm.prank(who);
         log.registerProvider(name, itsAttestor, address(itsTreasury), itsToken, challengeWindow);
     }

@@ -10,6 +10,7 @@ import {Batch, ProvenanceEvent} from "../interfaces/IProvenanceLog.sol";
 import {Claim, Permit} from "../interfaces/IRewardPool.sol";
 import {AttestorQuorum} from "../src/AttestorQuorum.sol";
 import {PointsTreasury} from "../src/PointsTreasury.sol";
+import {Deploy} from "./Deploy.sol";
 import {Fixture} from "./Fixture.sol";
 
 /// Nothing is measured on a slot that only the very first call fills, and whoever pays keeps a balance: emptied slots give
@@ -57,7 +58,7 @@ contract GasTest is Fixture {
 
     function test_AnchorByQuorum() external {
         (address[] memory members, uint256[] memory keys) = threeMembers();
-        AttestorQuorum quorum = new AttestorQuorum(members, 2);
+        AttestorQuorum quorum = Deploy.attestorQuorum(members, 2);
         vm.prank(provider);
         log.setAttestor(address(quorum));
         uint64 task = aTask(1000 * PRICE);
@@ -333,7 +334,7 @@ contract GasTest is Fixture {
     /* REGISTRATION */
 
     function test_Registration() external {
-        PointsTreasury other = new PointsTreasury(address(log), stranger, address(token), operator);
+        PointsTreasury other = Deploy.pointsTreasury(address(log), stranger, address(token), operator);
         vm.prank(stranger);
         log.registerProvider("other", attestor, address(other), address(token), 1 days);
         snapshot("registerProvider");

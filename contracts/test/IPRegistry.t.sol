@@ -12,6 +12,7 @@ import {Batch, ProvenanceEvent} from "../interfaces/IProvenanceLog.sol";
 import {AttestorQuorum} from "../src/AttestorQuorum.sol";
 import {IPRegistry} from "../src/IPRegistry.sol";
 import {Renderer} from "../src/Renderer.sol";
+import {Deploy} from "./Deploy.sol";
 import {Fixture} from "./Fixture.sol";
 import {StandardMerkleTree} from "./StandardMerkleTree.sol";
 import {Vm} from "./Vm.sol";
@@ -197,7 +198,7 @@ contract RegisterDatasetTest is DatasetFixture {
         bytes memory signature = attest(ipId, 1, content);
         vm.chainId(1);
         expectAttestationInvalid(content, signature);
-        IPRegistry other = new IPRegistry(log, consents, new Renderer());
+        IPRegistry other = Deploy.ipRegistry(log, consents, Deploy.renderer());
         expectAttestationInvalid(content, sign(attestorKey, other.digestOf(ipId, 1, content)));
     }
 
@@ -225,7 +226,7 @@ contract RegisterDatasetTest is DatasetFixture {
         if (low > high) (low, high, lowKey, highKey) = (high, low, highKey, lowKey);
         address[] memory quorumMembers = new address[](2);
         (quorumMembers[0], quorumMembers[1]) = (low, high);
-        AttestorQuorum quorum = new AttestorQuorum(quorumMembers, 2);
+        AttestorQuorum quorum = Deploy.attestorQuorum(quorumMembers, 2);
         vm.prank(provider);
         log.setAttestor(address(quorum));
 

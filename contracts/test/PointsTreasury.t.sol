@@ -7,6 +7,7 @@ import {IPointsTreasury, PointsDebit} from "../interfaces/IPointsTreasury.sol";
 import {Batch} from "../interfaces/IProvenanceLog.sol";
 import {IRewardPool} from "../interfaces/IRewardPool.sol";
 import {PointsTreasury} from "../src/PointsTreasury.sol";
+import {Deploy} from "./Deploy.sol";
 import {Fixture} from "./Fixture.sol";
 
 contract PointsTreasuryTest is Fixture {
@@ -32,7 +33,7 @@ contract PointsTreasuryTest is Fixture {
     function test_RevertWhen_AnAddressIsZeroAtDeployment() external {
         for (uint256 i = 0; i < 4; ++i) {
             vm.expectRevert(abi.encodeWithSelector(IPointsTreasury.AddressZero.selector));
-            new PointsTreasury(
+            Deploy.pointsTreasury(
                 i == 0 ? address(0) : address(log),
                 i == 1 ? address(0) : provider,
                 i == 2 ? address(0) : address(token),
@@ -42,7 +43,7 @@ contract PointsTreasuryTest is Fixture {
     }
 
     function test_WhenDeployed() external {
-        PointsTreasury fresh = new PointsTreasury(address(log), stranger, address(token), payee);
+        PointsTreasury fresh = Deploy.pointsTreasury(address(log), stranger, address(token), payee);
         assertEq(fresh.log(), address(log));
         assertEq(fresh.provider(), stranger);
         assertEq(fresh.token(), address(token));

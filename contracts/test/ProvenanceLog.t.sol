@@ -19,6 +19,7 @@ import {Member} from "../interfaces/IIPRegistry.sol";
 import {PointsDebit} from "../interfaces/IPointsTreasury.sol";
 import {IProvenanceLog, Batch, Provider, ProvenanceEvent, TaskDebit} from "../interfaces/IProvenanceLog.sol";
 import {Claim, IRewardPool} from "../interfaces/IRewardPool.sol";
+import {Deploy} from "./Deploy.sol";
 import {Fixture} from "./Fixture.sol";
 import {StandardMerkleTree} from "./StandardMerkleTree.sol";
 
@@ -29,7 +30,7 @@ contract RegisterProviderTest is Fixture {
 
     function setUp() public override {
         super.setUp();
-        _treasury = new PointsTreasury(address(log), stranger, address(token), operator);
+        _treasury = Deploy.pointsTreasury(address(log), stranger, address(token), operator);
     }
 
     function register(string memory name) private {
@@ -113,8 +114,8 @@ contract RegisterProviderTest is Fixture {
     }
 
     function test_RevertWhen_TheTreasuryIsOfAnotherLog() external {
-        ProvenanceLog other = new ProvenanceLog(address(authority));
-        expectTreasuryMismatch(new PointsTreasury(address(other), stranger, address(token), operator));
+        ProvenanceLog other = Deploy.provenanceLog(authority);
+        expectTreasuryMismatch(Deploy.pointsTreasury(address(other), stranger, address(token), operator));
     }
 
     function test_RevertWhen_TheTreasuryIsAnotherProviders() external {
@@ -122,7 +123,7 @@ contract RegisterProviderTest is Fixture {
     }
 
     function test_RevertWhen_TheTreasuryIsOfAnotherToken() external {
-        expectTreasuryMismatch(new PointsTreasury(address(log), stranger, address(new DevToken()), operator));
+        expectTreasuryMismatch(Deploy.pointsTreasury(address(log), stranger, address(new DevToken()), operator));
     }
 
     function test_RevertWhen_TheTreasuryIsNoContract() external {
@@ -398,8 +399,8 @@ contract AnchorTest is Fixture {
 
     /// P16
     function test_RevertWhen_SignedForAnotherLog() external {
-        ProvenanceLog other = new ProvenanceLog(address(authority));
-        PointsTreasury itsTreasury = new PointsTreasury(address(other), provider, address(token), operator);
+        ProvenanceLog other = Deploy.provenanceLog(authority);
+        PointsTreasury itsTreasury = Deploy.pointsTreasury(address(other), provider, address(token), operator);
         vm.prank(provider);
         other.registerProvider("numo", attestor, address(itsTreasury), address(token), 0);
         Batch memory batch = aBatch(0);
@@ -497,7 +498,7 @@ contract AnchorTest is Fixture {
         if (vm.addr(a) > vm.addr(b)) (a, b) = (b, a);
         address[] memory members = new address[](2);
         (members[0], members[1]) = (vm.addr(a), vm.addr(b));
-        setAttestor(address(new AttestorQuorum(members, 2)));
+        setAttestor(address(Deploy.attestorQuorum(members, 2)));
 
         Batch memory batch = aBatch(0);
         bytes32 digest = log.digestOf(batch);
@@ -511,7 +512,7 @@ contract AnchorTest is Fixture {
     function test_WhenAnErc1271AttestorTakes65Bytes() external {
         address[] memory members = new address[](1);
         members[0] = payee;
-        setAttestor(address(new AttestorQuorum(members, 1)));
+        setAttestor(address(Deploy.attestorQuorum(members, 1)));
         Batch memory batch = aBatch(0);
         expectAttestationInvalid(batch, attest(batch));
         anchorAs(batch, keyOf("payee"));

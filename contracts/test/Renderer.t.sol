@@ -9,6 +9,7 @@ import {Version, VersionContent} from "../interfaces/IIPRegistry.sol";
 import {LicenseView, Terms} from "../interfaces/ILicenseRegistry.sol";
 import {Batch, ProvenanceEvent} from "../interfaces/IProvenanceLog.sol";
 import {Renderer} from "../src/Renderer.sol";
+import {Deploy} from "./Deploy.sol";
 import {DatasetFixture} from "./IPRegistry.t.sol";
 import {PageReader} from "./Metadata.t.sol";
 
@@ -23,7 +24,7 @@ contract RendererTest is DatasetFixture, PageReader {
 
     function setUp() public override {
         super.setUp();
-        _renderer = new Renderer();
+        _renderer = Deploy.renderer();
     }
 
     function licensePage(Terms memory terms) private returns (string memory json, uint256 licenseId) {
@@ -146,7 +147,7 @@ contract RendererTest is DatasetFixture, PageReader {
         string memory description = vm.parseJsonString(json, ".description");
         assertTrue(contains(description, string.concat("Legal text: ", string(uri), "; Its SHA-256")));
         if (cause.length > 0) assertTrue(contains(description, string.concat("revoked (", string(cause), ")")));
-        checkCard(svgOf(json), 11);
+        checkCard(svgOf(json), 12);
     }
 
     function testFuzz_PartsArePercentages(uint16 contributorBps, uint16 resaleBps) external view {

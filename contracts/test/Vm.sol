@@ -3,6 +3,12 @@
 pragma solidity ^0.8.28;
 
 interface Vm {
+    enum ForgeContext {
+        TestGroup,
+        Test,
+        Coverage
+    }
+
     struct Log {
         bytes32[] topics;
         bytes data;
@@ -12,10 +18,12 @@ interface Vm {
     function addr(uint256 key) external pure returns (address);
     function assume(bool condition) external pure;
     function chainId(uint256 id) external;
+    function deployCode(string calldata artifact, bytes calldata arguments) external returns (address);
     function etch(address target, bytes calldata code) external;
     function expectEmit(address emitter) external;
     function expectRevert(bytes calldata revertData) external;
     function getRecordedLogs() external returns (Log[] memory);
+    function isContext(ForgeContext context) external view returns (bool);
     function label(address account, string calldata name) external;
     function keyExistsJson(string calldata json, string calldata key) external view returns (bool);
     function parseJson(string calldata json, string calldata key) external pure returns (bytes memory);

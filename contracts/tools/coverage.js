@@ -18,10 +18,11 @@ const ARGUMENTS = ["--no-match-path", "contracts/test/Gas*", "--no-match-test", 
 function runTests() {
   fs.mkdirSync(WORK, { recursive: true });
   fs.rmSync(REPORT, { force: true });
-  const forge = path.join(ROOT, "node_modules/.bin/forge");
+  const forge = path.join(ROOT, "node_modules/@foundry-rs/forge-linux-amd64/bin/forge");
   const places = ["--out", path.join(WORK, "out"), "--cache-path", path.join(WORK, "cache")];
   const done = spawnSync(forge, ["coverage", "--report", "lcov", "--report-file", REPORT, ...places, ...ARGUMENTS], {
     cwd: ROOT,
+    env: { ...process.env, FOUNDRY_PROFILE: "coverage" },
     encoding: "utf8",
     maxBuffer: 1 << 28,
   });

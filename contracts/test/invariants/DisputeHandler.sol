@@ -6,7 +6,6 @@ import {IAccessManaged} from "@openzeppelin/contracts/access/manager/IAccessMana
 import {DevToken} from "../../src/dev/DevToken.sol";
 import {DisputeState, Ground, IDisputes} from "../../interfaces/IDisputes.sol";
 import {ProvenanceEvent} from "../../interfaces/IProvenanceLog.sol";
-import {IRewardPool} from "../../interfaces/IRewardPool.sol";
 import {LogHandler} from "./LogHandler.sol";
 import {Random} from "./World.sol";
 
@@ -79,10 +78,13 @@ abstract contract DisputeHandler is LogHandler {
         (c.provider, c.state, c.challenger) = (b.provider, DisputeState.Open, challenger);
         c.bond = tasks[e.taskId].price;
         c.sponsor = e.taskId == 0 ? challenger : tasks[e.taskId].sponsor;
-        if (e.payee != address(0)) {
-            (c.payee, c.held) = (e.payee, e.reward);
+        c.payee = e.payee;
+        // P2, P3: what the batch cannot pay, or paid already, is not held
+        if (e.payee != address(0) && !taken[k][e.index] && e.reward <= b.walletTotal - b.paid) {
+            c.held = e.reward;
             if (e.reward > c.bond) c.bond = e.reward;
         } else {
+            assertTrue(e.payee == address(0) || b.lie != 0);
             c.refund = e.reward < c.bond ? e.reward : c.bond;
         }
         c.ruleBefore = uint64(block.timestamp + 14 days);
@@ -90,13 +92,9 @@ abstract contract DisputeHandler is LogHandler {
         give(challenger, m.token, c.bond);
         bytes memory call =
             abi.encodeCall(disputes.challenge, (m.self, b.number, e, proofOf(b, i), Ground.Duplicate, 0, "ipfs://e"));
-        bytes4 reason;
-        if (e.taskId == 0 && c.held == 0) reason = IDisputes.TaskUnknown.selector;
-        else if (c.held > 0 && taken[k][e.index]) reason = IRewardPool.AlreadyClaimed.selector; // P3
-        else if (c.held > b.walletTotal - b.paid) reason = IRewardPool.BatchRewardsExceeded.selector; // P2
-        if (reason != bytes4(0)) {
+        if (e.taskId == 0 && c.held == 0) {
             assertTrue(b.lie != 0);
-            refused(challenger, address(disputes), call, reason);
+            refused(challenger, address(disputes), call, IDisputes.TaskUnknown.selector);
             return takeBack(challenger, m.token, c.bond);
         }
         vm.prank(challenger);
