@@ -10,6 +10,7 @@ import {LicenseRegistry} from "../src/LicenseRegistry.sol";
 import {PointsTreasury} from "../src/PointsTreasury.sol";
 import {ProvenanceLog} from "../src/ProvenanceLog.sol";
 import {Renderer} from "../src/Renderer.sol";
+import {DevToken} from "../src/dev/DevToken.sol";
 import {Vm} from "./Vm.sol";
 
 library Deploy {
@@ -25,6 +26,10 @@ library Deploy {
 
     function consentRegistry() internal returns (ConsentRegistry) {
         return ConsentRegistry(deploy("ConsentRegistry", ""));
+    }
+
+    function devToken() internal returns (DevToken) {
+        return DevToken(deploy("DevToken", ""));
     }
 
     function ipRegistry(ProvenanceLog log, ConsentRegistry consents, Renderer itsRenderer)

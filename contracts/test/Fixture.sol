@@ -65,7 +65,7 @@ abstract contract Fixture is Test {
         Renderer renderer = Deploy.renderer();
         ips = Deploy.ipRegistry(log, consents, renderer);
         licenses = Deploy.licenseRegistry(log, ips, renderer, authority);
-        token = new DevToken();
+        token = Deploy.devToken();
         treasury = registerProvider(provider, "numo", attestor, address(token), 0);
         giveRoles();
     }

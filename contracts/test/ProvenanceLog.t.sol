@@ -123,7 +123,7 @@ contract RegisterProviderTest is Fixture {
     }
 
     function test_RevertWhen_TheTreasuryIsOfAnotherToken() external {
-        expectTreasuryMismatch(Deploy.pointsTreasury(address(log), stranger, address(new DevToken()), operator));
+        expectTreasuryMismatch(Deploy.pointsTreasury(address(log), stranger, address(Deploy.devToken()), operator));
     }
 
     function test_RevertWhen_TheTreasuryIsNoContract() external {

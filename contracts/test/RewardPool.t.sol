@@ -11,6 +11,7 @@ import {Batch, ProvenanceEvent, TaskDebit} from "../interfaces/IProvenanceLog.so
 import {Authorization, Claim, IRewardPool, Permit, Task} from "../interfaces/IRewardPool.sol";
 import {DevToken} from "../src/dev/DevToken.sol";
 import {PointsTreasury} from "../src/PointsTreasury.sol";
+import {Deploy} from "./Deploy.sol";
 import {Fixture} from "./Fixture.sol";
 import {BlocklistToken, FalseToken, FeeToken, HookToken, RebasingToken, SilentToken} from "./mocks/Tokens.sol";
 import {StandardMerkleTree} from "./StandardMerkleTree.sol";
@@ -849,7 +850,7 @@ contract ClaimManyTest is BatchFixture {
         for (uint32 i = 0; i < 4; ++i) {
             _events.push(anEvent(i, i == 2 ? OTHER : payee, PRICE));
         }
-        _second = new DevToken();
+        _second = Deploy.devToken();
         registerProvider(_theirs, "theirs", attestor, address(_second), 0);
         anchorEvents(provider, aTask(4 * PRICE), _events, 0, 4 * PRICE);
         anchorEvents(_theirs, aTaskOf(_theirs, address(_second), PRICE, 4 * PRICE), _events, 0, 4 * PRICE);
@@ -998,12 +999,14 @@ contract HoldTest is BatchFixture {
         for (uint32 i = 0; i < 3; ++i) {
             _events.push(anEvent(i, payee, PRICE));
         }
+        // another batch holds more, which is not for these events
+        anchorEvents(provider, aTask(4 * PRICE), _events, 0, 4 * PRICE);
         anchorEvents(provider, aTask(4 * PRICE), _events, 0, 2 * PRICE);
     }
 
     function hold(uint32 index, uint128 amount) private {
         vm.prank(address(disputes));
-        log.hold(provider, 0, index, amount);
+        log.hold(provider, 1, index, amount);
     }
 
     /// P9
@@ -1011,41 +1014,41 @@ contract HoldTest is BatchFixture {
         vm.assume(caller != address(disputes));
         vm.expectRevert(abi.encodeWithSelector(IRewardPool.OnlyDisputes.selector, caller));
         vm.prank(caller);
-        log.hold(provider, 0, 0, PRICE);
+        log.hold(provider, 1, 0, PRICE);
     }
 
     /// P3
     function test_RevertWhen_ClaimedOrHeldBefore() external {
-        log.claim(provider, 0, _events[0], proofOf(_events, 0));
-        vm.expectRevert(abi.encodeWithSelector(IRewardPool.AlreadyClaimed.selector, provider, 0, 0));
+        log.claim(provider, 1, _events[0], proofOf(_events, 0));
+        vm.expectRevert(abi.encodeWithSelector(IRewardPool.AlreadyClaimed.selector, provider, 1, 0));
         hold(0, PRICE);
         hold(1, PRICE);
-        vm.expectRevert(abi.encodeWithSelector(IRewardPool.AlreadyClaimed.selector, provider, 0, 1));
+        vm.expectRevert(abi.encodeWithSelector(IRewardPool.AlreadyClaimed.selector, provider, 1, 1));
         hold(1, 0);
     }
 
     /// P2: holds and claims draw on the same total, and not on the task's escrow.
     function test_RevertWhen_TheBatchHasNotSoMuch() external {
         hold(0, PRICE);
-        log.claim(provider, 0, _events[1], proofOf(_events, 1));
-        vm.expectRevert(abi.encodeWithSelector(IRewardPool.BatchRewardsExceeded.selector, provider, 0, 0, PRICE));
+        log.claim(provider, 1, _events[1], proofOf(_events, 1));
+        vm.expectRevert(abi.encodeWithSelector(IRewardPool.BatchRewardsExceeded.selector, provider, 1, 0, PRICE));
         hold(2, PRICE);
-        assertEq(token.balanceOf(address(log)), 2 * PRICE);
+        assertEq(token.balanceOf(address(log)), 6 * PRICE);
     }
 
     /// P3
     function test_WhenHeld_ItCannotBeClaimed() external {
         vm.expectEmit(address(log));
-        emit IRewardPool.RewardHeld(provider, 0, 0, PRICE);
+        emit IRewardPool.RewardHeld(provider, 1, 0, PRICE);
         hold(0, PRICE);
-        assertTrue(log.isClaimed(provider, 0, 0));
-        assertEq(log.unclaimedOf(provider, 0), PRICE);
+        assertTrue(log.isClaimed(provider, 1, 0));
+        assertEq(log.unclaimedOf(provider, 1), PRICE);
         assertEq(token.balanceOf(address(disputes)), PRICE);
         bytes32[] memory path = proofOf(_events, 0);
-        vm.expectRevert(abi.encodeWithSelector(IRewardPool.AlreadyClaimed.selector, provider, 0, 0));
-        log.claim(provider, 0, _events[0], path);
+        vm.expectRevert(abi.encodeWithSelector(IRewardPool.AlreadyClaimed.selector, provider, 1, 0));
+        log.claim(provider, 1, _events[0], path);
         Claim[] memory claims = new Claim[](1);
-        claims[0] = claimOf(provider, 0, _events, 0);
+        claims[0] = claimOf(provider, 1, _events, 0);
         log.claimMany(claims);
         assertEq(token.balanceOf(payee), 0);
     }
@@ -1076,7 +1079,7 @@ contract ClaimModelTest is BatchFixture {
     /// @dev Batches 0 and 1 are of one provider, 2 of another with another token; 1 waits out a window.
     function anchorBatches(uint256 seed) private returns (Model memory model) {
         _owners = [provider, account("their provider")];
-        _tokens = [address(token), address(new DevToken())];
+        _tokens = [address(token), address(Deploy.devToken())];
         registerProvider(_owners[1], "theirs", attestor, _tokens[1], 0);
         for (uint256 b = 0; b < BATCHES; ++b) {
             uint256 kind = b / 2;

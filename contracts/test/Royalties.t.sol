@@ -229,8 +229,10 @@ contract ClaimRoyaltyTest is RoyaltyFixture {
         sell(_ipId, _offerId, COST);
         assertEq(claim(2, 3), 210e6);
         assertEq(claim(2, 2), 140e6);
-        // 50 units of wallet weight were sold, 50 are proven.
+        // 50 units of wallet weight were sold, 50 are proven, and another sale opens none.
+        sell(_ipId, _offerId, COST);
         expectClaimRevert(2, 0, abi.encodeWithSelector(ILicenseRegistry.WeightsExceeded.selector, _ipId, 2, 0));
+        assertEq(claim(2, 3) + claim(2, 2), 350e6);
         _members.pop();
         assertEq(claim(1, 0) + claim(1, 2), 350e6);
         assertEq(token.balanceOf(address(licenses)), 0);

@@ -1,9 +1,10 @@
 #!/usr/bin/env node
 // Breaks each property of contracts/PROPERTIES.md on purpose (contracts/test/mutants.json) and expects the tests that it names to fail.
 //
-//   mutants.js [--check] [--only P3] [--jobs 2] [--root FOLDER] [--keep]
+//   mutants.js [--check] [--only P3] [--first] [--jobs 2] [--root FOLDER] [--keep]
 //
-// --check compares page, mutants and tests without compiling anything; --only takes a regular expression of property or file.
+// --check compares page, mutants and tests without compiling anything; --only takes a regular expression of property or file,
+// --first the first mutant of each property.
 // A mutant is compiled alone, by a solc that stays loaded, with the optimizer's steps left out, and its bytecode takes the place of the
 // original's in a copy of contracts/out, where tests find it because dynamic_test_linking makes them read it from there. Before, all
 // mutated files are put there unmutated by the same way, and every named test has to pass; so a failure later is due to the mutation.
@@ -138,6 +139,7 @@ async function main() {
     options: {
       check: { type: "boolean" },
       only: { type: "string" },
+      first: { type: "boolean" },
       jobs: { type: "string", default: String(Math.min(2, os.availableParallelism())) },
       root: { type: "string", default: path.join(__dirname, "../..") },
       keep: { type: "boolean" },
@@ -149,7 +151,9 @@ async function main() {
   faults.push(...checkPage(root, index, all));
   if (faults.length > 0) throw new Error(faults.join("\n"));
   const only = new RegExp(`^(?:${options.only ?? ".*"})$`);
-  const mutants = all.filter(({ property, file }) => only.test(property) || only.test(file));
+  const mutants = all
+    .filter(({ property, file }) => only.test(property) || only.test(file))
+    .filter(({ property }, i, chosen) => !options.first || chosen.findIndex((one) => one.property === property) === i);
   if (mutants.length === 0) throw new Error("no mutants");
   if (options.check) {
     const page = fs.existsSync(path.join(root, PAGE)) ? `; each property of ${PAGE} has one` : `; there is no ${PAGE} to compare them with`;

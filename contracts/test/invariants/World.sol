@@ -8,6 +8,7 @@ import {ProvenanceEvent} from "../../interfaces/IProvenanceLog.sol";
 import {Dispute, DisputeState} from "../../interfaces/IDisputes.sol";
 import {Member} from "../../interfaces/IIPRegistry.sol";
 import {LicenseView} from "../../interfaces/ILicenseRegistry.sol";
+import {Deploy} from "../Deploy.sol";
 import {Fixture} from "../Fixture.sol";
 import {StandardMerkleTree} from "../StandardMerkleTree.sol";
 
@@ -173,7 +174,7 @@ abstract contract World is Fixture {
 
     constructor() {
         setUp();
-        tokens = [token, new DevToken()];
+        tokens = [token, Deploy.devToken()];
         model(0, provider, attestorKey, tokens[0], treasury, 0);
         string[2] memory names = ["second", "third"];
         for (uint256 i = 0; i < 2; ++i) {
