@@ -66,7 +66,7 @@ impl EventKind {
     }
 }
 
-/// One leaf of a batch. Fields, order and widths are those of `ProvenanceEvent` in `IProvenanceLog.sol`.
+/// One leaf of a batch. Fields, order and widths are those of `ProvenanceEvent` in `ProvenanceEvent.sol`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Event {
     /// Position in its batch, from 0; the bit of the claim bitmap.
