@@ -31,17 +31,16 @@ struct Dispute {
     /// Unix seconds, exclusive: a ruling must come before.
     uint64 ruleBefore;
     address challenger;
-    /// Of the event's task; where a wallet reward names no task of its provider, the challenger stands in.
-    address sponsor;
-    /// Who gets a held reward if the challenge fails; 0 where the reward was points or none.
+    /// Who gets a held reward if the challenge fails; 0 where nothing is held.
     address payee;
     address token;
-    /// The challenger's bond: the task's price, or a held reward above it. It is also the bounty where the challenge is upheld.
+    /// The challenger's bond: the reward, or the task's price where the verdict paid none. It is also the bounty where the
+    /// challenge is upheld.
     uint128 bond;
     /// Taken out of the batch until the end, payment-token units; 0 where the batch cannot pay the reward.
     uint128 held;
     /// What an upheld challenge refunds to the sponsor out of the attestor's bond: a reward that is not held, because it was
-    /// paid in points or promised without backing; at most the task's price.
+    /// paid in points or promised without backing; at most the price of the event's task and of the one that the arbiter names.
     uint128 refund;
 }
 
@@ -72,7 +71,15 @@ interface IDisputes {
         bytes32 evidenceHash,
         string evidenceUri
     );
-    event DisputeEnded(uint256 indexed disputeId, DisputeState state, uint128 refunded, uint128 bounty, string reason);
+    /// @param sponsor Who got the held reward and the refund; 0 where the challenge was not upheld.
+    event DisputeEnded(
+        uint256 indexed disputeId,
+        DisputeState state,
+        address sponsor,
+        uint128 refunded,
+        uint128 bounty,
+        string reason
+    );
     event CreditPaid(address indexed token, address indexed account, uint256 amount);
 
     error ProviderUnknown(address provider);
@@ -102,7 +109,7 @@ interface IDisputes {
     /// is deposited after such a slashing is not a part of the request.
     function withdrawBond() external;
 
-    /// @notice Challenges the verdict in an anchored event and escrows a bond of one task price, with an allowance given before.
+    /// @notice Challenges the verdict in an anchored event and escrows a bond, with an allowance given before.
     /// Only inside the batch's challenge window, once for each event. A wallet reward that its batch can pay waits here until the
     /// end.
     /// @param evidenceHash SHA-256 of what `evidenceUri` serves; the URI has at most 256 bytes.
@@ -117,8 +124,10 @@ interface IDisputes {
     ) external returns (uint256 disputeId);
 
     /// @notice Decides an open dispute; only for the authority's arbiter role.
+    /// @param taskId Where upheld, the provider's task that the batch was debited for the event, whose sponsor is paid back:
+    /// `BatchAnchored` has the batch's debits, and a dishonest attestor's event may name another task.
     /// @param reason At most 256 bytes.
-    function rule(uint256 disputeId, bool upheld, string calldata reason) external;
+    function rule(uint256 disputeId, bool upheld, uint64 taskId, string calldata reason) external;
 
     /// @notice Ends a dispute that nobody ruled on in time; anyone may.
     function lapse(uint256 disputeId) external;

@@ -22,6 +22,7 @@ struct Terms {
     uint16 resaleBps;
     /// SHA-256 of the legal text at `legalUri`.
     bytes32 legalHash;
+    /// At most 256 bytes.
     string legalUri;
 }
 
@@ -74,6 +75,7 @@ interface ILicenseRegistry {
     error OnlyProvider(address provider, address caller);
     error DatasetUnknown(uint256 ipId);
     error TermsInvalid(string field);
+    error TextTooLong(uint256 length, uint256 longest);
     error OfferUnknown(uint64 offerId);
     error OfferIsClosed(uint64 offerId);
     error VersionNotForSale(uint256 ipId, uint32 version, uint32 latest);
@@ -124,7 +126,7 @@ interface ILicenseRegistry {
     function pause() external;
     function unpause() external;
 
-    /// @notice Ends a licence for a recorded cause; only the dataset's provider.
+    /// @notice Ends a licence for a recorded cause of at most 256 bytes; only the dataset's provider.
     function revoke(uint256 licenseId, string calldata cause) external;
 
     /// @notice Pays what is due to a member's payee; anyone may send it.

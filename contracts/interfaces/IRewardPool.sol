@@ -86,6 +86,7 @@ interface IRewardPool {
     error ProofInvalid(address provider, uint64 number, uint32 index);
     error PaidInPoints(bytes16 dataId);
     error RewardZero(bytes16 dataId);
+    error NotAccepted(bytes16 dataId, uint8 kind);
     error AlreadyClaimed(address provider, uint64 number, uint32 index);
     error ClaimTooEarly(address provider, uint64 number, uint64 challengeUntil);
     error PointsExceeded(address provider, uint256 accrued);

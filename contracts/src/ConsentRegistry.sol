@@ -3,10 +3,12 @@
 pragma solidity ^0.8.28;
 
 import {EIP712} from "@openzeppelin/contracts/utils/cryptography/EIP712.sol";
-import {SignatureChecker} from "@openzeppelin/contracts/utils/cryptography/SignatureChecker.sol";
 import {Consent, IConsentRegistry} from "../interfaces/IConsentRegistry.sol";
+import {Signatures} from "./Signatures.sol";
 
 contract ConsentRegistry is IConsentRegistry, EIP712 {
+    using Signatures for bytes;
+
     /* CONSTANTS */
 
     bytes32 private constant CONSENT_TYPEHASH = keccak256(
@@ -48,10 +50,7 @@ contract ConsentRegistry is IConsentRegistry, EIP712 {
     {
         consentId = consentIdOf(consent);
         bytes32 digest = withdrawalDigestOf(consentId);
-        require(
-            SignatureChecker.isValidSignatureNowCalldata(consent.contributor, digest, signature),
-            SignatureInvalid(consent.contributor, digest)
-        );
+        require(signature.isBy(consent.contributor, digest), SignatureInvalid(consent.contributor, digest));
         _withdraw(consentId, consent.provider, consent.contributor);
     }
 

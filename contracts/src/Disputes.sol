@@ -127,18 +127,21 @@ contract Disputes is IDisputes, AccessManaged, ERC165, ReentrancyGuardTransient 
     }
 
     /// @inheritdoc IDisputes
-    function rule(uint256 disputeId, bool upheld, string calldata reason) external restricted {
+    function rule(uint256 disputeId, bool upheld, uint64 taskId, string calldata reason) external restricted {
         require(bytes(reason).length <= TEXT_LENGTH_MAX, TextTooLong(bytes(reason).length, TEXT_LENGTH_MAX));
         Dispute storage dispute = _open(disputeId);
         require(block.timestamp < dispute.ruleBefore, RulingTooLate(disputeId, dispute.ruleBefore));
 
         (address token, address provider, uint128 bond) = (dispute.token, dispute.provider, dispute.bond);
         if (upheld) {
-            uint128 refund = _slash(provider, token, dispute.sponsor, dispute.refund);
-            creditOf[token][dispute.sponsor] += dispute.held;
+            Task memory task = LOG.taskOf(taskId);
+            require(task.provider == provider, TaskUnknown(taskId));
+            uint128 owed = dispute.refund < task.price ? dispute.refund : task.price;
+            uint128 refund = _slash(provider, token, task.sponsor, owed);
+            creditOf[token][task.sponsor] += dispute.held;
             uint128 bounty = _slash(provider, token, dispute.challenger, bond);
             creditOf[token][dispute.challenger] += bond;
-            _end(disputeId, DisputeState.Upheld, refund, bounty, reason);
+            _end(disputeId, DisputeState.Upheld, task.sponsor, refund, bounty, reason);
         } else {
             address payee = dispute.payee;
             if (payee != address(0)) {
@@ -146,7 +149,7 @@ contract Disputes is IDisputes, AccessManaged, ERC165, ReentrancyGuardTransient 
             } else {
                 bondOf[provider] += bond;
             }
-            _end(disputeId, DisputeState.Rejected, 0, 0, reason);
+            _end(disputeId, DisputeState.Rejected, address(0), 0, 0, reason);
         }
     }
 
@@ -157,7 +160,7 @@ contract Disputes is IDisputes, AccessManaged, ERC165, ReentrancyGuardTransient 
 
         creditOf[dispute.token][dispute.challenger] += dispute.bond;
         if (dispute.held > 0) creditOf[dispute.token][dispute.payee] += dispute.held;
-        _end(disputeId, DisputeState.Lapsed, 0, 0, "");
+        _end(disputeId, DisputeState.Lapsed, address(0), 0, 0, "");
     }
 
     /// @inheritdoc IDisputes
@@ -195,7 +198,7 @@ contract Disputes is IDisputes, AccessManaged, ERC165, ReentrancyGuardTransient 
         // What its batch cannot pay was promised only: it needs no holding, and must not make a challenge dear or impossible.
         bool isPayable =
             inWallet && !LOG.isClaimed(provider, number, e.index) && e.reward <= LOG.unclaimedOf(provider, number);
-        // A wallet reward is not safe from challenges because of the task that its event names, nor too cheap to be worth one.
+        // A wallet reward is not safe from challenges because of the task that its event names.
         require(taskKnown || isPayable, TaskUnknown(e.taskId));
         uint128 price = taskKnown ? task.price : 0;
         return Dispute({
@@ -206,10 +209,10 @@ contract Disputes is IDisputes, AccessManaged, ERC165, ReentrancyGuardTransient 
             index: e.index,
             ruleBefore: uint64(block.timestamp) + RULING_PERIOD,
             challenger: msg.sender,
-            sponsor: taskKnown ? task.sponsor : msg.sender,
-            payee: inWallet ? e.payee : address(0),
+            payee: isPayable ? e.payee : address(0),
             token: address(_tokenOf(provider)),
-            bond: isPayable && e.reward > price ? e.reward : price,
+            // Nor because of that task's price, which anybody chooses.
+            bond: isPayable || (e.reward > 0 && e.reward < price) ? e.reward : price,
             held: isPayable ? e.reward : 0,
             refund: isPayable ? 0 : e.reward < price ? e.reward : price
         });
@@ -244,16 +247,23 @@ contract Disputes is IDisputes, AccessManaged, ERC165, ReentrancyGuardTransient 
         slashed = amount < bond ? amount : bond;
         bond -= slashed;
         bondOf[provider] = bond;
-        if (withdrawalOf[provider].amount > bond) withdrawalOf[provider].amount = bond;
+        // What was announced stood behind the older batches, the rest stands behind all.
+        uint128 announced = withdrawalOf[provider].amount;
+        if (announced > 0) withdrawalOf[provider].amount = announced > slashed ? announced - slashed : 0;
         creditOf[token][to] += slashed;
     }
 
-    function _end(uint256 disputeId, DisputeState state, uint128 refunded, uint128 bounty, string memory reason)
-        private
-    {
+    function _end(
+        uint256 disputeId,
+        DisputeState state,
+        address sponsor,
+        uint128 refunded,
+        uint128 bounty,
+        string memory reason
+    ) private {
         _disputes[disputeId].state = state;
         --openDisputesOf[_disputes[disputeId].provider];
-        emit DisputeEnded(disputeId, state, refunded, bounty, reason);
+        emit DisputeEnded(disputeId, state, sponsor, refunded, bounty, reason);
     }
 
     function _open(uint256 disputeId) private view returns (Dispute storage dispute) {

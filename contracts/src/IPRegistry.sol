@@ -13,11 +13,11 @@ import {IERC7572} from "../interfaces/IERC7572.sol";
 import {IIPRegistry, Member, Sale, Version, VersionContent} from "../interfaces/IIPRegistry.sol";
 import {IProvenanceLog, ProvenanceEvent} from "../interfaces/IProvenanceLog.sol";
 import {IRenderer} from "../interfaces/IRenderer.sol";
-import {Attestations} from "./Attestations.sol";
 import {Leaves} from "./Leaves.sol";
+import {Signatures} from "./Signatures.sol";
 
 contract IPRegistry is IIPRegistry, IERC4906, IERC5192, IERC7572, ERC721, EIP712 {
-    using Attestations for bytes;
+    using Signatures for bytes;
     using Leaves for Member;
 
     /* CONSTANTS */

@@ -41,6 +41,8 @@ contract LicenseRegistry is
     uint256 private constant BPS = 10_000;
     bytes32 private constant BUY = keccak256("buy");
     /// The bits train and fine-tune of Consent.purposes.
+    /// @dev Every node writes a page with such a text in one call.
+    uint256 private constant TEXT_LENGTH_MAX = 256;
     uint32 private constant TRAINING = 1 | 4;
     /// As ERC-4906 gives it.
     bytes4 private constant IERC4906_ID = 0x49064906;
@@ -105,6 +107,7 @@ contract LicenseRegistry is
         require(terms.contributorBps <= BPS, TermsInvalid("contributorBps"));
         require(terms.resaleBps <= (terms.transferable ? BPS : 0), TermsInvalid("resaleBps"));
         require(!terms.aiTraining || terms.purposes & TRAINING != 0, TermsInvalid("aiTraining"));
+        require(bytes(terms.legalUri).length <= TEXT_LENGTH_MAX, TermsInvalid("legalUri"));
 
         offerId = ++_offerCount;
         _offers[offerId] = Offer({ipId: ipId, open: true, terms: terms});
@@ -183,6 +186,7 @@ contract LicenseRegistry is
         License storage license = _licenses[licenseId];
         _onlyProviderOf(_offers[license.offerId].ipId);
         require(!license.revoked, AlreadyRevoked(licenseId));
+        require(bytes(cause).length <= TEXT_LENGTH_MAX, TextTooLong(bytes(cause).length, TEXT_LENGTH_MAX));
 
         license.revoked = true;
         _revocationCauses[licenseId] = cause;

@@ -11,13 +11,13 @@ import {MerkleProofLib} from "solady/src/utils/MerkleProofLib.sol";
 import {IPointsTreasury} from "../interfaces/IPointsTreasury.sol";
 import {IProvenanceLog, Batch, Provider, ProvenanceEvent, TaskDebit} from "../interfaces/IProvenanceLog.sol";
 import {IRewardPool} from "../interfaces/IRewardPool.sol";
-import {Attestations} from "./Attestations.sol";
 import {Disputes} from "./Disputes.sol";
 import {Leaves} from "./Leaves.sol";
 import {RewardPool} from "./RewardPool.sol";
+import {Signatures} from "./Signatures.sol";
 
 contract ProvenanceLog is IProvenanceLog, RewardPool, AccessManaged, EIP712, ERC165, Multicall, Pausable {
-    using Attestations for bytes;
+    using Signatures for bytes;
     using Leaves for ProvenanceEvent;
 
     /* CONSTANTS */

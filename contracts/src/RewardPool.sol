@@ -24,6 +24,9 @@ abstract contract RewardPool is IRewardPool, LogStorage, ReentrancyGuardTransien
     /// @inheritdoc IRewardPool
     uint64 public constant SETTLEMENT_GRACE = 7 days;
     bytes32 private constant FUND_TASK = keccak256("fundTask");
+    uint8 private constant KIND_ACCEPTED = 1;
+    /// @dev A batch has fewer than 2^32 events. What is claimed must fit into a challenge, which copies the proof, as well.
+    uint256 private constant PROOF_LENGTH_MAX = 32;
 
     /* STORAGE */
 
@@ -220,10 +223,13 @@ abstract contract RewardPool is IRewardPool, LogStorage, ReentrancyGuardTransien
         (uint128 amount, uint32 index) = (e.reward, e.index);
         require(amount > 0, RewardZero(e.dataId));
         require(e.payee != address(0), PaidInPoints(e.dataId));
+        // What no challenge can be about is not paid.
+        require(e.kind == KIND_ACCEPTED, NotAccepted(e.dataId, e.kind));
         BatchRecord storage batch = _batches[provider][number];
         bytes32 root = batch.root;
         require(
-            root != 0 && MerkleProofLib.verifyCalldata(proof, root, e.ofEvent()), ProofInvalid(provider, number, index)
+            root != 0 && proof.length <= PROOF_LENGTH_MAX && MerkleProofLib.verifyCalldata(proof, root, e.ofEvent()),
+            ProofInvalid(provider, number, index)
         );
         if (batch.claimed.get(index)) return false;
         (uint128 left, uint64 challengeUntil) = (batch.left, batch.challengeUntil);

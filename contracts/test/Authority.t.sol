@@ -139,7 +139,7 @@ contract AuthorityTest is Fixture {
     }
 
     function ruling(bool upheld) private view returns (bytes memory) {
-        return abi.encodeCall(disputes.rule, (_disputeId, upheld, "seen"));
+        return abi.encodeCall(disputes.rule, (_disputeId, upheld, 1, "seen"));
     }
 
     function assertPaused(bool paused) private view {

@@ -178,6 +178,15 @@ contract ConsentRegistryTest is Fixture {
         expectSignatureInvalid(consents, consent, withdrawalBy("stranger", consent));
     }
 
+    /// EIP-7702: an account that runs code without ERC-1271 still withdraws with its key.
+    function test_WhenTheContributorRunsCode_ItsKeySignsAllTheSame() external {
+        Consent memory consent = consentOf(payee);
+        bytes memory signature = withdrawalBy("payee", consent);
+        vm.etch(payee, hex"00");
+        bytes32 consentId = consents.withdrawBySignature(consent, signature);
+        assertEq(consents.withdrawnAt(consentId), NOW);
+    }
+
     /// Another spelling of a consent would be another id.
     function testFuzz_RevertWhen_AWordHasDirtyUpperBits(uint8 dirt, uint256 field) external {
         bytes memory data = abi.encodeCall(consents.withdraw, (consentOf(payee)));

@@ -17,7 +17,7 @@ import {StandardMerkleTree} from "./StandardMerkleTree.sol";
 /// @notice An arbiter that is a contract.
 contract Court {
     function decide(IDisputes disputes, uint256 disputeId, bool upheld) external {
-        disputes.rule(disputeId, upheld, "by vote");
+        disputes.rule(disputeId, upheld, 1, "by vote");
     }
 }
 
@@ -106,7 +106,7 @@ abstract contract DisputesFixture is Fixture {
 
     function ruleOn(uint256 disputeId, bool upheld) internal {
         vm.prank(arbiter);
-        disputes.rule(disputeId, upheld, "seen");
+        disputes.rule(disputeId, upheld, 1, "seen");
     }
 
     function creditOf(address who) internal view returns (uint256) {
@@ -285,6 +285,22 @@ contract BondsTest is DisputesFixture {
         disputes.withdrawBond();
     }
 
+    /// P15: a slashing takes what was announced first; what stands behind the later batches stays.
+    function test_WhenSlashed_TheAnnouncedPartGoesFirst() external {
+        bond(5 * PRICE);
+        (uint64 number, ProvenanceEvent[] memory events) = anchorVerdicts();
+        vm.prank(provider);
+        disputes.requestBondWithdrawal(3 * PRICE);
+        ruleOn(challengeBy(challenger, number, events, 0), true);
+        (uint128 requested,) = disputes.withdrawalOf(provider);
+        assertEq(requested, 2 * PRICE);
+        vm.warp(NOW + disputes.UNBONDING_PERIOD());
+        vm.prank(provider);
+        disputes.withdrawBond();
+        assertEq(token.balanceOf(provider), 2 * PRICE);
+        assertEq(disputes.bondOf(provider), 2 * PRICE);
+    }
+
     /// Bond that comes after a slashing does not fall under a request from before it.
     function test_ARequestIsCutToWhatSlashingLeft() external {
         bond(3 * PRICE);
@@ -408,7 +424,6 @@ contract ChallengeTest is DisputesFixture {
         assertEq(dispute.index, 0);
         assertEq(dispute.ruleBefore, NOW + 14 days);
         assertEq(dispute.challenger, challenger);
-        assertEq(dispute.sponsor, sponsor);
         assertEq(dispute.payee, contributor);
         assertEq(dispute.token, address(token));
         assertEq(dispute.bond, PRICE);
@@ -644,7 +659,7 @@ contract ChallengeTest is DisputesFixture {
     }
 
     /// P15: a wallet reward is never safe from challenges because of the task that its event names.
-    function test_WhenAWalletRewardNamesNoTask_TheChallengerStandsInForTheSponsor() external {
+    function test_WhenAWalletRewardNamesNoTask_TheArbiterNamesWhoPaid() external {
         ProvenanceEvent[] memory events = new ProvenanceEvent[](2);
         events[0] = anEvent(0, contributor, PRICE);
         events[1] = anEvent(1, address(0), PRICE);
@@ -652,12 +667,12 @@ contract ChallengeTest is DisputesFixture {
         uint64 number = anchorEvents(events, PRICE, PRICE);
         uint256 disputeId = challengeBy(challenger, number, events, 0);
         Dispute memory dispute = disputes.disputeOf(disputeId);
-        assertEq(dispute.sponsor, challenger);
         assertEq(dispute.bond, PRICE);
         assertEq(dispute.held, PRICE);
         bond(3 * PRICE);
         ruleOn(disputeId, true);
-        assertEq(creditOf(challenger), 3 * PRICE);
+        assertEq(creditOf(challenger), 2 * PRICE);
+        assertEq(creditOf(sponsor), PRICE);
         assertEq(disputes.bondOf(provider), 2 * PRICE);
         // points that no task of the provider paid are nobody's loss
         expectChallengeRevert(
@@ -673,7 +688,6 @@ contract ChallengeTest is DisputesFixture {
         fund(challenger, address(disputes), 2 * PRICE);
         uint256 disputeId = challengeBy(challenger, number, events, 0);
         assertEq(disputes.disputeOf(disputeId).bond, 3 * PRICE);
-        assertEq(disputes.disputeOf(disputeId).sponsor, sponsor);
         assertEq(token.balanceOf(address(disputes)), 6 * PRICE);
     }
 
@@ -697,6 +711,124 @@ contract ChallengeTest is DisputesFixture {
         uint64 number = anchorEvents(events, 0, 0);
         assertEq(disputes.disputeOf(challengeBy(challenger, number, events, 0)).refund, PRICE);
         assertEq(disputes.disputeOf(challengeBy(challenger, number, events, 1)).refund, PRICE - 1);
+    }
+
+    /* an attestor that is not honest */
+
+    /// @dev A task of the provider that an accomplice made, with any price and no escrow.
+    function accomplicesTask(uint128 price) private returns (uint64) {
+        vm.prank(stranger);
+        return log.createTask(provider, price, uint64(NOW + 1), 0, "", 0);
+    }
+
+    /// P15: a price that nobody paid does not make a challenge dear.
+    function test_WhenTheEventNamesADearTask_TheBondIsTheReward() external {
+        ProvenanceEvent[] memory events = new ProvenanceEvent[](2);
+        (events[0], events[1]) = (anEvent(0, contributor, PRICE), anEvent(1, address(0), PRICE));
+        events[0].taskId = events[1].taskId = accomplicesTask(type(uint128).max);
+        uint64 number = anchorEvents(events, PRICE, PRICE);
+        for (uint256 i = 0; i < 2; ++i) {
+            assertEq(disputes.disputeOf(challengeBy(challenger, number, events, i)).bond, PRICE);
+        }
+    }
+
+    /// P15: whose task was debited, not whose the event names, is paid back.
+    function test_WhenTheEventNamesAnAccomplicesTask_TheDebitedSponsorIsPaidBack() external {
+        bond(4 * PRICE);
+        ProvenanceEvent[] memory events = new ProvenanceEvent[](3);
+        (events[0], events[1]) = (anEvent(0, contributor, PRICE), anEvent(1, address(0), PRICE));
+        events[2] = anEvent(2, contributor, PRICE);
+        events[0].taskId = events[1].taskId = accomplicesTask(PRICE);
+        events[2].taskId = 0;
+        uint64 number = anchorEvents(events, PRICE, 2 * PRICE);
+        for (uint256 i = 0; i < 3; ++i) {
+            ruleOn(challengeBy(challenger, number, events, i), true);
+            assertEq(creditOf(sponsor), (i + 1) * PRICE);
+        }
+        assertEq(creditOf(stranger), 0);
+    }
+
+    /// P15: a refund is at most the price of the task that the arbiter names.
+    function test_WhenTheNamedTaskIsCheaper_TheRefundIsItsPrice() external {
+        bond(10 * PRICE);
+        ProvenanceEvent[] memory events = new ProvenanceEvent[](1);
+        events[0] = anEvent(0, address(0), 5 * PRICE);
+        events[0].taskId = accomplicesTask(type(uint128).max);
+        uint64 number = anchorEvents(events, PRICE, 0);
+        fund(challenger, address(disputes), 4 * PRICE);
+        ruleOn(challengeBy(challenger, number, events, 0), true);
+        assertEq(creditOf(sponsor), PRICE);
+        assertEq(creditOf(challenger), 9 * PRICE + PRICE);
+    }
+
+    function test_RevertWhen_TheArbiterNamesAnotherProvidersTask() external {
+        (uint64 number, ProvenanceEvent[] memory events) = anchorVerdicts();
+        uint256 disputeId = challengeBy(challenger, number, events, 0);
+        vm.expectRevert(abi.encodeWithSelector(IDisputes.TaskUnknown.selector, 99));
+        vm.prank(arbiter);
+        disputes.rule(disputeId, true, 99, "");
+        vm.prank(arbiter);
+        disputes.rule(disputeId, false, 99, "");
+    }
+
+    /// P15: what no challenge can be about is not paid either.
+    function test_RevertWhen_ARewardThatNobodyCanChallengeIsClaimed() external {
+        ProvenanceEvent[] memory events = new ProvenanceEvent[](1);
+        events[0] = anEvent(0, contributor, PRICE);
+        for (uint8 kind = 0; kind < 6; ++kind) {
+            if (kind == 1) continue;
+            events[0].kind = kind;
+            uint64 number = anchorEvents(events, 0, PRICE);
+            bytes32[] memory proof = proofOf(events, 0);
+            vm.warp(block.timestamp + WINDOW);
+            vm.expectRevert(abi.encodeWithSelector(IRewardPool.NotAccepted.selector, events[0].dataId, kind));
+            log.claim(provider, number, events[0], proof);
+        }
+    }
+
+    /// P15: nor what the claim reads and the challenge cannot decode.
+    function test_RevertWhen_ALeafHasDirtyBits() external {
+        bytes[13] memory calls;
+        for (uint256 word = 0; word < 13; ++word) {
+            if (word > 3 && word < 9) continue;
+            bytes memory words = abi.encode(anEvent(0, contributor, PRICE));
+            words[32 * word + (word == 1 ? 31 : 0)] = 0x80;
+            Batch memory batch = aPaidBatch(log.providerOf(provider).nextBatch, 1, 0, PRICE);
+            batch.root = keccak256(bytes.concat(keccak256(words)));
+            anchor(batch);
+            calls[word] = bytes.concat(
+                IRewardPool.claim.selector,
+                abi.encode(provider, batch.number),
+                words,
+                abi.encode(uint256(16 * 32), uint256(0))
+            );
+        }
+        vm.warp(NOW + WINDOW);
+        for (uint256 word = 0; word < 13; ++word) {
+            (bool ok,) = address(log).call(calls[word]);
+            assertFalse(ok);
+        }
+        assertEq(token.balanceOf(contributor), 0);
+    }
+
+    /// P15: a proof that fits into a claim but not into a challenge is no proof.
+    function test_RevertWhen_TheProofIsLongerThanABatchCanBe() external {
+        ProvenanceEvent memory e = anEvent(0, contributor, PRICE);
+        bytes32 root = log.leafOf(e);
+        bytes32[] memory proof = new bytes32[](33);
+        for (uint256 i = 0; i < 33; ++i) {
+            proof[i] = bytes32(type(uint256).max - i);
+            root = root < proof[i]
+                ? keccak256(abi.encodePacked(root, proof[i]))
+                : keccak256(abi.encodePacked(proof[i], root));
+        }
+        uint64 number = log.providerOf(provider).nextBatch;
+        Batch memory batch = aPaidBatch(number, 1, 0, PRICE);
+        batch.root = root;
+        anchor(batch);
+        vm.warp(NOW + WINDOW);
+        vm.expectRevert(abi.encodeWithSelector(IRewardPool.ProofInvalid.selector, provider, number, 0));
+        log.claim(provider, number, e, proof);
     }
 
     /* texts */
@@ -750,8 +882,10 @@ contract ChallengeTest is DisputesFixture {
         assertEq(disputes.bondOf(provider), PRICE);
         disputeId = challengeBy(challenger, number, events, 2);
         assertEq(disputes.disputeOf(disputeId).refund, 1);
+        assertEq(disputes.disputeOf(disputeId).bond, 1);
         ruleOn(disputeId, false);
-        assertEq(creditOf(contributor), PRICE);
+        assertEq(creditOf(contributor), 0);
+        assertEq(disputes.bondOf(provider), PRICE + 1);
         // nor is it paid, and the other batches' rewards and the escrow stay
         vm.warp(NOW + WINDOW);
         bytes32[] memory proof = proofOf(events, 2);
@@ -868,7 +1002,7 @@ contract RulingTest is DisputesFixture {
         uint256 disputeId = dispute(0);
         vm.expectRevert(abi.encodeWithSelector(IAccessManaged.AccessManagedUnauthorized.selector, caller));
         vm.prank(caller);
-        disputes.rule(disputeId, upheld, "");
+        disputes.rule(disputeId, upheld, 1, "");
     }
 
     /// P17
@@ -878,7 +1012,7 @@ contract RulingTest is DisputesFixture {
         for (uint256 i = 0; i < others.length; ++i) {
             vm.expectRevert(abi.encodeWithSelector(IAccessManaged.AccessManagedUnauthorized.selector, others[i]));
             vm.prank(others[i]);
-            disputes.rule(disputeId, true, "");
+            disputes.rule(disputeId, true, 1, "");
         }
     }
 
@@ -897,9 +1031,9 @@ contract RulingTest is DisputesFixture {
         bond(3 * PRICE);
         uint256 disputeId = dispute(0);
         vm.expectEmit(address(disputes));
-        emit IDisputes.DisputeEnded(disputeId, DisputeState.Upheld, 0, PRICE, "a copy");
+        emit IDisputes.DisputeEnded(disputeId, DisputeState.Upheld, sponsor, 0, PRICE, "a copy");
         vm.prank(arbiter);
-        disputes.rule(disputeId, true, "a copy");
+        disputes.rule(disputeId, true, 1, "a copy");
         assertEq(creditOf(sponsor), PRICE);
         assertEq(creditOf(challenger), 2 * PRICE);
         assertEq(creditOf(contributor), 0);
@@ -912,7 +1046,7 @@ contract RulingTest is DisputesFixture {
         bond(3 * PRICE);
         uint256 disputeId = dispute(1);
         vm.expectEmit(address(disputes));
-        emit IDisputes.DisputeEnded(disputeId, DisputeState.Upheld, PRICE, PRICE, "seen");
+        emit IDisputes.DisputeEnded(disputeId, DisputeState.Upheld, sponsor, PRICE, PRICE, "seen");
         ruleOn(disputeId, true);
         assertEq(creditOf(sponsor), PRICE);
         assertEq(creditOf(challenger), 2 * PRICE);
@@ -931,7 +1065,7 @@ contract RulingTest is DisputesFixture {
         bond(PRICE + 7);
         uint256 disputeId = dispute(1);
         vm.expectEmit(address(disputes));
-        emit IDisputes.DisputeEnded(disputeId, DisputeState.Upheld, PRICE, 7, "seen");
+        emit IDisputes.DisputeEnded(disputeId, DisputeState.Upheld, sponsor, PRICE, 7, "seen");
         ruleOn(disputeId, true);
         assertEq(creditOf(sponsor), PRICE);
         assertEq(creditOf(challenger), PRICE + 7);
@@ -942,7 +1076,7 @@ contract RulingTest is DisputesFixture {
         bond(7);
         uint256 disputeId = dispute(1);
         vm.expectEmit(address(disputes));
-        emit IDisputes.DisputeEnded(disputeId, DisputeState.Upheld, 7, 0, "seen");
+        emit IDisputes.DisputeEnded(disputeId, DisputeState.Upheld, sponsor, 7, 0, "seen");
         ruleOn(disputeId, true);
         assertEq(creditOf(sponsor), 7);
         assertEq(creditOf(challenger), PRICE);
@@ -952,7 +1086,7 @@ contract RulingTest is DisputesFixture {
     function test_WhenThereIsNoBond_TheChallengerGetsItsOwnBackAndTheSponsorTheHeldReward() external {
         uint256 disputeId = dispute(0);
         vm.expectEmit(address(disputes));
-        emit IDisputes.DisputeEnded(disputeId, DisputeState.Upheld, 0, 0, "seen");
+        emit IDisputes.DisputeEnded(disputeId, DisputeState.Upheld, sponsor, 0, 0, "seen");
         ruleOn(disputeId, true);
         assertEq(creditOf(sponsor), PRICE);
         assertEq(creditOf(challenger), PRICE);
@@ -966,7 +1100,7 @@ contract RulingTest is DisputesFixture {
         bond(PRICE);
         uint256 disputeId = dispute(0);
         vm.expectEmit(address(disputes));
-        emit IDisputes.DisputeEnded(disputeId, DisputeState.Rejected, 0, 0, "seen");
+        emit IDisputes.DisputeEnded(disputeId, DisputeState.Rejected, address(0), 0, 0, "seen");
         ruleOn(disputeId, false);
         assertEq(creditOf(contributor), 2 * PRICE);
         assertEq(creditOf(challenger), 0);
@@ -1035,14 +1169,14 @@ contract RulingTest is DisputesFixture {
     function test_TheLongestReason() external {
         uint256 disputeId = dispute(0);
         vm.prank(arbiter);
-        disputes.rule(disputeId, true, text(256));
+        disputes.rule(disputeId, true, 1, text(256));
     }
 
     function test_RevertWhen_TheReasonIsTooLong() external {
         uint256 disputeId = dispute(0);
         vm.expectRevert(abi.encodeWithSelector(IDisputes.TextTooLong.selector, 257, 256));
         vm.prank(arbiter);
-        disputes.rule(disputeId, true, text(257));
+        disputes.rule(disputeId, true, 1, text(257));
     }
 
     /* lapse */
@@ -1054,7 +1188,7 @@ contract RulingTest is DisputesFixture {
         uint256 points = dispute(1);
         vm.warp(NOW + 14 days);
         vm.expectEmit(address(disputes));
-        emit IDisputes.DisputeEnded(held, DisputeState.Lapsed, 0, 0, "");
+        emit IDisputes.DisputeEnded(held, DisputeState.Lapsed, address(0), 0, 0, "");
         vm.prank(stranger);
         disputes.lapse(held);
         assertEq(creditOf(contributor), PRICE);
@@ -1330,6 +1464,7 @@ contract DisputesModelTest is DisputesFixture {
             uint256 bounty = PRICE < _bond - refund ? PRICE : _bond - refund;
             _bond -= refund + bounty;
             if (_requested > _bond) _requested = _bond;
+            _requested = _requested > refund + bounty ? _requested - refund - bounty : 0;
             _credits[sponsor] += refund + it.held;
             _credits[it.challenger] += PRICE + bounty;
         } else if (it.payee != address(0)) {

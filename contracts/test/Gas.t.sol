@@ -328,7 +328,7 @@ contract GasTest is Fixture {
 
     function rule(uint256 disputeId, bool upheld) private {
         vm.prank(arbiter);
-        disputes.rule(disputeId, upheld, "seen before");
+        disputes.rule(disputeId, upheld, 1, "seen before");
     }
 
     /* REGISTRATION */

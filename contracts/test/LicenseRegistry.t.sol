@@ -73,6 +73,14 @@ contract OfferTest is DatasetFixture {
         expectTermsInvalid(terms, "resaleBps");
     }
 
+    function test_RevertWhen_TheLegalUriIsTooLong() external {
+        Terms memory terms = someTerms();
+        terms.legalUri = string(new bytes(257));
+        expectTermsInvalid(terms, "legalUri");
+        terms.legalUri = string(new bytes(256));
+        offer(_ipId, terms);
+    }
+
     function testFuzz_RevertWhen_TrainingIsAllowedWithoutItsPurpose(uint32 purposes) external {
         Terms memory terms = someTerms();
         terms.purposes = purposes & ~uint32(1 | 4);
@@ -869,6 +877,14 @@ contract LicenseTest is DatasetFixture {
         vm.expectRevert(abi.encodeWithSelector(ILicenseRegistry.OnlyProvider.selector, provider, buyer));
         vm.prank(buyer);
         licenses.revoke(_licenseId, "cause");
+    }
+
+    function test_RevertWhen_TheCauseIsTooLong() external {
+        vm.expectRevert(abi.encodeWithSelector(ILicenseRegistry.TextTooLong.selector, 257, 256));
+        vm.prank(provider);
+        licenses.revoke(_licenseId, string(new bytes(257)));
+        vm.prank(provider);
+        licenses.revoke(_licenseId, string(new bytes(256)));
     }
 
     function test_RevertWhen_RevokedTwice() external {

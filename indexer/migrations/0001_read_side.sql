@@ -276,6 +276,8 @@ CREATE TABLE dispute (
     -- out of the attestor's bond, where upheld: to the sponsor, and to the challenger
     refunded        u128 NOT NULL DEFAULT 0,
     bounty          u128 NOT NULL DEFAULT 0,
+    -- who was paid back, where upheld
+    sponsor         address,
     -- of the ruling
     reason          TEXT,
     block_number    BIGINT NOT NULL,
@@ -285,14 +287,16 @@ CREATE TABLE dispute (
     ended_log_index BIGINT,
     ended_time      BIGINT,
     ended_tx_hash   hash,
-    CONSTRAINT one_dispute_an_event UNIQUE (provider, number, index),
     FOREIGN KEY (provider, number) REFERENCES batch,
     CONSTRAINT ended_or_open CHECK (
         CASE state WHEN 'open' THEN num_nonnulls(ended_block, ended_log_index, ended_time, ended_tx_hash, reason) = 0
             ELSE num_nulls(ended_block, ended_log_index, ended_time, ended_tx_hash, reason) = 0 END
     ),
-    CHECK (state = 'upheld' OR (refunded = 0 AND bounty = 0))
+    CHECK (state = 'upheld' OR (refunded = 0 AND bounty = 0)),
+    CHECK ((state = 'upheld') = (sponsor IS NOT NULL))
 );
+-- one a leaf: events of one index may both be disputed in a batch that lies, which has no rows in event then
+CREATE INDEX dispute_event ON dispute (provider, number, index);
 CREATE INDEX dispute_data_id ON dispute (data_id);
 CREATE INDEX dispute_state ON dispute (state, block_number DESC, dispute_id DESC);
 

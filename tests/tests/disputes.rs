@@ -149,7 +149,7 @@ async fn disputed_rewards_wait_and_go_where_the_arbiter_says() -> anyhow::Result
     // the sponsor's refund and the bounties come out of two prices of bond, first come, and then there is none
     let arbiter = case.contract(&case.forge.stack.sender(role::DEPLOYER).await?);
     for (id, upheld) in [(1, true), (2, false), (3, true)] {
-        mined!("rule", arbiter.rule(U256::from(id), upheld, format!("ruling {id}")));
+        mined!("rule", arbiter.rule(U256::from(id), upheld, case.forge.task, format!("ruling {id}")));
     }
     anvil.mine(3).await?;
     let upheld = case.dispute(1, "upheld").await;

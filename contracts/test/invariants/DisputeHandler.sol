@@ -76,16 +76,14 @@ abstract contract DisputeHandler is LogHandler {
         ProviderModel storage m = providers[b.provider];
         DisputeModel memory c;
         (c.provider, c.state, c.challenger) = (b.provider, DisputeState.Open, challenger);
-        c.bond = tasks[e.taskId].price;
-        c.sponsor = e.taskId == 0 ? challenger : tasks[e.taskId].sponsor;
-        c.payee = e.payee;
+        uint128 price = tasks[e.taskId].price;
+        c.bond = e.reward > 0 && e.reward < price ? e.reward : price;
         // P2, P3: what the batch cannot pay, or paid already, is not held
         if (e.payee != address(0) && !taken[k][e.index] && e.reward <= b.walletTotal - b.paid) {
-            c.held = e.reward;
-            if (e.reward > c.bond) c.bond = e.reward;
+            (c.held, c.bond, c.payee) = (e.reward, e.reward, e.payee);
         } else {
             assertTrue(e.payee == address(0) || b.lie != 0);
-            c.refund = e.reward < c.bond ? e.reward : c.bond;
+            c.refund = e.reward < price ? e.reward : price;
         }
         c.ruleBefore = uint64(block.timestamp + 14 days);
 
@@ -133,18 +131,26 @@ abstract contract DisputeHandler is LogHandler {
         vm.assume(id != 0);
         DisputeModel storage c = cases[id];
         ProviderModel storage m = providers[c.provider];
+        uint64 taskId = aTaskOf(c.provider, r);
         bool upheld = r.below(2) == 0;
-        bytes memory call = abi.encodeCall(disputes.rule, (id, upheld, "reason"));
+        bytes memory call = abi.encodeCall(disputes.rule, (id, upheld, taskId, "reason"));
         refused(stranger, address(disputes), call, IAccessManaged.AccessManagedUnauthorized.selector);
+        if (upheld && providers[tasks[taskId].provider].self != m.self || taskId == 0) {
+            // P15: only a sponsor of the provider is paid back
+            call = abi.encodeCall(disputes.rule, (id, true, taskId, "reason"));
+            return refused(arbiter, address(disputes), call, IDisputes.TaskUnknown.selector);
+        }
         vm.prank(arbiter);
-        disputes.rule(id, upheld, "reason");
+        disputes.rule(id, upheld, taskId, "reason");
         if (upheld) {
             // the sponsor first
-            uint128 refund = c.refund < m.bond ? c.refund : m.bond;
+            uint128 refund = c.refund < tasks[taskId].price ? c.refund : tasks[taskId].price;
+            if (refund > m.bond) refund = m.bond;
             uint128 bounty = c.bond < m.bond - refund ? c.bond : m.bond - refund;
             m.bond -= refund + bounty;
-            if (m.requested > m.bond) m.requested = m.bond;
-            credits[m.token][c.sponsor] += refund + c.held;
+            // what was announced goes first
+            m.requested = m.requested > refund + bounty ? m.requested - refund - bounty : 0;
+            credits[m.token][tasks[taskId].sponsor] += refund + c.held;
             credits[m.token][c.challenger] += bounty + c.bond;
         } else if (c.payee != address(0)) {
             credits[m.token][c.payee] += c.held + c.bond;
@@ -164,7 +170,7 @@ abstract contract DisputeHandler is LogHandler {
         }
         vm.assume(id != 0);
         DisputeModel storage c = cases[id];
-        bytes memory call = abi.encodeCall(disputes.rule, (id, true, "too late"));
+        bytes memory call = abi.encodeCall(disputes.rule, (id, true, 1, "too late"));
         refused(arbiter, address(disputes), call, IDisputes.RulingTooLate.selector);
         disputes.lapse(id);
         credits[providers[c.provider].token][c.challenger] += c.bond;
@@ -199,11 +205,21 @@ abstract contract DisputeHandler is LogHandler {
 
     /* INTERNAL */
 
+    /// @dev Mostly a task of the provider, whichever it is; 0 where none is found.
+    function aTaskOf(uint256 provider, Random memory r) private view returns (uint64) {
+        uint256 start = r.below(tasks.length);
+        for (uint256 i = 0; i < tasks.length; ++i) {
+            uint256 id = (start + i) % tasks.length;
+            if (id != 0 && (tasks[id].provider == provider || r.below(16) == 0)) return uint64(id);
+        }
+        return 0;
+    }
+
     /// @dev P15: an end is an end.
     function end(uint256 id, DisputeState state) private {
         cases[id].state = state;
         --providers[cases[id].provider].disputesOpen;
-        bytes memory call = abi.encodeCall(disputes.rule, (id, true, "again"));
+        bytes memory call = abi.encodeCall(disputes.rule, (id, true, 1, "again"));
         refused(arbiter, address(disputes), call, IDisputes.DisputeNotOpen.selector);
         refused(stranger, address(disputes), abi.encodeCall(disputes.lapse, (id)), IDisputes.DisputeNotOpen.selector);
     }

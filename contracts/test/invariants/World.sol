@@ -98,7 +98,6 @@ abstract contract World is Fixture {
         uint256 provider;
         DisputeState state;
         address challenger;
-        address sponsor;
         address payee;
         uint128 bond;
         uint128 held;
@@ -309,7 +308,6 @@ abstract contract World is Fixture {
         assertEq(said.held, cases[id].held);
         assertEq(said.bond, cases[id].bond);
         assertEq(said.refund, cases[id].refund);
-        assertEq(said.sponsor, cases[id].sponsor);
     }
 
     /// P6; and what members are still due of an honest version is there.

@@ -46,11 +46,11 @@ contract DisputesProofs is Proof {
     {
         open(whose, reward, price, attestorBond);
         vm.prank(ADMIN);
-        disputes.rule(disputeId, upheld, "");
+        disputes.rule(disputeId, upheld, 1, "");
 
         assertNothingIsLost();
         if (!upheld) assert(disputes.bondOf(PROVIDER) >= attestorBond);
-        assert(!tried(ADMIN, address(disputes), abi.encodeCall(disputes.rule, (disputeId, !upheld, ""))));
+        assert(!tried(ADMIN, address(disputes), abi.encodeCall(disputes.rule, (disputeId, !upheld, 1, ""))));
     }
 
     /// @dev P15: without a ruling challenger and payee get back theirs, and the attestor's bond stays.

@@ -343,7 +343,7 @@ async fn dispute_ended(at: At<'_>, e: DisputeEnded) -> Done {
     let state = end(e.state).ok_or_else(|| unknown("dispute state", e.state))?;
     sqlx::query(
         "UPDATE dispute SET state = $2, refunded = $3::text::numeric, bounty = $4::text::numeric, reason = $5,
-             ended_block = $6, ended_log_index = $7, ended_time = $8, ended_tx_hash = $9
+             ended_block = $6, ended_log_index = $7, ended_time = $8, ended_tx_hash = $9, sponsor = $10
          WHERE dispute_id = $1::text::numeric",
     )
     .bind(e.disputeId.to_string())
@@ -355,6 +355,7 @@ async fn dispute_ended(at: At<'_>, e: DisputeEnded) -> Done {
     .bind(placed.log_index)
     .bind(placed.block_time)
     .bind(&placed.tx_hash)
+    .bind((!e.sponsor.is_zero()).then(|| e.sponsor.to_vec()))
     .execute(&mut *connection)
     .await?;
     // upheld: the attestor's bond pays; rejected where no wallet waited for the reward: it gets the challenger's

@@ -45,9 +45,10 @@ pub struct DisputeView {
     pub reward_state: Option<String>,
     /// Who gets the held reward unless the challenge is upheld.
     pub payee: Option<String>,
-    /// The task's sponsor, who gets it where the challenge is upheld; none while the batch's manifest is not here.
+    /// Who got the held reward and the refund, where upheld; before, the sponsor of the task that the event names, and none
+    /// while the batch's manifest is not here.
     pub sponsor: Option<String>,
-    /// Out of the attestor's bond to the sponsor, where upheld: a reward that was paid in points.
+    /// Out of the attestor's bond to the sponsor, where upheld: a reward that was not held.
     pub refunded: String,
     /// Out of the attestor's bond to the challenger, where upheld.
     pub bounty: String,
@@ -203,7 +204,7 @@ async fn select(
              d.challenger, d.bond::text, d.held::text,
              (SELECT w.state FROM local.wallet_reward AS w
                  WHERE (w.provider, w.number, w.index) = (d.provider, d.number, d.index) AND d.held > 0),
-             CASE WHEN d.held > 0 THEN e.payee END, t.sponsor, d.refunded::text, d.bounty::text,
+             CASE WHEN d.held > 0 THEN e.payee END, coalesce(d.sponsor, t.sponsor), d.refunded::text, d.bounty::text,
              d.evidence_hash, d.evidence_uri, d.block_time, d.rule_before::text, d.block_number, d.tx_hash,
              d.ended_time, d.reason, d.ended_tx_hash
          FROM dispute AS d JOIN provider AS p ON p.address = d.provider
