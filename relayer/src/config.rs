@@ -9,7 +9,7 @@ use std::{
 use alloy::{primitives::Address, signers::local::PrivateKeySigner};
 use anyhow::{Context, ensure};
 use clap::{Args, Parser, Subcommand};
-use tidemark::sealing::PublicKey;
+use tidemark::{dataset::WEIGHT_MAX, sealing::PublicKey};
 use zeroize::Zeroizing;
 
 /// The write side: takes submissions in, has them judged, batches and anchors them.
@@ -162,9 +162,19 @@ pub struct Serve {
     /// Blocks that make a block final where the chain has no `finalized` tag.
     #[arg(long, env = "TIDEMARK_FINALITY_DEPTH", default_value_t = 64)]
     pub finality_depth: u64,
+    /// Greatest price of a task that uploads may name, payment-token units: anybody makes tasks, and one dispute that is
+    /// upheld takes up to twice this out of the bond.
+    #[arg(long, env = "TIDEMARK_TASK_PRICE_MAX", default_value_t = WEIGHT_MAX, value_parser = task_price)]
+    pub task_price_max: u128,
     /// Uploads and Trace batches in memory at once, up to 32 MiB each; more wait.
     #[arg(long, env = "TIDEMARK_BODIES_AT_ONCE", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub bodies_at_once: u32,
+}
+
+/// 1 to 2^96 − 1: beyond, a manifest's column or a batch's totals could overflow, which would hold up every later batch.
+fn task_price(text: &str) -> Result<u128, String> {
+    let price = text.parse().ok().filter(|price| (1..=WEIGHT_MAX).contains(price));
+    price.ok_or_else(|| format!("expected a whole number from 1 to {WEIGHT_MAX}"))
 }
 
 impl Serve {

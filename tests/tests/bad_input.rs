@@ -1,12 +1,19 @@
 //! What the relayer's two doors refuse, each with the field, what was expected and what came; and that nothing is lost.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use alloy::{primitives::Bytes, signers::local::PrivateKeySigner};
+use alloy::{
+    primitives::{B256, Bytes},
+    signers::local::PrivateKeySigner,
+};
 use reqwest::Response;
 use serde_json::{Value, json};
-use tidemark::ids::{ContentHash, DataId};
+use tidemark::{
+    contracts::ProvenanceLog,
+    ids::{ContentHash, DataId},
+};
 use tidemark_tests::{
     Options, Stack,
+    keys::role,
     stack::{PROVIDER_NAME, Services},
     story::{
         doors::{Doors, kept_metadata, meta, metadata_update, registration, root},
@@ -298,10 +305,18 @@ async fn a_task_pays_no_more_than_its_escrow_holds() {
     let answer = bench.doors.post_upload(&meta_of_second, second.mime, bytes.clone()).await.unwrap();
     refused(answer, 409, "budget-exceeded", "meta.task_id").await;
 
-    let mut unknown = meta_of_second.clone();
-    unknown["task_id"] = json!(999);
-    refused(bench.doors.post_upload(&unknown, second.mime, bytes).await.unwrap(), 422, "task-unknown", "meta.task_id")
-        .await;
+    // anybody makes tasks, at any price
+    let sender = bench.stack.sender(role::BUYER).await.unwrap();
+    let log = ProvenanceLog::new(bench.world.deployment.provenance_log, &sender);
+    let (provider, most) = (bench.world.provider, tidemark::dataset::WEIGHT_MAX);
+    let dear = log.createTask(provider, most + 1, u64::MAX, B256::ZERO, String::new(), 0);
+    dear.send().await.unwrap().get_receipt().await.unwrap();
+    for task in [log.taskCount().call().await.unwrap(), 999] {
+        let mut unknown = meta_of_second.clone();
+        unknown["task_id"] = json!(task);
+        let answer = bench.doors.post_upload(&unknown, second.mime, bytes.clone()).await.unwrap();
+        refused(answer, 422, "task-unknown", "meta.task_id").await;
+    }
 }
 
 #[tokio::test]

@@ -10,7 +10,6 @@ use serde_json::{Value, json};
 use tidemark::{
     canonical::metadata_root,
     consent::SignedConsent,
-    dataset::WEIGHT_MAX,
     event::pseudonym,
     ids::{ConsentId, ContentHash, DataId, sha256},
     payload::{Delivery, Payload},
@@ -295,9 +294,9 @@ async fn price(app: &App, provider: &Provider, task_id: u64) -> Result<u128, Pro
         let (expected, actual) = (format!("a task of {}", provider.account), format!("one of {}", terms.provider));
         return Err(Problem::field(Kind::TaskUnknown, field, expected, actual));
     }
-    // so that neither a manifest's column nor a batch's totals can overflow, which would hold up every later batch
-    if terms.price > WEIGHT_MAX {
-        let expected = format!("a task that pays at most {WEIGHT_MAX}");
+    let most = app.config.task_price_max;
+    if terms.price > most {
+        let expected = format!("a task that pays at most {most}");
         return Err(Problem::field(Kind::TaskUnknown, field, expected, terms.price.to_string()));
     }
     let now = unix_now();
