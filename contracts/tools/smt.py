@@ -1,10 +1,14 @@
-# Answers an SMT-LIB file of halmos: with cvc5 and integers where 256-bit numbers are multiplied or divided, else with z3.
+# Answers an SMT-LIB file of halmos with the first answer of several solvers that work on it side by side.
+#
+# yices is best at storage and at bits. cvc5 reads bit-vectors as integers, which makes products and divisions provable.
+import ctypes
+import os
 import re
+import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
-
-import cvc5
 
 # halmos asserts of each argument that it is its own lower bits; declared with that width, it needs no modulus anywhere.
 LOW = r"\(\(_ extract (?P<top>\d+) 0\) (?P<name>[\w.]+)\)"
@@ -13,6 +17,23 @@ FITS = [
                r"\(= (?P=name) (?P=all)\)\)\)\)"),  # fmt: skip
     re.compile(r"\(assert\s+\(let \(\((?P<all>\?x\d+) \(concat \(_ bv0 \d+\) " + LOW + r"\)\)\)\s+\(= (?P=name) (?P=all)\)\)\)"),
 ]
+# An assertion about storage or hashes; the arithmetic of a query is often contradictory without them, and much easier.
+STORAGE = re.compile(r"\((select|store) |\b(storage|balance)_|\bf_(inv_)?sha3_")
+MILLISECONDS_WITHOUT_STORAGE = 30_000
+# halmos writes the operands of a MULMOD the other way round than a MUL's. In one order yices sees that the products are the
+# same, so that a mulDiv whose product fits into a word is decided at once.
+TERM = r"([^\s()]+|\((?:[^()]|\((?:[^()]|\([^()]*\))*\))*\))"
+MULMOD = re.compile(rf"\(f_evm_bvmul_512\s+{TERM}\s+{TERM}\)")
+# Most queries are yices' within it; the others start after it.
+SECONDS_ALONE = 1
+
+libc = ctypes.CDLL(None)
+
+
+def die_with_parent():
+    """Has Linux kill this process when the one that started it ends, also when that is killed."""
+    PR_SET_PDEATHSIG = 1
+    libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def narrowed(text):
@@ -26,35 +47,69 @@ def narrowed(text):
     return text
 
 
-def by_z3(path):
-    sys.stdout.flush()
-    sys.exit(subprocess.run([Path(sys.executable).with_name("z3"), path]).returncode)
+def cvc5_says(text, milliseconds=0):
+    import cvc5
 
-
-def by_cvc5(path, text):
     solver = cvc5.Solver(cvc5.TermManager())
     solver.setOption("produce-models", "true")
     solver.setOption("solve-bv-as-int", "sum")
+    solver.setOption("tlimit-per", str(milliseconds))
     commands = cvc5.InputParser(solver)
-    commands.setStringInput(cvc5.InputLanguage.SMT_LIB_2_6, narrowed(text), path)
+    commands.setStringInput(cvc5.InputLanguage.SMT_LIB_2_6, text, "query")
+    said = ""
     while not (command := commands.nextCommand()).isNull():
-        said = command.invoke(solver, commands.getSymbolManager())
-        # the model in halmos' names and widths again
-        said = re.sub(r"(\w+)\.low \(\) \(_ BitVec \d+\) #b([01]+)",
-                      lambda m: f"{m[1]} () (_ BitVec 256) #x{int(m[2], 2):064x}", said)
-        print(said, end="", flush=True)
+        said += command.invoke(solver, commands.getSymbolManager())
+    # the model in halmos' names and widths again
+    return re.sub(r"(\w+)\.low \(\) \(_ BitVec \d+\) #b([01]+)",
+                  lambda m: f"{m[1]} () (_ BitVec 256) #x{int(m[2], 2):064x}", said)  # fmt: skip
 
 
-def main():
-    path = sys.argv[1]
-    with open(path) as file:
-        text = file.read()
-    # Bit-vectors read as integers make products provable; shifts and masks are easier as the bits that they are.
-    # A multiplication by a constant alone is how z3 writes a subtraction.
-    if re.search(r"\(bv(mul (?!#|\(_ bv)|[su]div|[su]rem)", text):
-        by_cvc5(path, text)
+def by_cvc5(text):
+    text = narrowed(text)
+    commands = re.split(r"\n(?=\()", text)
+    # Fewer assertions that contradict each other are as good as all of them; a model of fewer is none.
+    less = [c for c in commands if not STORAGE.search(c) or c.startswith("(declare") or c.startswith("(define")]
+    if cvc5_says("\n".join(less), MILLISECONDS_WITHOUT_STORAGE).startswith("unsat\n"):
+        return "unsat\n"
+    return cvc5_says(text)
+
+
+def start(command, text):
+    asked, said = tempfile.TemporaryFile("w+"), tempfile.TemporaryFile("w+")
+    asked.write(text)
+    asked.seek(0)
+    return subprocess.Popen(command, stdin=asked, stdout=said, stderr=said, preexec_fn=die_with_parent), said
+
+
+def answer(said):
+    """What a solver that has ended said, if that decides."""
+    said.seek(0)
+    text = said.read()
+    return text if re.match("(un)?sat\n", text) else None
+
+
+def main(path):
+    die_with_parent()
+    text = MULMOD.sub(r"(f_evm_bvmul_512 \2 \1)", Path(path).read_text())
+    process, said = start([Path(sys.executable).with_name("yices-smt2"), "--smt2-model-format"], text)
+    solvers = {process.pid: said}
+    try:
+        process.wait(SECONDS_ALONE)
+    except subprocess.TimeoutExpired:
+        pass
     else:
-        by_z3(path)
+        if found := answer(solvers.pop(process.pid)):
+            return found
+    process, said = start([sys.executable, __file__, "--cvc5"], text)
+    solvers[process.pid] = said
+    while solvers:
+        pid, _ = os.wait()
+        if found := answer(solvers.pop(pid)):
+            break
+    for pid in solvers:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+    return found or "unknown\n"
 
 
-main()
+print(by_cvc5(sys.stdin.read()) if sys.argv[1] == "--cvc5" else main(sys.argv[1]), end="")

@@ -2,6 +2,7 @@
 // Symbolic proofs about sales and royalties: a price is split without loss, and members get at most what came in.
 pragma solidity ^0.8.28;
 
+import {Math} from "@openzeppelin/contracts/utils/math/Math.sol";
 import {Member, VersionContent} from "../../interfaces/IIPRegistry.sol";
 import {Terms} from "../../interfaces/ILicenseRegistry.sol";
 import {IRenderer} from "../../interfaces/IRenderer.sol";
@@ -89,6 +90,12 @@ contract LicencesProofs is Proof {
         external
     {
         vm.assume(price > 0 && bps <= 10_000 && totalWeight > 0 && pointsWeight <= totalWeight);
+        // What solvers find out about the products alone, and not in the middle of a sale.
+        unchecked {
+            uint256 pot = uint256(price) * bps / 10_000;
+            assert(pot <= price);
+            if (pointsWeight == totalWeight) assert(pot * pointsWeight / totalWeight == pot);
+        }
         register("root", totalWeight, pointsWeight, 1);
         assert(sell(offer(price, bps, 1), price));
 
@@ -119,11 +126,22 @@ contract LicencesProofs is Proof {
 
     /// @dev P6, P7: with accumulator · weight ≤ paid in · 2^128, a member is paid floor(accumulator · weight / 2^128), which
     /// is at most what was paid in; and members proven so far never weigh more than the version's wallets together.
-    function check_MemberIsPaidItsShare(Member memory member, uint96 unproven, uint256 accumulator, uint96 paidIn)
-        external
-    {
-        vm.assume(member.payee != address(0) && member.payee != address(licenses) && accumulator > 0);
-        uint256 product = accumulator * member.weight;
+    function check_MemberIsPaidItsShare(
+        Member memory member,
+        uint96 unproven,
+        uint256 accumulator,
+        uint96 paidIn,
+        uint8 width
+    ) external {
+        vm.assume(member.payee != address(0) && member.payee != address(licenses));
+        // All whose product is below 2^224, in cases that show solvers by the widths that it fits into a word.
+        if (width == 0) member.weight = 0;
+        else if (width == 1) (member.weight, accumulator) = (uint32(member.weight), uint224(accumulator));
+        else if (width == 2) (member.weight, accumulator) = (uint64(member.weight), uint192(accumulator));
+        else accumulator = uint160(accumulator);
+        vm.assume(accumulator > 0);
+        (uint256 high, uint256 product) = Math.mul512(member.weight, accumulator);
+        assert(high == 0);
         vm.assume(product <= uint256(paidIn) << 128);
         register(ips.memberLeafOf(member), 1, 0, 1);
         setRoyalties(accumulator, unproven);

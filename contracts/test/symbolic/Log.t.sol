@@ -27,9 +27,9 @@ contract LogProofs is Proof {
         uint256 balance = token.balanceOf(address(log));
         log.anchor(batch, "");
 
-        uint256 debited = uint256(escrow1) - log.taskOf(task1).escrow + escrow2 - log.taskOf(task2).escrow;
-        assert(debited == uint256(points) + wallet);
+        assert(uint256(debit1) + debit2 == uint256(points) + wallet);
         assert(log.taskOf(task1).escrow == escrow1 - debit1);
+        assert(log.taskOf(task2).escrow == escrow2 - debit2);
         assert(log.providerOf(PROVIDER).pointsAccrued == points);
         assert(log.unclaimedOf(PROVIDER, 1) == wallet);
         assert(token.balanceOf(address(log)) == balance);
