@@ -278,7 +278,7 @@ async fn the_upload_door_wants_a_consent_that_covers_the_submission() {
     refused(post(voice_only).await, 422, "consent-invalid", "meta.consent.data_types").await;
     let elsewhere = signed(&|c| c.provider = person.address());
     refused(post(elsewhere).await, 422, "consent-invalid", "meta.consent.provider").await;
-    let unpublished = signed(&|c| c.policy_hash = alloy::primitives::B256::repeat_byte(5));
+    let unpublished = signed(&|c| c.policy_hash = B256::repeat_byte(5));
     refused(post(unpublished).await, 422, "policy-unpublished", "").await;
     refused(post(Value::Null).await, 400, "field-invalid", "").await;
 
