@@ -20,8 +20,7 @@ FITS = [
 # An assertion about storage or hashes; the arithmetic of a query is often contradictory without them, and much easier.
 STORAGE = re.compile(r"\((select|store) |\b(storage|balance)_|\bf_(inv_)?sha3_")
 MILLISECONDS_WITHOUT_STORAGE = 30_000
-# halmos writes the operands of a MULMOD the other way round than a MUL's. In one order yices sees that the products are the
-# same, so that a mulDiv whose product fits into a word is decided at once.
+# The operands of a MULMOD: yices sees at once that two products are the same if it meets the operands of both in one order.
 TERM = r"([^\s()]+|\((?:[^()]|\((?:[^()]|\([^()]*\))*\))*\))"
 MULMOD = re.compile(rf"\(f_evm_bvmul_512\s+{TERM}\s+{TERM}\)")
 # Most queries are yices' within it; the others start after it.
@@ -90,8 +89,9 @@ def answer(said):
 
 def main(path):
     die_with_parent()
-    text = MULMOD.sub(r"(f_evm_bvmul_512 \2 \1)", Path(path).read_text())
-    process, said = start([Path(sys.executable).with_name("yices-smt2"), "--smt2-model-format"], text)
+    text = Path(path).read_text()
+    yices = [Path(sys.executable).with_name("yices-smt2"), "--smt2-model-format"]
+    process, said = start(yices, text)
     solvers = {process.pid: said}
     try:
         process.wait(SECONDS_ALONE)
@@ -100,8 +100,12 @@ def main(path):
     else:
         if found := answer(solvers.pop(process.pid)):
             return found
-    process, said = start([sys.executable, __file__, "--cvc5"], text)
-    solvers[process.pid] = said
+    others = [([sys.executable, __file__, "--cvc5"], text)]
+    if MULMOD.search(text):
+        others.append((yices, MULMOD.sub(r"(f_evm_bvmul_512 \2 \1)", text)))
+    for command, asked in others:
+        process, said = start(command, asked)
+        solvers[process.pid] = said
     while solvers:
         pid, _ = os.wait()
         if found := answer(solvers.pop(pid)):

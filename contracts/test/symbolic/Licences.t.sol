@@ -125,20 +125,21 @@ contract LicencesProofs is Proof {
     }
 
     /// @dev P6, P7: with accumulator · weight ≤ paid in · 2^128, a member is paid floor(accumulator · weight / 2^128), which
-    /// is at most what was paid in; and members proven so far never weigh more than the version's wallets together.
+    /// is at most what was paid in; and members proven so far never weigh more than the version's wallets together. The
+    /// proof's range: weights below 2^32 with any accumulator, all others with an accumulator below 2^160.
     function check_MemberIsPaidItsShare(
         Member memory member,
         uint96 unproven,
         uint256 accumulator,
         uint96 paidIn,
+        uint256 weight,
         uint8 width
     ) external {
         vm.assume(member.payee != address(0) && member.payee != address(licenses));
-        // All whose product is below 2^224, in cases that show solvers by the widths that it fits into a word.
+        // Cases that show solvers by the widths that the product fits into a word.
         if (width == 0) member.weight = 0;
-        else if (width == 1) (member.weight, accumulator) = (uint32(member.weight), uint224(accumulator));
-        else if (width == 2) (member.weight, accumulator) = (uint64(member.weight), uint192(accumulator));
-        else accumulator = uint160(accumulator);
+        else if (width == 1) (member.weight, accumulator) = (uint32(weight), uint224(accumulator));
+        else (member.weight, accumulator) = (uint96(weight), uint160(accumulator));
         vm.assume(accumulator > 0);
         (uint256 high, uint256 product) = Math.mul512(member.weight, accumulator);
         assert(high == 0);
