@@ -3,15 +3,19 @@
 
 use std::time::{Duration, Instant};
 
-use alloy::primitives::{Address, B256};
+use alloy::primitives::{Address, B256, Bytes};
 use serde_json::{Value, json};
 use tidemark::{
     batch::{Header, summarise},
+    consent::SignedConsent,
     dataset::{self, MemberRow, VersionContent, encode_members},
     event::{Event, EventKind},
     history::LoadedBatch,
+    ids::{ConsentId, DataId},
     manifest::{Disclosure, Manifest, encode_disclosures},
+    payload::Payload,
     publish::{VersionRequest, members},
+    verdict::Verdict,
 };
 use tidemark_tests::{
     Options, Stack,
@@ -78,7 +82,14 @@ impl Asked {
     }
 
     /// Asks for a signature over these events as the next batch; gives the refusal's sentence.
-    async fn refused(&self, mut events: Vec<Event>, disclosures: Vec<Disclosure>) -> String {
+    async fn refused(&self, events: Vec<Event>, disclosures: Vec<Disclosure>) -> String {
+        let (status, body) = self.ask(events, disclosures).await;
+        assert_eq!((status, body["type"].as_str()), (422, Some("urn:tidemark:problem:batch-refused")), "{body}");
+        body["detail"].as_str().unwrap().to_owned()
+    }
+
+    /// Asks for a signature over these events as the next batch.
+    async fn ask(&self, mut events: Vec<Event>, disclosures: Vec<Disclosure>) -> (u16, Value) {
         let store = self.stack.store().unwrap();
         let disclosed: Vec<Disclosure> =
             (0u32..).zip(disclosures).map(|(index, d)| Disclosure { index, ..d }).collect();
@@ -91,9 +102,7 @@ impl Asked {
         let summary = summarise(&manifest.events).unwrap();
         let cid = store.put(&manifest.encode().unwrap()).await.unwrap();
         let header = Header::new(manifest.provider, number, &manifest.events, &summary, cid).unwrap();
-        let (status, body) = self.sign(&header).await;
-        assert_eq!((status, body["type"].as_str()), (422, Some("urn:tidemark:problem:batch-refused")), "{body}");
-        body["detail"].as_str().unwrap().to_owned()
+        self.sign(&header).await
     }
 
     /// An accepted record's two events with what they disclose.
@@ -151,7 +160,7 @@ async fn the_attestor_signs_only_what_it_judged_itself_and_only_once() {
         // the same events as another record's beginning, so that only what is spoiled is wrong
         let mut events = events.clone();
         for event in &mut events {
-            event.data_id = tidemark::ids::DataId::new("numo", "another").unwrap();
+            event.data_id = DataId::new("numo", "another").unwrap();
         }
         spoil(&mut events[1]);
         events[0].index = 0;
@@ -168,6 +177,83 @@ async fn the_attestor_signs_only_what_it_judged_itself_and_only_once() {
     let swapped = vec![disclosures[1].clone(), disclosures[0].clone()];
     let told = asked.refused(events, swapped).await;
     assert!(told.contains("commitment"), "{told}");
+}
+
+/// One record that was judged under a consent, and how its first two events come to be.
+struct Direct<'a> {
+    asked: &'a Asked,
+    data_id: DataId,
+    verdict: Verdict,
+}
+
+impl<'a> Direct<'a> {
+    async fn new(asked: &'a Asked, consent: &SignedConsent) -> Self {
+        let samples = repository_samples().unwrap();
+        let sample = samples.iter().find(|sample| sample.name == "photo/photo-004.jpg").unwrap();
+        let bytes = std::fs::read(&sample.path).unwrap();
+        let data_id = DataId::new("numo", "direct").unwrap();
+        let url = asked.stack.attestor.as_ref().unwrap().url();
+        let url = format!("{url}/v1/verdicts?data_id={data_id}&mime_type={}", sample.mime);
+        let ask = || reqwest::Client::new().post(&url).bearer_auth(attestor_token()).body(bytes.clone());
+        assert_eq!(ask().send().await.unwrap().status(), 400, "no verdict without a consent");
+        let unsigned = SignedConsent { signature: Bytes::new(), ..consent.clone() };
+        for (consent, status) in [(&unsigned, 422), (consent, 200)] {
+            let consent = serde_json::to_string(consent).unwrap();
+            let answer = ask().header("tidemark-consent", consent).send().await.unwrap();
+            let (answered, body) = (answer.status(), answer.text().await.unwrap());
+            assert_eq!(answered, status, "{body}");
+            if status == 200 {
+                let mut body: Value = serde_json::from_str(&body).unwrap();
+                let verdict = serde_json::from_value(body["verdict"].take()).unwrap();
+                return Self { asked, data_id, verdict };
+            }
+        }
+        unreachable!("the second answer has a verdict")
+    }
+
+    /// Registered and Accepted, as a relayer says them, with what they disclose.
+    fn events(&self, consent_id: ConsentId, payee: Address, says: u32) -> (Vec<Event>, Vec<Disclosure>) {
+        let (mut events, mut disclosures) = self.asked.accepted();
+        for (event, disclosure) in events.iter_mut().zip(&mut disclosures) {
+            let payload = match serde_json::from_str(&disclosure.payload).unwrap() {
+                Payload::Registered { metadata_root, metadata, delivery, .. } => {
+                    let source_record_id = "direct".to_owned();
+                    Payload::Registered { source_record_id, metadata_root, metadata, purposes: says, delivery }
+                }
+                Payload::Accepted { .. } => Payload::Accepted { verdict: self.verdict.clone() },
+                other => panic!("an accepted record has no {other:?}"),
+            };
+            disclosure.payload = String::from_utf8(tidemark::canonical::jcs(&payload).unwrap()).unwrap();
+            event.data_id = self.data_id;
+            event.content_hash = self.verdict.content_hash;
+            (event.consent_id, event.payee, event.commitment) = (consent_id, payee, disclosure.commitment());
+        }
+        (events[0].index, events[0].previous) = (0, B256::ZERO);
+        events[1].previous = events[0].leaf();
+        (events, disclosures)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_attestor_signs_a_submission_only_as_the_consent_that_it_saw_has_it() {
+    let asked = Asked::new().await;
+    let person = Contributor::group(1).remove(0);
+    let consent = person.consent(&asked.world).unwrap();
+    let direct = Direct::new(&asked, &consent).await;
+    let (id, payee) = (consent.id(&asked.world.deployment.consent_domain()), person.address());
+    let told = async |(events, disclosures): (Vec<Event>, Vec<Disclosure>)| asked.refused(events, disclosures).await;
+
+    let another = person.consent(&asked.world).unwrap().id(&asked.world.deployment.consent_domain());
+    let said = told(direct.events(another, payee, consent.purposes)).await;
+    assert!(said.contains("consent_id: expected one that"), "{said}");
+    let said = told(direct.events(id, Address::repeat_byte(5), consent.purposes)).await;
+    assert!(said.contains("payee: expected"), "{said}");
+    let said = told(direct.events(id, payee, u32::MAX)).await;
+    assert!(said.contains("purposes: expected"), "{said}");
+
+    let (events, disclosures) = direct.events(id, payee, consent.purposes);
+    let (status, body) = asked.ask(events, disclosures).await;
+    assert_eq!(status, 200, "{body}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
