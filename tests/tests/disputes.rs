@@ -128,9 +128,9 @@ async fn disputed_rewards_wait_and_go_where_the_arbiter_says() -> anyhow::Result
         case.challenge(record).await?;
     }
     anvil.mine(3).await?;
-    for (record, held) in [(0, true), (1, true), (2, false), (3, true)] {
-        let dispute = case.dispute(record + 1, "open").await;
-        let verdict = case.verdict(record as usize);
+    for (id, held) in [(1, true), (2, true), (3, false), (4, true)] {
+        let dispute = case.dispute(id, "open").await;
+        let verdict = case.verdict(usize::try_from(id)? - 1);
         assert_eq!(dispute["data_id"], verdict.data_id.to_string());
         assert_eq!(dispute["verdict"], "accepted");
         assert_eq!(dispute["ground"], "wrong_verdict");
