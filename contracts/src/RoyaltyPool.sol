@@ -130,7 +130,8 @@ abstract contract RoyaltyPool is ILicenseRegistry, ReentrancyGuardTransient {
         }
         // Beyond 2^96 − 1 units a member gets no more; what is below stays payable.
         uint256 earned = Math.mulDiv(member.weight, royalties.accumulator, ONE);
-        uint96 total = (earned < type(uint96).max ? earned : type(uint96).max).toUint96();
+        if (earned > type(uint96).max) earned = type(uint96).max;
+        uint96 total = earned.toUint96();
         amount = total - claimed;
 
         (record.token, record.claimed) = (token, total);

@@ -98,11 +98,11 @@ contract Collector {
 
     function dispute(address provider, uint64 number, ProvenanceEvent calldata e, bytes32[] calldata proof)
         external
-        returns (address sponsor)
+        returns (address payee)
     {
         IDisputes disputes = IDisputes(LOG.disputes());
         uint256 id = disputes.challenge(provider, number, e, proof, Ground.Duplicate, 0, "");
-        return disputes.disputeOf(id).sponsor;
+        return disputes.disputeOf(id).payee;
     }
 
     function price(ILicenseRegistry licenses, uint64 offerId) external view returns (uint128) {
