@@ -258,27 +258,36 @@ contract BondsTest is DisputesFixture {
 
     /* slashed meanwhile */
 
-    function test_WhatWasSlashedMeanwhileIsNotPaidOut() external {
-        bond(3 * PRICE);
+    /// @dev Deposits, announces, and is slashed: by one price for a held reward, by two for one that was paid in points.
+    function announceAndSlash(uint128 deposit, uint128 request, uint256 verdict) private {
+        bond(deposit);
         (uint64 number, ProvenanceEvent[] memory events) = anchorVerdicts();
         vm.prank(provider);
-        disputes.requestBondWithdrawal(3 * PRICE);
-        ruleOn(challengeBy(challenger, number, events, 1), true);
-        assertEq(disputes.bondOf(provider), PRICE);
+        disputes.requestBondWithdrawal(request);
+        ruleOn(challengeBy(challenger, number, events, verdict), true);
+    }
 
+    function assertRequested(uint256 expected) private view {
+        (uint128 requested,) = disputes.withdrawalOf(provider);
+        assertEq(requested, expected);
+    }
+
+    function withdrawInTime() private {
         vm.warp(NOW + disputes.UNBONDING_PERIOD());
         vm.prank(provider);
         disputes.withdrawBond();
+    }
+
+    function test_WhatWasSlashedMeanwhileIsNotPaidOut() external {
+        announceAndSlash(3 * PRICE, 3 * PRICE, 1);
+        assertEq(disputes.bondOf(provider), PRICE);
+        withdrawInTime();
         assertEq(token.balanceOf(provider), PRICE);
         assertEq(disputes.bondOf(provider), 0);
     }
 
     function test_RevertWhen_EverythingRequestedWasSlashed() external {
-        bond(PRICE);
-        (uint64 number, ProvenanceEvent[] memory events) = anchorVerdicts();
-        vm.prank(provider);
-        disputes.requestBondWithdrawal(PRICE);
-        ruleOn(challengeBy(challenger, number, events, 1), true);
+        announceAndSlash(PRICE, PRICE, 1);
         vm.warp(NOW + disputes.UNBONDING_PERIOD());
         vm.expectRevert(abi.encodeWithSelector(IDisputes.AmountZero.selector));
         vm.prank(provider);
@@ -287,33 +296,19 @@ contract BondsTest is DisputesFixture {
 
     /// P15: a slashing takes what was announced first; what stands behind the later batches stays.
     function test_WhenSlashed_TheAnnouncedPartGoesFirst() external {
-        bond(5 * PRICE);
-        (uint64 number, ProvenanceEvent[] memory events) = anchorVerdicts();
-        vm.prank(provider);
-        disputes.requestBondWithdrawal(3 * PRICE);
-        ruleOn(challengeBy(challenger, number, events, 0), true);
-        (uint128 requested,) = disputes.withdrawalOf(provider);
-        assertEq(requested, 2 * PRICE);
-        vm.warp(NOW + disputes.UNBONDING_PERIOD());
-        vm.prank(provider);
-        disputes.withdrawBond();
+        announceAndSlash(5 * PRICE, 3 * PRICE, 0);
+        assertRequested(2 * PRICE);
+        withdrawInTime();
         assertEq(token.balanceOf(provider), 2 * PRICE);
         assertEq(disputes.bondOf(provider), 2 * PRICE);
     }
 
     /// Bond that comes after a slashing does not fall under a request from before it.
     function test_ARequestIsCutToWhatSlashingLeft() external {
-        bond(3 * PRICE);
-        (uint64 number, ProvenanceEvent[] memory events) = anchorVerdicts();
-        vm.prank(provider);
-        disputes.requestBondWithdrawal(3 * PRICE);
-        ruleOn(challengeBy(challenger, number, events, 1), true);
-        (uint128 requested,) = disputes.withdrawalOf(provider);
-        assertEq(requested, PRICE);
+        announceAndSlash(3 * PRICE, 3 * PRICE, 1);
+        assertRequested(PRICE);
         bond(10 * PRICE);
-        vm.warp(NOW + disputes.UNBONDING_PERIOD());
-        vm.prank(provider);
-        disputes.withdrawBond();
+        withdrawInTime();
         assertEq(token.balanceOf(provider), PRICE);
         assertEq(disputes.bondOf(provider), 10 * PRICE);
     }

@@ -510,9 +510,11 @@ contract BuyTest is DatasetFixture {
     }
 
     function test_WhenTransferable_TheTokenIsUnlockedFromItsSale() external {
+        vm.recordLogs();
         vm.expectEmit(address(licenses));
         emit IERC5192.Unlocked(1);
         buy(1, COST, buyer);
+        assertEq(countLogs(address(licenses), IERC5192.Locked.selector), 0);
         assertFalse(licenses.locked(1));
     }
 

@@ -12,7 +12,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 WORK = ROOT / ".tidemark/halmos"
 SOURCES = ROOT / "contracts/test/symbolic"
-# The slowest takes about 15 s on two idle cores.
+# All proofs together take under two minutes on two cores; the rest is for slower machines.
 SECONDS_A_QUERY = 180
 # What halmos' own command line would make forge compile; done before, it finds all compiled.
 BUILD = ["forge", "build", "--ast", "--extra-output", "storageLayout", "metadata"]

@@ -6,7 +6,7 @@
 // --check compares page, mutants and tests without compiling anything; --only takes a regular expression of property or file,
 // --first the first mutant of each property.
 // A mutant is compiled alone, by a solc that stays loaded, with the optimizer's steps left out, and its bytecode takes the place of the
-// original's in a copy of contracts/out, where tests find it because dynamic_test_linking makes them read it from there. Before, all
+// original's in a copy of contracts/out, where tests find it: contracts/test/Deploy.sol reads it from there. Before, all
 // mutated files are put there unmutated by the same way, and every named test has to pass; so a failure later is due to the mutation.
 // A mutant that survives this (a library compiled into a test, for one) is built once more by forge with the tests around it.
 "use strict";

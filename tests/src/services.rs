@@ -10,6 +10,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, anyhow, bail};
+use serde_json::Value;
 
 use crate::{
     folder::{RunFolder, program},
@@ -17,6 +18,7 @@ use crate::{
 };
 
 const READY_TIME_MAX: Duration = Duration::from_secs(40);
+const ANSWER_TIME_MAX: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(25);
 const TAIL_LINES: usize = 15;
 /// Below the range that the kernel takes ports of outgoing connections from.
@@ -94,6 +96,30 @@ impl Service {
     /// Where it listens.
     pub fn url(&self) -> &str {
         &self.url
+    }
+
+    /// Status and JSON of an answer; null where it is none.
+    pub async fn get(&self, path: &str) -> Result<(u16, Value)> {
+        let answer =
+            reqwest::get(format!("{}{path}", self.url)).await.with_context(|| format!("failed to get {path}"))?;
+        let status = answer.status().as_u16();
+        let body = answer.text().await.with_context(|| format!("failed to read {path}"))?;
+        Ok((status, serde_json::from_str(&body).unwrap_or_default()))
+    }
+
+    /// Asks until the answer is as `wanted`, and gives it; fails with what was there last.
+    pub async fn until(&self, path: &str, wanted: impl Fn(u16, &Value) -> bool) -> Result<Value> {
+        let deadline = Instant::now() + ANSWER_TIME_MAX;
+        loop {
+            let (status, body) = self.get(path).await?;
+            if wanted(status, &body) {
+                return Ok(body);
+            }
+            if Instant::now() > deadline {
+                bail!("{path} stays {status} {body}; {}", self.log_tail());
+            }
+            tokio::time::sleep(POLL).await;
+        }
     }
 
     /// How it is started.

@@ -1,8 +1,6 @@
 //! A batch whose manifest is not what was anchored credits nobody and says so; one whose manifest is late is waited for.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use std::time::{Duration, Instant};
-
 use alloy::primitives::{Address, B256, U256};
 use serde_json::Value;
 use tidemark::{
@@ -23,31 +21,14 @@ use tidemark_tests::{
     },
 };
 
-async fn get(indexer: &Service, path: &str) -> Value {
-    let answer = reqwest::get(format!("{}{path}", indexer.url())).await.unwrap();
-    assert!(answer.status().is_success(), "{path}: {}", answer.status());
-    answer.json().await.unwrap()
-}
-
 /// The batch once its state is `wanted`.
 async fn batch_in_state(forge: &Forge, indexer: &Service, number: u64, wanted: &str) -> Value {
     let path = format!("/v1/batches/{}/{number}", forge.world.provider);
-    let deadline = Instant::now() + Duration::from_secs(20);
-    loop {
-        let batch = match reqwest::get(format!("{}{path}", indexer.url())).await.unwrap() {
-            answer if answer.status().is_success() => answer.json().await.unwrap(),
-            _ => Value::Null,
-        };
-        if batch["state"] == wanted {
-            return batch;
-        }
-        assert!(Instant::now() < deadline, "batch {number} did not become {wanted}: {batch}");
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
+    indexer.until(&path, |_, batch| batch["state"] == wanted).await.unwrap()
 }
 
 async fn balance(indexer: &Service, pseudonym: B256) -> String {
-    let account = get(indexer, &format!("/v1/accounts/{pseudonym}?provider=numo")).await;
+    let (_, account) = indexer.get(&format!("/v1/accounts/{pseudonym}?provider=numo")).await.unwrap();
     account["balance"].as_str().unwrap().to_owned()
 }
 
@@ -77,7 +58,7 @@ async fn a_wrong_manifest_credits_nobody_and_the_batches_around_it_do() -> anyho
     for nobody in [&told[1], &shown[1]] {
         assert_eq!(balance(&indexer, nobody.contributor).await, "0");
     }
-    let status = get(&indexer, "/status").await;
+    let (_, status) = indexer.get("/status").await?;
     assert_eq!(status["invalid_batches"], 1, "{status}");
     Ok(())
 }
@@ -179,7 +160,7 @@ async fn a_stranger_can_t_name_a_provider_s_treasury_nor_touch_its_books() -> an
 
     let indexer = forge.stack.start_second_indexer("named").await?;
     batch_in_state(&forge, &indexer, 0, "valid").await;
-    let settlement = get(&indexer, "/v1/settlement").await;
+    let (_, settlement) = indexer.get("/v1/settlement").await?;
     let numo =
         settlement["providers"].as_array().unwrap().iter().find(|provider| provider["provider"]["name"] == "numo");
     assert_eq!(numo.unwrap()["redeemed"], reward.to_string(), "{settlement}");

@@ -126,6 +126,6 @@ async fn every_accepted_record_is_anchored_and_credited_once_whichever_service_i
         })
         .collect();
     finality::credited(&stack, &points).await?;
-    strangers::second_indexer(&stack).await?;
+    strangers::second_indexer(&stack, "indexer").await?;
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! What the read side keeps through reorgs, kills, redemptions that come before their credit, and hands in its ledger.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use alloy::primitives::{Address, B256};
 use serde_json::Value;
@@ -12,54 +12,16 @@ use tidemark_tests::{
     keys::role,
     mined,
     services::Service,
-    story::strangers::{checksums, differences},
+    story::strangers::{checksums, second_indexer},
 };
 
-const TIME_MAX: Duration = Duration::from_secs(30);
-const POLL: Duration = Duration::from_millis(50);
-
-/// The answer's status and body.
-async fn get(indexer: &Service, path: &str) -> (u16, Value) {
-    let answer = reqwest::get(format!("{}{path}", indexer.url())).await.unwrap();
-    (answer.status().as_u16(), serde_json::from_str(&answer.text().await.unwrap()).unwrap_or_default())
-}
-
-/// Asks until the answer is as `wanted`; fails with what was there last.
-async fn until(indexer: &Service, path: &str, wanted: impl Fn(u16, &Value) -> bool) -> Value {
-    let deadline = Instant::now() + TIME_MAX;
-    loop {
-        let (status, body) = get(indexer, path).await;
-        if wanted(status, &body) {
-            return body;
-        }
-        assert!(Instant::now() < deadline, "{path} stays {status} {body}; {}", indexer.log_tail());
-        tokio::time::sleep(POLL).await;
-    }
-}
-
 async fn batch_in_state(indexer: &Service, number: u64, wanted: &str) {
-    until(indexer, &format!("/v1/batches/numo/{number}"), |_, batch| batch["state"] == wanted).await;
+    indexer.until(&format!("/v1/batches/numo/{number}"), |_, batch| batch["state"] == wanted).await.unwrap();
 }
 
 async fn balance(indexer: &Service, account: B256) -> String {
-    let (_, account) = get(indexer, &format!("/v1/accounts/{account}")).await;
+    let (_, account) = indexer.get(&format!("/v1/accounts/{account}")).await.unwrap();
     account["balance"].as_str().unwrap().to_owned()
-}
-
-/// Waits until an indexer from nothing has the rows that `database` has.
-async fn same_as_from_nothing(forge: &Forge, database: &str) {
-    let fresh = forge.stack.start_second_indexer("from_nothing").await.unwrap();
-    let deadline = Instant::now() + TIME_MAX;
-    loop {
-        let first = checksums(&forge.stack.postgres.url(database)).await.unwrap();
-        let second = checksums(&forge.stack.postgres.url("from_nothing")).await.unwrap();
-        let differences = differences(&first, &second);
-        if differences.is_empty() {
-            return;
-        }
-        assert!(Instant::now() < deadline, "different: {}; {}", differences.join(", "), fresh.log_tail());
-        tokio::time::sleep(POLL).await;
-    }
 }
 
 #[tokio::test]
@@ -75,21 +37,21 @@ async fn a_reorg_takes_back_what_was_mined_and_nothing_that_is_final() -> anyhow
     let batch = forge.batch(1, gone.to_vec()).await?;
     forge.anchor(&batch).await?;
     let record = format!("/v1/records/{}", gone[0].data_id);
-    let mined = until(&indexer, &record, |status, _| status == 200).await;
+    let mined = indexer.until(&record, |status, _| status == 200).await?;
     assert_eq!((&mined["status"], &mined["events"][1]["state"]), (&"mined".into(), &"mined".into()), "{mined}");
     batch_in_state(&indexer, 1, "mined").await;
     assert_eq!(balance(&indexer, gone[1].contributor).await, "0", "only what is final is credited");
 
     forge.stack.anvil.reorg(1).await?;
-    until(&indexer, &record, |status, _| status == 404).await;
-    until(&indexer, "/v1/batches/numo/1", |status, _| status == 404).await;
+    indexer.until(&record, |status, _| status == 404).await?;
+    indexer.until("/v1/batches/numo/1", |status, _| status == 404).await?;
     assert_eq!(balance(&indexer, settled[1].contributor).await, forge.reward.to_string());
 
     forge.anchor(&batch).await?;
     forge.stack.anvil.mine(3).await?;
     batch_in_state(&indexer, 1, "valid").await;
     assert_eq!(balance(&indexer, gone[1].contributor).await, forge.reward.to_string(), "once, however often mined");
-    same_as_from_nothing(&forge, "reorg").await;
+    second_indexer(&forge.stack, "reorg").await?;
     Ok(())
 }
 
@@ -103,9 +65,9 @@ async fn a_reorg_below_finality_stops_the_indexer_which_says_so_and_still_answer
     batch_in_state(&indexer, 0, "valid").await;
 
     forge.stack.anvil.reorg(5).await?;
-    let status = until(&indexer, "/status", |_, status| !status["halted"].is_null()).await;
+    let status = indexer.until("/status", |_, status| !status["halted"].is_null()).await?;
     assert!(status["halted"].as_str().unwrap().contains("reorganised below its finality"), "{status}");
-    assert_eq!(get(&indexer, "/ready").await.0, 503);
+    assert_eq!(indexer.get("/ready").await?.0, 503);
     assert_eq!(balance(&indexer, settled[1].contributor).await, forge.reward.to_string());
     Ok(())
 }
@@ -130,8 +92,8 @@ async fn an_indexer_killed_again_and_again_has_the_rows_of_one_that_was_not() ->
     }
     forge.stack.anvil.mine(3).await?;
     batch_in_state(&indexer, u64::from(BUDGETED - 2), "valid").await;
-    same_as_from_nothing(&forge, "killed").await;
-    let (_, settlement) = get(&indexer, "/v1/settlement").await;
+    second_indexer(&forge.stack, "killed").await?;
+    let (_, settlement) = indexer.get("/v1/settlement").await?;
     let numo = &settlement["providers"][0];
     assert_eq!((&numo["difference"], &numo["covered"]), (&"0".into(), &true.into()), "{settlement}");
     Ok(())
@@ -159,18 +121,18 @@ async fn a_redemption_that_is_final_before_its_credit_waits_for_it() -> anyhow::
     let indexer = forge.stack.start_second_indexer("early").await?;
     let reward = forge.reward.to_string();
     let unposted = |settlement: &Value| settlement["providers"][0]["unposted"].clone();
-    until(&indexer, "/v1/settlement", |_, settlement| unposted(settlement) == reward.as_str()).await;
+    indexer.until("/v1/settlement", |_, settlement| unposted(settlement) == reward.as_str()).await?;
     batch_in_state(&indexer, 0, "valid").await;
 
     let manifest = Manifest { provider: forge.world.provider, number: 1, events: batch.events, disclosures: None };
     store.put(&manifest.encode()?).await?;
-    let settlement = until(&indexer, "/v1/settlement", |_, settlement| unposted(settlement) == "0").await;
+    let settlement = indexer.until("/v1/settlement", |_, settlement| unposted(settlement) == "0").await?;
     let numo = &settlement["providers"][0];
     assert_eq!(numo["redeemed"], reward.as_str(), "{settlement}");
     assert_eq!((&numo["difference"], &numo["covered"]), (&"0".into(), &true.into()), "{settlement}");
     assert_eq!(balance(&indexer, late[1].contributor).await, "0");
     assert_eq!(balance(&indexer, first[1].contributor).await, reward);
-    same_as_from_nothing(&forge, "early").await;
+    second_indexer(&forge.stack, "early").await?;
     Ok(())
 }
 

@@ -109,7 +109,7 @@ pub async fn tell(stack: &Stack, samples: &[Sample], progress: &Progress) -> Res
 
     let reports = verify(stack, &uploads, &kept, &batches, sold.licenseId, progress).await?;
     let step = progress.step("second indexer");
-    let (second, checksums) = strangers::second_indexer(stack).await?;
+    let (second, checksums) = strangers::second_indexer(stack, "indexer").await?;
     step.done(&format!("{} tables equal", checksums.len()));
     Ok(Told {
         world,

@@ -150,13 +150,14 @@ pub fn differences(first: &Checksums, second: &Checksums) -> Vec<String> {
     differs.map(|name| format!("{name} ({} and {} rows)", rows(first, name), rows(second, name))).collect()
 }
 
-/// A second indexer from nothing; waits until its tables equal the first one's, and fails with the tables that differ.
-pub async fn second_indexer(stack: &Stack) -> Result<(Service, Checksums)> {
-    let service = stack.start_second_indexer("indexer_second").await?;
+/// A second indexer from nothing beside the one on `database`; waits until their tables are equal, and fails with those that differ.
+pub async fn second_indexer(stack: &Stack, database: &str) -> Result<(Service, Checksums)> {
+    let second = format!("{database}_second");
+    let service = stack.start_second_indexer(&second).await?;
     let deadline = Instant::now() + CATCH_UP_TIME_MAX;
     loop {
-        let first = checksums(&stack.postgres.url("indexer")).await?;
-        let differences = differences(&first, &checksums(&stack.postgres.url("indexer_second")).await?);
+        let first = checksums(&stack.postgres.url(database)).await?;
+        let differences = differences(&first, &checksums(&stack.postgres.url(&second)).await?);
         if differences.is_empty() {
             return Ok((service, first));
         }
