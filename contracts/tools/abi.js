@@ -1,8 +1,9 @@
 #!/usr/bin/env node
-// Writes sdk/abi/<Name>.json out of contracts/out (run `forge build` before); with --check only says which file is stale.
+// Writes sdk/abi/<Name>.json: ABI and code of each contract, compiled alone (run `forge build` before); --check only says what is stale.
 "use strict";
 const fs = require("fs");
 const path = require("path");
+const { compileAlone } = require("./standard");
 
 const ROOT = path.join(__dirname, "../..");
 const NAMES = [
@@ -20,13 +21,13 @@ const NAMES = [
 
 /** The exported text of one contract: ABI entries sorted by kind, name and inputs; one entry a line. */
 function render(name) {
-  const built = JSON.parse(fs.readFileSync(path.join(ROOT, `contracts/out/${name}.sol/${name}.json`), "utf8"));
-  const entries = built.abi
+  const { abi, bytecode, deployedBytecode } = compileAlone(name);
+  const entries = abi
     .map((entry) => [[entry.type, entry.name ?? "", JSON.stringify(entry.inputs ?? [])].join(" "), JSON.stringify(sortKeys(entry))])
     .sort(([a], [b]) => (a < b ? -1 : a > b ? 1 : 0))
     .map(([, text]) => text);
-  const object = (code) => `{"object":${JSON.stringify(code.object)}}`;
-  return `{"abi":[\n${entries.join(",\n")}\n],\n"bytecode":${object(built.bytecode)},\n"deployedBytecode":${object(built.deployedBytecode)}}\n`;
+  const object = (code) => `{"object":${JSON.stringify(code)}}`;
+  return `{"abi":[\n${entries.join(",\n")}\n],\n"bytecode":${object(bytecode)},\n"deployedBytecode":${object(deployedBytecode)}}\n`;
 }
 
 function sortKeys(value) {

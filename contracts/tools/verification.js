@@ -4,7 +4,7 @@
 const fs = require("fs");
 const path = require("path");
 const { getCreate2Address, keccak256, concat } = require("ethers");
-const solc = require("solc");
+const { compileAlone } = require("./standard");
 
 const ROOT = path.join(__dirname, "../..");
 const CREATE2_PROXY = "0x4e59b44847b379578588920cA78FbF26c0B4956C";
@@ -46,12 +46,7 @@ function main() {
 /** Writes one contract's input; fails where it does not compile to what is deployed. */
 function verification(deployment, name, address, out) {
   const code = deployment.code?.[name] ?? exit(`${name}: not in the deployment file's "code"`, 1);
-  const artifact = `contracts/out/${name}.sol/${name}.json`;
-  if (!fs.existsSync(path.join(ROOT, artifact))) exit(`${artifact} is missing: run forge build first`, 1);
-  const { metadata } = JSON.parse(fs.readFileSync(path.join(ROOT, artifact), "utf8"));
-  const input = standardInput(metadata);
-  const source = Object.keys(metadata.settings.compilationTarget)[0];
-  const creation = "0x" + compile(name, source, input);
+  const { contract, compiler, input, bytecode: creation } = compileAlone(name);
   const committed = JSON.parse(fs.readFileSync(path.join(ROOT, `sdk/abi/${name}.json`), "utf8")).bytecode.object;
   if (creation !== committed) exit(`${name}: compiles to other code than sdk/abi/${name}.json holds`, 1);
   const arguments_ = code.constructor_arguments;
@@ -64,27 +59,11 @@ function verification(deployment, name, address, out) {
   return {
     name,
     address,
-    contract: `${source}:${name}`,
-    compiler: `v${metadata.compiler.version}`,
+    contract,
+    compiler,
     constructor_arguments: arguments_,
     code_hash: code.hash,
   };
-}
-
-/** The compiler's own input for one contract, with the text of each source in it. */
-function standardInput({ language, settings, sources }) {
-  const { compilationTarget, remappings, ...rest } = settings;
-  const used = remappings.filter((line) => Object.keys(sources).some((file) => file.startsWith(line.split("=")[1])));
-  const outputSelection = { "*": { "*": ["abi", "evm.bytecode", "evm.deployedBytecode"] } };
-  const texts = Object.keys(sources).map((file) => [file, { content: fs.readFileSync(path.join(ROOT, file), "utf8") }]);
-  return { language, sources: Object.fromEntries(texts), settings: { ...rest, remappings: used, outputSelection } };
-}
-
-function compile(name, source, input) {
-  const output = JSON.parse(solc.compile(JSON.stringify(input)));
-  const failed = (output.errors ?? []).find((error) => error.severity === "error");
-  if (failed) exit(`${name}: ${failed.formattedMessage}`, 1);
-  return output.contracts[source][name].evm.bytecode.object;
 }
 
 function exit(message, status) {
