@@ -6,6 +6,7 @@ use alloy::{
     sol_types::{Eip712Domain, SolStruct, eip712_domain},
 };
 use cid::Cid;
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -101,8 +102,18 @@ pub enum BatchError {
     },
 }
 
+/// Leaves of events, hashed on all cores.
+pub fn leaves(events: &[Event]) -> Vec<B256> {
+    events.par_iter().with_min_len(256).map(Event::leaf).collect()
+}
+
 /// Tree and totals of a list of events in index order, having checked index, reward and payee of each.
 pub fn summarise(events: &[Event]) -> Result<Summary, BatchError> {
+    summarise_hashed(events, &leaves(events))
+}
+
+/// The same where whoever asks has hashed the leaves already.
+pub fn summarise_hashed(events: &[Event], leaves: &[B256]) -> Result<Summary, BatchError> {
     if events.is_empty() || events.len() > EVENTS_MAX {
         return Err(BatchError::Count(events.len()));
     }
@@ -135,11 +146,7 @@ pub fn summarise(events: &[Event]) -> Result<Summary, BatchError> {
         *debit = debit.checked_add(event.reward).ok_or_else(|| broken("debits exceed 128 bits"))?;
     }
     points_total.checked_add(wallet_total).ok_or(BatchError::Event { index: 0, reason: "totals exceed 128 bits" })?;
-    let leaves: Vec<B256> = {
-        use rayon::prelude::*;
-        events.par_iter().with_min_len(256).map(Event::leaf).collect()
-    };
-    let tree = Tree::new(&leaves).ok_or(BatchError::Count(events.len()))?;
+    let tree = Tree::new(leaves).filter(|_| leaves.len() == events.len()).ok_or(BatchError::Count(events.len()))?;
     let debits = debits.into_iter().map(|(task_id, amount)| Debit { task_id, amount }).collect();
     Ok(Summary { tree, points_total, wallet_total, debits })
 }

@@ -26,12 +26,16 @@ impl Tree {
     pub fn new(leaves: &[B256]) -> Option<Self> {
         let count_u32 = u32::try_from(leaves.len()).ok().filter(|count| (1..=1 << 31).contains(count))?;
         let count = leaves.len();
-        let mut order: Vec<u32> = (0..count_u32).collect();
-        order.par_sort_unstable_by_key(|&i| leaves[i as usize]);
+        // beginnings first: they tell almost all leaves apart, and lie side by side in memory
+        let beginning = |leaf: &B256| leaf.first_chunk().map_or(0, |bytes| u64::from_be_bytes(*bytes));
+        let mut order: Vec<(u64, u32)> = leaves.iter().map(beginning).zip(0..count_u32).collect();
+        order.par_sort_unstable_by(|(a, i), (b, j)| {
+            a.cmp(b).then_with(|| leaves[*i as usize].cmp(&leaves[*j as usize]))
+        });
         let total = 2 * count - 1;
         let mut nodes = vec![B256::ZERO; total];
         let mut places = vec![0u32; count];
-        for (rank, &i) in order.iter().enumerate() {
+        for (rank, &(_, i)) in order.iter().enumerate() {
             let place = total - 1 - rank;
             nodes[place] = leaves[i as usize];
             // 2n − 1 for n up to 2^31 fits

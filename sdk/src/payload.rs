@@ -5,7 +5,12 @@ use cid::Cid;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::{batch::cid_text, ids::ConsentId, verdict::Verdict};
+use crate::{
+    batch::cid_text,
+    canonical::{CanonicalError, jcs},
+    ids::ConsentId,
+    verdict::Verdict,
+};
 
 /// Where the encrypted bytes of a submission are, and how to open them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,4 +74,52 @@ pub enum Payload {
     },
     /// The record's secrets are gone.
     Erased {},
+}
+
+impl Payload {
+    /// The canonical text of a payload whose metadata is canonical already, and null here: it is written as it is, not
+    /// parsed and sorted again.
+    pub fn canonical_with(&self, metadata: &str) -> Result<String, CanonicalError> {
+        const NULL: &str = "\"metadata\":null";
+        let around = String::from_utf8_lossy(&jcs(self)?).into_owned();
+        // no text stands before this member: kind and the CIDs of a delivery do, in the order of the keys
+        Ok(match around.split_once(NULL) {
+            Some((before, after)) => [before, "\"metadata\":", metadata, after].concat(),
+            None => around,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn canonical_metadata_in_a_payload_is_what_the_whole_payload_would_have() {
+        let metadata = json!({"z": 1, "a": {"\u{e000}": 1.5, "\u{1f600}": [null, "\"metadata\":null"]}, "metadata": null});
+        let text = String::from_utf8(jcs(&metadata).unwrap()).unwrap();
+        let cid = crate::store::cid_of(b"bytes");
+        let delivery = Some(Delivery { ciphertext_cid: cid, key_cid: cid, size_bytes: 5 });
+        for delivery in [None, delivery] {
+            let registered = |metadata| Payload::Registered {
+                source_record_id: "\"metadata\":null \u{1} \u{20ac}".into(),
+                metadata_root: B256::repeat_byte(7),
+                metadata,
+                purposes: 3,
+                delivery: delivery.clone(),
+            };
+            let whole = jcs(&registered(metadata.clone())).unwrap();
+            assert_eq!(registered(Value::Null).canonical_with(&text).unwrap().as_bytes(), whole);
+        }
+        let updated = |metadata| Payload::MetadataUpdated {
+            seq: 3,
+            prev_metadata_root: B256::repeat_byte(6),
+            metadata_root: B256::repeat_byte(7),
+            metadata,
+        };
+        let whole = jcs(&updated(metadata.clone())).unwrap();
+        assert_eq!(updated(Value::Null).canonical_with(&text).unwrap().as_bytes(), whole);
+    }
 }

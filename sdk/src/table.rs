@@ -4,6 +4,7 @@
 //! a batch can be rebuilt bit for bit. Hostile files come back as errors, whatever they hold.
 
 use std::{
+    ops::Range,
     panic::AssertUnwindSafe,
     sync::{
         Arc,
@@ -17,18 +18,22 @@ use parquet::{
     column::{
         page::{Page, PageMetadata, PageReader},
         reader::{ColumnReader, get_column_reader},
-        writer::ColumnWriter,
+        writer::{ColumnCloseResult, ColumnWriter, get_column_writer},
     },
     data_type::{ByteArray, FixedLenByteArray},
     errors::ParquetError,
     file::{
         metadata::KeyValue,
-        properties::{EnabledStatistics, WriterProperties, WriterVersion},
+        properties::{EnabledStatistics, WriterProperties, WriterPropertiesPtr, WriterVersion},
         reader::{FileReader, SerializedFileReader},
-        writer::SerializedFileWriter,
+        writer::{SerializedFileWriter, SerializedPageWriter, TrackedWrite},
     },
-    schema::{parser::parse_message_type, types::Type},
+    schema::{
+        parser::parse_message_type,
+        types::{ColumnDescPtr, Type},
+    },
 };
+use rayon::prelude::*;
 
 /// Rows of one row group.
 const ROW_GROUP_ROWS: usize = 65_536;
@@ -151,44 +156,63 @@ pub(crate) fn write(
         .set_statistics_enabled(EnabledStatistics::None)
         .set_key_value_metadata(Some(metadata.into_iter().map(|(k, v)| KeyValue::new(k, v)).collect()))
         .build();
-    let mut file = SerializedFileWriter::new(Vec::new(), schema_of(message)?, Arc::new(properties))?;
+    let properties = Arc::new(properties);
+    let mut file = SerializedFileWriter::new(Vec::new(), schema_of(message)?, Arc::clone(&properties))?;
+    let descriptors = file.schema_descr().columns().to_vec();
+    if descriptors.len() != columns.len() {
+        return Err(TableError::Damaged);
+    }
     let mut from = 0;
     while from < rows {
         let to = rows.min(from + ROW_GROUP_ROWS);
+        // a group's columns are independent of each other until they stand in the file
+        let chunks: Vec<_> = columns
+            .par_iter()
+            .zip(&descriptors)
+            .map(|(column, descriptor)| encode(column, from..to, Arc::clone(descriptor), Arc::clone(&properties)))
+            .collect::<Result<_, _>>()?;
         let mut group = file.next_row_group()?;
-        for column in columns {
-            let mut writer = group.next_column()?.ok_or(TableError::Damaged)?;
-            #[allow(
-                clippy::cast_possible_wrap,
-                reason = "Parquet stores unsigned integers in signed ones, bit for bit"
-            )]
-            match (writer.untyped(), column) {
-                (ColumnWriter::Int32ColumnWriter(w), Column::U32(values)) => {
-                    let values: Vec<i32> = values[from..to].iter().map(|v| *v as i32).collect();
-                    w.write_batch(&values, None, None)?
-                }
-                (ColumnWriter::Int64ColumnWriter(w), Column::U64(values)) => {
-                    let values: Vec<i64> = values[from..to].iter().map(|v| *v as i64).collect();
-                    w.write_batch(&values, None, None)?
-                }
-                (ColumnWriter::FixedLenByteArrayColumnWriter(w), Column::Fixed(width, bytes)) => {
-                    let values: Vec<FixedLenByteArray> = (from..to)
-                        .map(|row| ByteArray::from(bytes.slice(row * width..(row + 1) * width)).into())
-                        .collect();
-                    w.write_batch(&values, None, None)?
-                }
-                (ColumnWriter::ByteArrayColumnWriter(w), Column::Text(values)) => {
-                    let values: Vec<ByteArray> = values[from..to].iter().map(|v| v.as_str().into()).collect();
-                    w.write_batch(&values, None, None)?
-                }
-                _ => return Err(TableError::Damaged),
-            };
-            writer.close()?;
+        for (bytes, closed) in chunks {
+            group.append_column(&bytes, closed)?;
         }
         group.close()?;
         from = to;
     }
     Ok(file.into_inner()?)
+}
+
+/// The pages of some rows of one column.
+fn encode(
+    column: &Column,
+    rows: Range<usize>,
+    descriptor: ColumnDescPtr,
+    properties: WriterPropertiesPtr,
+) -> Result<(Bytes, ColumnCloseResult), TableError> {
+    let mut pages = TrackedWrite::new(Vec::new());
+    let mut writer = get_column_writer(descriptor, properties, Box::new(SerializedPageWriter::new(&mut pages)));
+    #[allow(clippy::cast_possible_wrap, reason = "Parquet stores unsigned integers in signed ones, bit for bit")]
+    match (&mut writer, column) {
+        (ColumnWriter::Int32ColumnWriter(w), Column::U32(values)) => {
+            let values: Vec<i32> = values[rows].iter().map(|v| *v as i32).collect();
+            w.write_batch(&values, None, None)?
+        }
+        (ColumnWriter::Int64ColumnWriter(w), Column::U64(values)) => {
+            let values: Vec<i64> = values[rows].iter().map(|v| *v as i64).collect();
+            w.write_batch(&values, None, None)?
+        }
+        (ColumnWriter::FixedLenByteArrayColumnWriter(w), Column::Fixed(width, bytes)) => {
+            let values: Vec<FixedLenByteArray> =
+                rows.map(|row| ByteArray::from(bytes.slice(row * width..(row + 1) * width)).into()).collect();
+            w.write_batch(&values, None, None)?
+        }
+        (ColumnWriter::ByteArrayColumnWriter(w), Column::Text(values)) => {
+            let values: Vec<ByteArray> = values[rows].iter().map(|v| v.as_str().into()).collect();
+            w.write_batch(&values, None, None)?
+        }
+        _ => return Err(TableError::Damaged),
+    };
+    let closed = writer.close()?;
+    Ok((pages.into_inner()?.into(), closed))
 }
 
 /// A table that was read.

@@ -138,6 +138,11 @@ impl Service {
         Ok(printed.trim().to_owned())
     }
 
+    /// Its process, while it runs.
+    pub fn process_id(&self) -> Option<u32> {
+        self.process.as_ref().map(Process::id)
+    }
+
     /// What it is called.
     pub fn name(&self) -> &str {
         &self.wiring.name

@@ -4,7 +4,7 @@ use alloy::primitives::Address;
 use anyhow::Context;
 use sqlx::types::Json;
 use tidemark::{
-    batch::{Header, summarise},
+    batch::{Header, summarise_hashed},
     manifest::{Manifest, encode_disclosures},
 };
 
@@ -15,13 +15,13 @@ use crate::{
 
 /// Stores disclosures and manifest, has the header signed, keeps both. Repeating any of it gives the same.
 pub async fn build_and_sign(app: &App, provider: Address, number: u64) -> anyhow::Result<()> {
-    let (events, disclosures) = event::of_batch(&app.db, provider, number).await?;
+    let (events, leaves, disclosures) = event::of_batch(&app.db, provider, number).await?;
     let encoded = tokio::task::spawn_blocking(move || encode_disclosures(&disclosures)).await??;
     let disclosures_cid = app.store.put(&encoded).await.context("store the disclosures")?;
 
     let manifest = Manifest { provider, number, events, disclosures: Some(disclosures_cid) };
     let (manifest, encoded, summary) = tokio::task::spawn_blocking(move || {
-        let summary = summarise(&manifest.events)?;
+        let summary = summarise_hashed(&manifest.events, &leaves)?;
         let encoded = manifest.encode()?;
         anyhow::Ok((manifest, encoded, summary))
     })

@@ -61,32 +61,50 @@ pub async fn secrets(
 ) -> anyhow::Result<HashMap<String, Zeroizing<[u8; 32]>>> {
     // sorted, so that two batches that name the same contributors wait for each other and do not deadlock
     let references: Vec<String> = references.into_iter().collect();
-    let known = sqlx::query("SELECT reference FROM contributor WHERE provider = $1 AND reference = ANY($2)")
-        .bind(provider.0.0)
-        .bind(&references)
-        .fetch_all(&mut **tx)
-        .await?;
-    let known = known.iter().map(|row| row.try_get::<String, _>(0)).collect::<Result<BTreeSet<_>, _>>()?;
-    let new: Vec<&String> = references.iter().filter(|reference| !known.contains(*reference)).collect();
+    let mut secrets = kept(tx, key, provider, &references).await?;
+    let new: Vec<String> = references.into_iter().filter(|reference| !secrets.contains_key(reference)).collect();
+    if new.is_empty() {
+        return Ok(secrets);
+    }
+    let mut made = Vec::with_capacity(new.len());
     let mut sealed = Vec::with_capacity(new.len());
     for reference in &new {
         let mut secret = Zeroizing::new([0u8; 32]);
         getrandom::fill(secret.as_mut_slice())?;
         sealed.push(key.seal(provider, reference, &secret)?);
+        made.push(secret);
     }
-    sqlx::query(
+    let inserted: Vec<String> = sqlx::query_scalar(
         "INSERT INTO contributor (provider, reference, sealed_secret)
-         SELECT $1, * FROM unnest($2::text[], $3::bytea[]) ON CONFLICT DO NOTHING",
+         SELECT $1, * FROM unnest($2::text[], $3::bytea[]) ON CONFLICT DO NOTHING RETURNING reference",
     )
     .bind(provider.0.0)
-    .bind(new.into_iter().cloned().collect::<Vec<String>>())
+    .bind(&new)
     .bind(sealed)
-    .execute(&mut **tx)
+    .fetch_all(&mut **tx)
     .await?;
+    let inserted: BTreeSet<String> = inserted.into_iter().collect();
+    let (ours, theirs): (Vec<_>, Vec<_>) =
+        new.into_iter().zip(made).partition(|(reference, _)| inserted.contains(reference));
+    secrets.extend(ours);
+    if !theirs.is_empty() {
+        // another transaction made these meanwhile
+        let references: Vec<String> = theirs.into_iter().map(|(reference, _)| reference).collect();
+        secrets.extend(kept(tx, key, provider, &references).await?);
+    }
+    Ok(secrets)
+}
+
+async fn kept(
+    tx: &mut Tx<'_>,
+    key: &StorageKey,
+    provider: Address,
+    references: &[String],
+) -> anyhow::Result<HashMap<String, Zeroizing<[u8; 32]>>> {
     let rows =
         sqlx::query("SELECT reference, sealed_secret FROM contributor WHERE provider = $1 AND reference = ANY($2)")
             .bind(provider.0.0)
-            .bind(&references)
+            .bind(references)
             .fetch_all(&mut **tx)
             .await?;
     rows.into_iter()

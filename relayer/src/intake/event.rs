@@ -64,6 +64,28 @@ pub struct Subject {
 impl NewEvent {
     /// An event that pays nobody, with a fresh salt.
     pub fn new(subject: &Subject, sequence: u32, occurred_at: u64, payload: &Payload) -> anyhow::Result<Self> {
+        let text = String::from_utf8(jcs(payload)?).context("canonical JSON is UTF-8")?;
+        Self::of(subject, sequence, occurred_at, payload, text)
+    }
+
+    /// The same for a payload without its metadata, which is canonical already.
+    pub fn with_metadata(
+        subject: &Subject,
+        sequence: u32,
+        occurred_at: u64,
+        payload: &Payload,
+        metadata: &str,
+    ) -> anyhow::Result<Self> {
+        Self::of(subject, sequence, occurred_at, payload, payload.canonical_with(metadata)?)
+    }
+
+    fn of(
+        subject: &Subject,
+        sequence: u32,
+        occurred_at: u64,
+        payload: &Payload,
+        text: String,
+    ) -> anyhow::Result<Self> {
         let kind = match payload {
             Payload::Registered { .. } => EventKind::Registered,
             Payload::Accepted { .. } => EventKind::Accepted,
@@ -72,7 +94,6 @@ impl NewEvent {
             Payload::ConsentWithdrawn { .. } => EventKind::ConsentWithdrawn,
             Payload::Erased {} => EventKind::Erased,
         };
-        let payload = String::from_utf8(jcs(payload)?).context("canonical JSON is UTF-8")?;
         let mut salt = [0u8; 32];
         getrandom::fill(&mut salt)?;
         Ok(Self {
@@ -86,9 +107,9 @@ impl NewEvent {
             task_id: subject.task_id,
             reward: 0,
             payee: Address::ZERO,
-            commitment: commitment(&salt, payload.as_bytes()),
+            commitment: commitment(&salt, text.as_bytes()),
             salt,
-            payload,
+            payload: text,
         })
     }
 
@@ -181,8 +202,14 @@ pub async fn take_pending(tx: &mut Tx<'_>, provider: Address, count_max: u32) ->
 }
 
 /// Writes the places that sealing gave to events, and the records' new tips.
-pub async fn place(tx: &mut Tx<'_>, provider: Address, number: u64, events: &[Event]) -> anyhow::Result<()> {
-    for chunk in events.chunks(ROWS_PER_STATEMENT) {
+pub async fn place(
+    tx: &mut Tx<'_>,
+    provider: Address,
+    number: u64,
+    events: &[Event],
+    leaves: &[B256],
+) -> anyhow::Result<()> {
+    for (chunk, leaves) in events.chunks(ROWS_PER_STATEMENT).zip(leaves.chunks(ROWS_PER_STATEMENT)) {
         let placed = sqlx::query(
             "UPDATE event SET batch_number = $2, batch_index = new.batch_index, previous = new.previous, leaf = new.leaf
              FROM unnest($3::uuid[], $4::int[], $5::int[], $6::bytea[], $7::bytea[])
@@ -196,7 +223,7 @@ pub async fn place(tx: &mut Tx<'_>, provider: Address, number: u64, events: &[Ev
         .bind(chunk.iter().map(|e| i32::try_from(e.sequence)).collect::<Result<Vec<_>, _>>()?)
         .bind(chunk.iter().map(|e| i32::try_from(e.index)).collect::<Result<Vec<_>, _>>()?)
         .bind(chunk.iter().map(|e| e.previous.0).collect::<Vec<_>>())
-        .bind(chunk.iter().map(|e| e.leaf().0).collect::<Vec<_>>())
+        .bind(leaves.iter().map(|leaf| leaf.0).collect::<Vec<_>>())
         .execute(&mut **tx)
         .await?;
         anyhow::ensure!(placed.rows_affected() == chunk.len() as u64, "an event to seal was sealed by somebody else");
@@ -204,11 +231,15 @@ pub async fn place(tx: &mut Tx<'_>, provider: Address, number: u64, events: &[Ev
     Ok(())
 }
 
-/// The events of a sealed batch in index order, with what they disclose.
-pub async fn of_batch(db: &PgPool, provider: Address, number: u64) -> anyhow::Result<(Vec<Event>, Vec<Disclosure>)> {
+/// The events of a sealed batch in index order, their leaves, and what they disclose.
+pub async fn of_batch(
+    db: &PgPool,
+    provider: Address,
+    number: u64,
+) -> anyhow::Result<(Vec<Event>, Vec<B256>, Vec<Disclosure>)> {
     let rows = sqlx::query(
         "SELECT data_id, sequence, kind, contributor, content_hash, consent_id, commitment, occurred_at, task_id,
-                reward::text AS reward, payee, batch_index, previous, salt, payload
+                reward::text AS reward, payee, batch_index, previous, leaf, salt, payload
          FROM event WHERE provider = $1 AND batch_number = $2 ORDER BY batch_index",
     )
     .bind(provider.0.0)
@@ -216,9 +247,11 @@ pub async fn of_batch(db: &PgPool, provider: Address, number: u64) -> anyhow::Re
     .fetch_all(db)
     .await?;
     let mut events = Vec::with_capacity(rows.len());
+    let mut leaves = Vec::with_capacity(rows.len());
     let mut disclosures = Vec::with_capacity(rows.len());
     for row in &rows {
         let event = read(row)?;
+        leaves.push(B256::from(row.try_get::<[u8; 32], _>("leaf")?));
         disclosures.push(Disclosure {
             index: event.index,
             salt: row.try_get("salt")?,
@@ -226,7 +259,7 @@ pub async fn of_batch(db: &PgPool, provider: Address, number: u64) -> anyhow::Re
         });
         events.push(event);
     }
-    Ok((events, disclosures))
+    Ok((events, leaves, disclosures))
 }
 
 fn read(row: &PgRow) -> anyhow::Result<Event> {

@@ -1,6 +1,6 @@
 //! Records as rows: one a submission, made once, then only their newest metadata and sequence move.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use alloy::primitives::{Address, B256};
 use sqlx::{PgPool, Row, postgres::PgRow};
@@ -80,12 +80,18 @@ pub async fn fingerprints(
     provider: Address,
     ids: &[DataId],
 ) -> anyhow::Result<BTreeMap<DataId, B256>> {
-    let rows = sqlx::query("SELECT data_id, fingerprint FROM record WHERE provider = $1 AND data_id = ANY($2)")
-        .bind(provider.0.0)
+    // only the key leads to the rows: where the provider stood in the condition, Postgres might read all of its records
+    let rows = sqlx::query("SELECT data_id, fingerprint, provider FROM record WHERE data_id = ANY($1)")
         .bind(ids.iter().map(|id| id.0).collect::<Vec<_>>())
         .fetch_all(&mut **tx)
         .await?;
-    rows.iter().map(|row| Ok((DataId(row.try_get(0)?), B256::from(row.try_get::<[u8; 32], _>(1)?)))).collect()
+    let mut found = BTreeMap::new();
+    for row in &rows {
+        if Address::from(row.try_get::<[u8; 20], _>(2)?) == provider {
+            found.insert(DataId(row.try_get(0)?), B256::from(row.try_get::<[u8; 32], _>(1)?));
+        }
+    }
+    Ok(found)
 }
 
 /// What moves as updates and withdrawals come.
@@ -158,12 +164,12 @@ pub async fn advance(tx: &mut Tx<'_>, heads: &[&Head]) -> anyhow::Result<()> {
 }
 
 /// Leaves of the newest sealed events of these records, which are locked in the order of their ids.
-pub async fn tips(tx: &mut Tx<'_>, ids: &BTreeSet<DataId>) -> anyhow::Result<BTreeMap<DataId, B256>> {
+pub async fn tips(tx: &mut Tx<'_>, ids: &BTreeSet<DataId>) -> anyhow::Result<HashMap<DataId, B256>> {
     let rows = sqlx::query("SELECT data_id, tip_leaf FROM record WHERE data_id = ANY($1) ORDER BY data_id FOR UPDATE")
         .bind(ids.iter().map(|id| id.0).collect::<Vec<_>>())
         .fetch_all(&mut **tx)
         .await?;
-    let mut tips = BTreeMap::new();
+    let mut tips = HashMap::with_capacity(rows.len());
     for row in &rows {
         if let Some(leaf) = row.try_get::<Option<[u8; 32]>, _>(1)? {
             tips.insert(DataId(row.try_get(0)?), B256::from(leaf));
@@ -172,9 +178,9 @@ pub async fn tips(tx: &mut Tx<'_>, ids: &BTreeSet<DataId>) -> anyhow::Result<BTr
     Ok(tips)
 }
 
-/// Writes the tips that sealing made.
-pub async fn set_tips(tx: &mut Tx<'_>, events: &[Event]) -> anyhow::Result<()> {
-    let tips: BTreeMap<DataId, B256> = events.iter().map(|event| (event.data_id, event.leaf())).collect();
+/// Writes the tips that sealing made: of each record's newest event in the batch.
+pub async fn set_tips(tx: &mut Tx<'_>, events: &[Event], leaves: &[B256]) -> anyhow::Result<()> {
+    let tips: BTreeMap<DataId, B256> = events.iter().map(|event| event.data_id).zip(leaves.iter().copied()).collect();
     sqlx::query(
         "UPDATE record SET tip_leaf = new.leaf FROM unnest($1::uuid[], $2::bytea[]) AS new (data_id, leaf)
          WHERE record.data_id = new.data_id",

@@ -30,8 +30,8 @@ pub struct Registration {
     pub data_id: DataId,
     /// SHA-256(JCS(metadata)).
     pub metadata_root: B256,
-    /// trace-v1.0.
-    pub metadata: Value,
+    /// trace-v1.0, canonical.
+    pub metadata: String,
     /// What its aliases agree on.
     pub content_hash: ContentHash,
     /// Unix seconds.
@@ -109,8 +109,11 @@ pub async fn register(
         });
     }
     let new = record::insert(tx, account, &records).await?;
-    let ids: Vec<DataId> = items.iter().map(|item| item.data_id).collect();
-    let known: BTreeMap<DataId, B256> = record::fingerprints(tx, account, &ids).await?;
+    let old: Vec<DataId> = items.iter().map(|item| item.data_id).filter(|id| !new.contains(id)).collect();
+    let known = match old.is_empty() {
+        true => BTreeMap::new(),
+        false => record::fingerprints(tx, account, &old).await?,
+    };
 
     let mut statuses = Vec::with_capacity(items.len());
     let mut events = Vec::with_capacity(new.len());
@@ -119,11 +122,11 @@ pub async fn register(
             let payload = Payload::Registered {
                 source_record_id: item.source_record_id,
                 metadata_root: item.metadata_root,
-                metadata: item.metadata,
+                metadata: Value::Null,
                 purposes: item.consent.map_or(0, |(_, consent)| consent.purposes),
                 delivery: None,
             };
-            events.push(NewEvent::new(&made.subject, 0, item.occurred_at, &payload)?);
+            events.push(NewEvent::with_metadata(&made.subject, 0, item.occurred_at, &payload, &item.metadata)?);
             Status::Accepted
         } else if known.get(&item.data_id) == Some(&made.fingerprint) {
             Status::Duplicate

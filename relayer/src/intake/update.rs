@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use alloy::primitives::{Address, B256};
+use serde_json::Value;
 use sqlx::{Row, postgres::PgRow};
 use tidemark::{
     ids::{ContentHash, DataId, sha256},
@@ -134,10 +135,16 @@ impl Line {
                 seq,
                 prev_metadata_root: update.prev_metadata_root,
                 metadata_root: update.metadata_root,
-                metadata: serde_json::from_str(&update.metadata)?,
+                metadata: Value::Null,
             };
             let subject = event::Subject { task_id: 0, ..head.subject.clone() };
-            events.push(NewEvent::new(&subject, head.next_sequence, update.occurred_at, &payload)?);
+            events.push(NewEvent::with_metadata(
+                &subject,
+                head.next_sequence,
+                update.occurred_at,
+                &payload,
+                &update.metadata,
+            )?);
             head.next_sequence += 1;
         }
         Ok(events)
@@ -161,6 +168,10 @@ fn continues(head: &Head, update: &Update) -> Result<(), String> {
 /// Takes a batch of updates in, in its order.
 pub async fn take(tx: &mut Tx<'_>, provider: Address, updates: Vec<Update>) -> anyhow::Result<Vec<Answer>> {
     let ids: BTreeSet<DataId> = updates.iter().map(|update| update.data_id).collect();
+    sqlx::query("SELECT count(pg_advisory_xact_lock(2, bucket)) FROM unnest($1::int[]) AS bucket")
+        .bind(buckets(&ids))
+        .execute(&mut **tx)
+        .await?;
     let mut lines = lines(tx, provider, &ids).await?;
     let mut answers = Vec::with_capacity(updates.len());
     for update in updates {
@@ -175,9 +186,23 @@ pub async fn take(tx: &mut Tx<'_>, provider: Address, updates: Vec<Update>) -> a
     Ok(answers)
 }
 
-/// Applies what waited for these records, which were just registered.
+/// Applies what waited for these records, which this transaction made. Registrations share the locks: what one of them
+/// reads here no other one writes.
 pub async fn catch_up(tx: &mut Tx<'_>, provider: Address, ids: BTreeSet<DataId>) -> anyhow::Result<()> {
-    let mut lines = lines(tx, provider, &ids).await?;
+    sqlx::query("SELECT count(pg_advisory_xact_lock_shared(2, bucket)) FROM unnest($1::int[]) AS bucket")
+        .bind(buckets(&ids))
+        .execute(&mut **tx)
+        .await?;
+    let waiting: Vec<uuid::Uuid> =
+        sqlx::query_scalar("SELECT DISTINCT data_id FROM metadata_update WHERE provider = $1 AND data_id = ANY($2)")
+            .bind(provider.0.0)
+            .bind(ids.iter().map(|id| id.0).collect::<Vec<_>>())
+            .fetch_all(&mut **tx)
+            .await?;
+    if waiting.is_empty() {
+        return Ok(());
+    }
+    let mut lines = lines(tx, provider, &waiting.into_iter().map(DataId).collect()).await?;
     lines.values_mut().for_each(Line::apply);
     write(tx, provider, lines).await
 }
@@ -185,16 +210,16 @@ pub async fn catch_up(tx: &mut Tx<'_>, provider: Address, ids: BTreeSet<DataId>)
 /// Buckets of data ids that are locked together, few enough for a batch to hold all of them.
 const BUCKETS: u8 = 64;
 
-/// Locks records and reads their updates. The advisory locks cover records that are not registered yet: an update and
-/// the registration it waits for must not pass each other unseen.
+/// The advisory locks of records, registered or not yet: an update and the registration it waits for must not pass each
+/// other unseen. Ascending, so that two batches wait for each other and do not deadlock.
+fn buckets(ids: &BTreeSet<DataId>) -> Vec<i32> {
+    let buckets: BTreeSet<i32> = ids.iter().map(|id| i32::from(id.bytes()[15] % BUCKETS)).collect();
+    buckets.into_iter().collect()
+}
+
+/// Reads records and their updates; the caller holds the locks of their buckets.
 async fn lines(tx: &mut Tx<'_>, provider: Address, ids: &BTreeSet<DataId>) -> anyhow::Result<BTreeMap<DataId, Line>> {
     let uuids: Vec<_> = ids.iter().map(|id| id.0).collect();
-    // ascending, so that two batches wait for each other and do not deadlock
-    let buckets: BTreeSet<i32> = ids.iter().map(|id| i32::from(id.bytes()[15] % BUCKETS)).collect();
-    sqlx::query("SELECT count(pg_advisory_xact_lock(2, bucket)) FROM unnest($1::int[]) AS bucket")
-        .bind(buckets.into_iter().collect::<Vec<_>>())
-        .execute(&mut **tx)
-        .await?;
     let mut heads = record::lock(tx, ids).await?;
     let rows = sqlx::query(
         "SELECT data_id, seq, prev_metadata_root, metadata_root, content_hash, metadata, occurred_at, state, reason

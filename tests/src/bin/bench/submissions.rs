@@ -1,13 +1,6 @@
-//! `scripts/bench NAME`: measures one thing on a local stack and prints a table, beside a floor measured in the same run.
-#![allow(
-    clippy::print_stdout,
-    clippy::float_arithmetic,
-    clippy::cast_precision_loss,
-    reason = "a benchmark prints rates; nothing here is money"
-)]
+//! Submissions a second through the whole path, and where the time goes.
 
 use std::{
-    process::ExitCode,
     sync::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
@@ -16,7 +9,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use clap::{Args, Parser, Subcommand};
+use clap::Args;
 use futures::{StreamExt, TryStreamExt};
 use serde_json::{Value, json};
 use sqlx::postgres::PgPoolOptions;
@@ -42,40 +35,15 @@ const SETTLE_TIME_MAX: Duration = Duration::from_secs(120);
 const POLL: Duration = Duration::from_millis(50);
 const SAMPLE_RATE_HZ: u32 = 16_000;
 
-/// Measures on a local stack of its own.
-#[derive(Parser)]
-struct Flags {
-    #[command(subcommand)]
-    what: What,
-}
-
-#[derive(Subcommand)]
-enum What {
-    /// Submissions a second through the whole path, and where the time goes.
-    Submissions(Submissions),
-}
-
+/// How many, and how many at once.
 #[derive(Args, Clone)]
-struct Submissions {
+pub struct Submissions {
     /// Files to submit, each one second of 16 kHz sound (32 KB).
     #[arg(long, default_value_t = 2_000, value_parser = clap::value_parser!(u32).range(10..=100_000))]
     count: u32,
     /// Uploads at the same time.
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=256))]
     concurrency: u16,
-}
-
-#[tokio::main]
-async fn main() -> ExitCode {
-    tidemark::install_tls();
-    let Flags { what: What::Submissions(flags) } = Flags::parse();
-    match submissions(&flags).await {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("bench: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
 }
 
 /// One second of a tone and some noise: a WAV file that no other number gives.
@@ -105,7 +73,8 @@ struct Upload {
     number: u32,
 }
 
-async fn submissions(flags: &Submissions) -> Result<()> {
+/// Prints the tables.
+pub async fn run(flags: &Submissions) -> Result<()> {
     let progress = Progress::new();
     let options = Options { progress: progress.clone(), batch_events_max: 10_000, ..Options::default() };
     let stack = Stack::start(options).await?;

@@ -1,0 +1,108 @@
+//! Sealing a batch of a million events: order, chain, tree, manifest and its CID, beside hashing the leaves alone.
+
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
+
+use alloy::primitives::{Address, B256, keccak256};
+use anyhow::{Context, Result};
+use clap::Args;
+use tidemark::{
+    batch::{Header, leaves, summarise_hashed},
+    event::{Event, EventKind},
+    ids::{ConsentId, ContentHash, DataId, sha256},
+    manifest::Manifest,
+    store::cid_of,
+};
+use tidemark_relayer::batch::seal::arrange;
+
+/// How large, and how often.
+#[derive(Args, Clone)]
+pub struct Sealing {
+    /// Events of the batch.
+    #[arg(long, default_value_t = 1 << 20, value_parser = clap::value_parser!(u32).range(2..=1 << 20))]
+    count: u32,
+    /// Times that each is measured; the medians are shown.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u8).range(1..=99))]
+    times: u8,
+}
+
+const STEPS: [&str; 4] = ["order, chain and hash", "check and tree", "manifest", "CID"];
+
+/// Prints the table.
+pub fn run(flags: &Sealing) -> Result<()> {
+    let events: Vec<Event> = (0..flags.count / 2).flat_map(record).collect();
+    let cores = std::thread::available_parallelism()?;
+    let mut floors = Vec::new();
+    let mut totals = Vec::new();
+    let mut steps: [Vec<Duration>; 4] = Default::default();
+    for _ in 0..flags.times {
+        let begun = Instant::now();
+        std::hint::black_box(leaves(&events));
+        floors.push(begun.elapsed());
+
+        let mut events = events.clone();
+        let begun = Instant::now();
+        let mut since = begun;
+        let mut lap = |step: usize| {
+            let now = Instant::now();
+            steps[step].push(now - since);
+            since = now;
+        };
+        let leaves = arrange(&mut events, &HashMap::new())?;
+        lap(0);
+        let summary = summarise_hashed(&events, &leaves)?;
+        lap(1);
+        let manifest = Manifest { provider: Address::repeat_byte(1), number: 0, events, disclosures: None };
+        let bytes = manifest.encode()?;
+        lap(2);
+        let cid = cid_of(&bytes);
+        std::hint::black_box(Header::new(manifest.provider, 0, &manifest.events, &summary, cid));
+        lap(3);
+        totals.push(begun.elapsed());
+    }
+    let (floor, total) = (median(&mut floors)?, median(&mut totals)?);
+    println!("\n{} events, two of each record, on {cores} cores; medians of {}", events.len(), flags.times);
+    println!("\n| step | s | of the floor |\n|---|---|---|");
+    let line = |name: &str, time: Duration| {
+        println!("| {name} | {:.2} | {:.2} |", time.as_secs_f64(), time.as_secs_f64() / floor.as_secs_f64());
+    };
+    for (name, times) in STEPS.iter().zip(&mut steps) {
+        line(name, median(times)?);
+    }
+    line("all of it", total);
+    line("floor: hashing the leaves alone, same cores", floor);
+    println!("\nmost memory of the process: {} MiB", super::memory("self", "VmHWM")? >> 20);
+    Ok(())
+}
+
+fn median(times: &mut [Duration]) -> Result<Duration> {
+    times.sort_unstable();
+    times.get(times.len() / 2).copied().context("nothing measured")
+}
+
+/// A registration and its acceptance, as sealing takes them: neither index nor predecessor known.
+fn record(number: u32) -> [Event; 2] {
+    let random = keccak256(number.to_be_bytes());
+    let first = Event {
+        index: 0,
+        data_id: DataId(uuid::Uuid::from_slice(&random[..16]).unwrap_or_default()),
+        sequence: 0,
+        kind: EventKind::Registered,
+        contributor: random,
+        content_hash: ContentHash(sha256(&[random.as_slice()])),
+        consent_id: ConsentId(keccak256(random)),
+        commitment: sha256(&[random.as_slice(), b"1"]),
+        previous: B256::ZERO,
+        occurred_at: 1_795_219_200 + u64::from(number),
+        task_id: 7,
+        reward: 0,
+        payee: Address::ZERO,
+    };
+    // every fourth is paid to one of a thousand wallets
+    let payee = if number % 4 == 0 { Address::from_word(keccak256((number % 4_000).to_be_bytes())) } else { Address::ZERO };
+    let commitment = sha256(&[random.as_slice(), b"2"]);
+    let second = Event { sequence: 1, kind: EventKind::Accepted, commitment, reward: 300, payee, ..first.clone() };
+    [first, second]
+}
