@@ -19,7 +19,7 @@ use tokio::net::TcpListener;
 use crate::problem::{Kind, Problem};
 
 /// A request that takes longer is given up.
-const REQUEST_TIME_MAX: Duration = Duration::from_secs(120);
+pub const REQUEST_TIME_MAX: Duration = Duration::from_secs(120);
 
 /// Installs the metrics recorder of the process.
 pub fn metrics() -> anyhow::Result<PrometheusHandle> {
