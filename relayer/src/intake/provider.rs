@@ -171,7 +171,7 @@ pub async fn set(
 
 /// HTTPS, or plain HTTP to this machine for development; without credentials, which would end up in public metadata.
 fn check_key_url(text: &str) -> anyhow::Result<()> {
-    let expected = "expected https://HOST/PATH (http only to 127.0.0.1, [::1] or localhost)";
+    let expected = "expected an https address with a host (http only to 127.0.0.1, [::1] or localhost)";
     ensure!(text.len() <= KEY_URL_BYTES_MAX, "--key-url: expected at most {KEY_URL_BYTES_MAX} bytes");
     let url = Url::parse(text).map_err(|error| anyhow::anyhow!("--key-url: {expected}, got {text:?}: {error}"))?;
     let is_loopback = matches!(url.host_str(), Some("127.0.0.1" | "[::1]" | "localhost"));

@@ -185,13 +185,40 @@ fn check_length(place: Place, length: usize) -> Result<(), Problem> {
     Ok(())
 }
 
-fn table(columns: Columns, body: &[u8]) -> Result<Vec<Item>, Problem> {
-    let broken = |error: csv::Error| {
-        let line = error.position().map_or(1, csv::Position::line);
-        Problem::new(Kind::BodyInvalid, format!("{}: expected CSV (RFC 4180): {error}", Place::Line(line)))
+/// Lines of a CSV file by the positions of its records, which have to ascend. The reader's own count is one behind after
+/// CRLF, as it takes the LF for the beginning of the next record.
+struct Lines<'a> {
+    body: &'a [u8],
+    counted: usize,
+    line: u64,
+}
+
+impl Lines<'_> {
+    fn at(&mut self, position: Option<&csv::Position>) -> Place {
+        let begins = position.and_then(|position| usize::try_from(position.byte()).ok()).unwrap_or_default();
+        let rest = self.body.get(begins..).unwrap_or_default();
+        let begins = begins + rest.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
+        let passed = self.body.get(self.counted..begins).unwrap_or_default();
+        self.line += passed.iter().filter(|byte| **byte == b'\n').count() as u64;
+        self.counted = self.counted.max(begins);
+        Place::Line(self.line)
+    }
+}
+
+fn broken(place: Place, error: &csv::Error) -> Problem {
+    let what = match error.kind() {
+        csv::ErrorKind::UnequalLengths { expected_len, len, .. } => format!("{expected_len} cells, got {len}"),
+        _ => "CSV in UTF-8 (RFC 4180)".to_owned(),
     };
+    Problem::new(Kind::BodyInvalid, format!("{place}: expected {what}"))
+}
+
+fn table(columns: Columns, body: &[u8]) -> Result<Vec<Item>, Problem> {
+    // a byte order mark, which spreadsheets write, would shift positions
+    let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
+    let mut lines = Lines { body, counted: 0, line: 1 };
     let mut reader = csv::Reader::from_reader(body);
-    let names = reader.headers().map_err(broken)?.clone();
+    let names = reader.headers().map_err(|error| broken(Place::Line(1), &error))?.clone();
     let names: Vec<&str> = names.iter().map(str::trim).collect();
     let expected = || format!("the columns {}", [columns.needed, columns.optional].concat().join(", "));
     let header = Place::Line(1).to_string();
@@ -206,8 +233,8 @@ fn table(columns: Columns, body: &[u8]) -> Result<Vec<Item>, Problem> {
         return Err(Problem::field(Kind::FieldMissing, format!("{header}.{missing}"), expected(), "none"));
     }
     bounded(reader.records().map(|record| {
-        let record = record.map_err(broken)?;
-        let place = Place::Line(record.position().map_or(1, csv::Position::line));
+        let record = record.map_err(|error| broken(lines.at(error.position()), &error))?;
+        let place = lines.at(record.position());
         check_length(place, record.as_slice().len())?;
         let mut fields = Map::new();
         for (name, cell) in names.iter().zip(&record).filter(|(_, cell)| !cell.is_empty()) {
@@ -297,6 +324,8 @@ mod tests {
         let items = read(Format::Csv, body).unwrap();
         assert_eq!(items[0], ("line 2".into(), json!({"seq": 7, "id": "a", "metadata_json": {"k": 1}})));
         assert_eq!(items[1], ("line 4".into(), json!({"seq": "x", "id": "b,c"})));
+        let crlf = read(Format::Csv, &body.replace("}\"\n", "}\"\r\n\r\n")).unwrap();
+        assert_eq!(crlf.iter().map(|(place, _)| place.as_str()).collect::<Vec<_>>(), ["line 2", "line 5"]);
         let bom = read(Format::Csv, "\u{feff}id,seq,metadata_json\na,1,{}").unwrap();
         assert_eq!(bom[0].1, json!({"id": "a", "seq": 1, "metadata_json": {}}));
 
@@ -304,7 +333,7 @@ mod tests {
         refused(Format::Csv, "id,seq,metadata_json,more\n", "field-invalid", "line 1: expected the columns");
         refused(Format::Csv, "id,seq,id,metadata_json\n", "field-invalid", "line 1: expected the columns");
         refused(Format::Csv, "id,seq,metadata_json\n", "body-invalid", "body: expected at least one item");
-        refused(Format::Csv, "id,seq,metadata_json\na,1,{}\na,1\n", "body-invalid", "line 3: expected CSV");
+        refused(Format::Csv, "id,seq,metadata_json\na,1,{}\na,1\n", "body-invalid", "line 3: expected 3 cells, got 2");
         refused(
             Format::Csv,
             "id,seq,metadata_json\na,1,{}\na,1,{x\n",
@@ -315,7 +344,7 @@ mod tests {
         let long = format!("id,seq,metadata_json\na,1,{}\n", "x".repeat(RECORD_BYTES_MAX));
         refused(Format::Csv, &long, "record-too-large", "line 2");
         let no_utf8 = super::items(Format::Csv, COLUMNS, b"id,seq,metadata_json\n\xff,1,{}\n").unwrap_err();
-        assert_eq!(no_utf8.slug(), "body-invalid");
+        assert_eq!(no_utf8.0.detail, "line 2: expected CSV in UTF-8 (RFC 4180)");
     }
 
     #[test]
