@@ -134,13 +134,24 @@ impl From<sqlx::Error> for Problem {
 
 impl From<anyhow::Error> for Problem {
     fn from(error: anyhow::Error) -> Self {
-        Self::internal(error)
+        match error.downcast::<sqlx::Error>() {
+            Ok(error) => error.into(),
+            Err(error) => Self::internal(error),
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_database_that_does_not_answer_is_503_through_whatever_hands() {
+        let gone = || sqlx::Error::PoolTimedOut;
+        assert_eq!(Problem::from(gone()).0.status, 503);
+        assert_eq!(Problem::from(anyhow::Error::from(gone()).context("look a key up")).0.status, 503);
+        assert_eq!(Problem::from(anyhow::anyhow!("a bug")).0.status, 500);
+    }
 
     #[test]
     fn every_type_has_its_own_slug() {

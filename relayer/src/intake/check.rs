@@ -17,6 +17,9 @@ use super::{
 };
 use crate::problem::{Kind, Problem};
 
+/// Characters of the sender's value that are kept in a finding.
+const ACTUAL_CHARS_MAX: usize = 160;
+
 /// What one state of metadata claims.
 #[derive(Clone, Debug)]
 pub struct Claims {
@@ -120,8 +123,7 @@ pub async fn check(
                     Some(read) => match verified(read, found.as_ref()) {
                         Err(refusal) if is_enforced => return Err(problem(&claims.path, refusal)),
                         Err(Refusal { member, expected, actual }) => {
-                            let reason = format!("{}: expected {expected}, got {actual}", dotted(member));
-                            Some(Attested::Refused { reason })
+                            Some(Attested::Refused { reason: reason(member, &expected, &actual) })
                         }
                         Ok(attested) => Some(attested),
                     },
@@ -161,6 +163,12 @@ fn verified(
     };
     statement.check(key)?;
     Ok(Attested::Verified { key_id: statement.key_id.clone() })
+}
+
+/// One line for the database, which takes no NUL, and not too much of what was sent.
+fn reason(member: &str, expected: &str, actual: &str) -> String {
+    let actual: String = actual.chars().take(ACTUAL_CHARS_MAX).flat_map(char::escape_default).collect();
+    format!("{}: expected {expected}, got {actual}", dotted(member))
 }
 
 fn dotted(member: &str) -> String {
@@ -211,7 +219,7 @@ pub async fn keep<'a>(
         Some(Attested::Verified { key_id }) => Some(key_id.clone()),
         _ => None,
     };
-    let reason = |finding: &&Finding| match &finding.attestation {
+    let why = |finding: &&Finding| match &finding.attestation {
         Some(Attested::Refused { reason }) => Some(reason.clone()),
         _ => None,
     };
@@ -228,7 +236,7 @@ pub async fn keep<'a>(
     .bind(seqs.map_err(Problem::internal)?)
     .bind(findings.iter().map(|finding| finding.attestation.as_ref().map(Attested::name)).collect::<Vec<_>>())
     .bind(findings.iter().map(key_id).collect::<Vec<_>>())
-    .bind(findings.iter().map(reason).collect::<Vec<_>>())
+    .bind(findings.iter().map(why).collect::<Vec<_>>())
     .bind(findings.iter().map(|finding| finding.policies).collect::<Vec<_>>())
     .execute(&mut **tx)
     .await?;

@@ -111,7 +111,10 @@ pub async fn issue(tx: &mut Tx<'_>, provider: Address, new: &NewKey) -> anyhow::
     let fits = (1..=NAME_BYTES_MAX).contains(&name.len()) && !name.chars().any(char::is_control);
     ensure!(fits, "name: expected 1 to {NAME_BYTES_MAX} bytes without control characters");
     // the provider's row is held, so that two at once are counted
-    sqlx::query("SELECT FROM provider WHERE account = $1 FOR UPDATE").bind(provider.0.0).execute(&mut **tx).await?;
+    sqlx::query("SELECT FROM provider WHERE account = $1 FOR NO KEY UPDATE")
+        .bind(provider.0.0)
+        .execute(&mut **tx)
+        .await?;
     let live: i64 = sqlx::query_scalar("SELECT count(*) FROM api_key WHERE provider = $1 AND revoked_at IS NULL")
         .bind(provider.0.0)
         .fetch_one(&mut **tx)

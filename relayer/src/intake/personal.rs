@@ -5,9 +5,9 @@
 //! compared together with those of the key above, so that `{"bank": {"account": …}}` is found and `file_name`,
 //! `platform_name` or `compass_heading` are not.
 
-use std::net::IpAddr;
+use std::{collections::HashMap, net::IpAddr, sync::LazyLock};
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use crate::problem::{Kind, Problem};
 
@@ -107,12 +107,34 @@ const ABOUT: &[&str] =
 /// two decimals are just about.
 const DEGREE_DECIMALS_MAX: usize = 1;
 
+/// A term, word by word.
+struct Term {
+    words: Vec<&'static str>,
+    what: &'static str,
+}
+
+/// The terms by their first word: a key costs as many look-ups as it has words, however long a sender makes it.
+static TERMS_BY_WORD: LazyLock<HashMap<&'static str, Vec<Term>>> = LazyLock::new(|| {
+    let mut by_word: HashMap<_, Vec<Term>> = HashMap::new();
+    for (what, terms) in TERMS {
+        for words in terms.iter().map(|term| term.split(' ').collect::<Vec<_>>()) {
+            if let Some(first) = words.first() {
+                by_word.entry(*first).or_default().push(Term { words, what });
+            }
+        }
+    }
+    by_word
+});
+
+/// Words of the key above that are looked at: no term has more than one more.
+const WORDS_ABOVE_MAX: usize = 2;
+
 /// Refuses metadata with personal data in it; `path` is that of the metadata in the request.
 pub fn check(metadata: &Value, path: &str) -> Result<(), Problem> {
-    match find(metadata, path, &[]) {
+    match find(metadata, &[]) {
         None => Ok(()),
-        // the value is not repeated: a problem ends up in logs
-        Some((field, what)) => Err(refusal(field, what)),
+        // the value is not repeated: a problem may end up in somebody's logs
+        Some((below, what)) => Err(refusal(format!("{path}{below}"), what)),
     }
 }
 
@@ -125,30 +147,28 @@ fn refusal(field: String, what: &str) -> Problem {
     Problem::field(Kind::PersonalData, field, "nothing that tells who a person is: it becomes public for good", what)
 }
 
-/// The first place with personal data, and what it is. Recursion ends where the parser's did, at 128 levels.
-fn find(value: &Value, path: &str, above: &[String]) -> Option<(String, &'static str)> {
+/// The first place with personal data below this one, and what it is; paths are made only where there is something to
+/// say. Recursion ends where the parser's did, at 128 levels.
+fn find(value: &Value, above: &[String]) -> Option<(String, &'static str)> {
     match value {
-        Value::Object(fields) => find_in(fields, path, above),
-        Value::Array(items) => {
-            items.iter().enumerate().find_map(|(at, item)| find(item, &format!("{path}[{at}]"), above))
-        }
-        Value::String(text) if has_email(text) => Some((path.to_owned(), "an e-mail address")),
+        Value::Object(fields) => fields.iter().find_map(|(key, value)| {
+            if has_email(key) {
+                return Some((String::new(), "an e-mail address as a key"));
+            }
+            let own = words(key);
+            let found = match named(above, &own, value) {
+                Some(what) => Some((String::new(), what)),
+                None => find(value, own.get(own.len().saturating_sub(WORDS_ABOVE_MAX)..).unwrap_or_default()),
+            };
+            found.map(|(below, what)| (format!(".{key}{below}"), what))
+        }),
+        Value::Array(items) => items.iter().enumerate().find_map(|(at, item)| {
+            let (below, what) = find(item, above)?;
+            Some((format!("[{at}]{below}"), what))
+        }),
+        Value::String(text) if has_email(text) => Some((String::new(), "an e-mail address")),
         _ => None,
     }
-}
-
-fn find_in(fields: &Map<String, Value>, path: &str, above: &[String]) -> Option<(String, &'static str)> {
-    fields.iter().find_map(|(key, value)| {
-        let path = format!("{path}.{key}");
-        if has_email(key) {
-            return Some((path, "an e-mail address"));
-        }
-        let own = words(key);
-        match named(above, &own, value) {
-            Some(what) => Some((path, what)),
-            None => find(value, &path, &own),
-        }
-    })
 }
 
 /// What a key names, where that is personal data and the value can hold it.
@@ -157,64 +177,75 @@ fn named(above: &[String], own: &[String], value: &Value) -> Option<&'static str
     if matches!(value, Value::Null | Value::Bool(_)) {
         return None;
     }
-    let all: Vec<&str> = above.iter().chain(own).map(String::as_str).collect();
-    let is_ip_word = own.iter().any(|word| matches!(word.as_str(), "ip" | "ipv4" | "ipv6"));
+    let is_ip_word = own.iter().any(|word| matches!(word.as_str(), "ip" | "ipv"));
     if is_ip_word && value.as_str().is_some_and(|text| text.trim().parse::<IpAddr>().is_ok()) {
         return Some("an IP address");
     }
-    let is_degree = matches!(own.last().map(String::as_str), Some("latitude" | "longitude" | "lat" | "lng" | "lon"));
-    if is_degree && is_precise(value) {
+    let is_place = match own.last().map_or("", String::as_str) {
+        "latitude" | "longitude" | "lat" | "lng" | "lon" => is_precise(value),
+        "gps" | "geolocation" | "latlng" | "latlon" => match value {
+            Value::Array(numbers) => numbers.iter().any(is_precise),
+            Value::String(text) => text.split([',', ' ']).any(is_precise_text),
+            _ => false,
+        },
+        _ => false,
+    };
+    if is_place {
         return Some("a place with more than one decimal of a degree");
     }
-    TERMS.iter().find(|(_, terms)| terms.iter().any(|term| is_named(&all, above.len(), term))).map(|(what, _)| *what)
+    let all: Vec<&str> = above.iter().chain(own).map(String::as_str).collect();
+    (0..all.len()).find_map(|at| named_at(&all, at, above.len()))
 }
 
-/// Whether `term` stands among the words, ending in those of the key itself and not followed by a word that turns it into
-/// something else.
-fn is_named(all: &[&str], own_from: usize, term: &str) -> bool {
-    let count = term.split(' ').count();
-    all.windows(count).enumerate().any(|(at, window)| {
-        let end = at + count;
-        let is_term = window.iter().copied().eq(term.split(' '));
-        let is_other_address = term == "address" && at > 0 && OTHER_ADDRESSES.contains(&all[at - 1]);
-        is_term && end > own_from && !is_other_address && !all.get(end).is_some_and(|next| ABOUT.contains(next))
+/// What a term that begins at this word names, where it ends in the words of the key itself and is not turned into something
+/// else by the word before or after.
+fn named_at(all: &[&str], at: usize, own_from: usize) -> Option<&'static str> {
+    TERMS_BY_WORD.get(all.get(at)?)?.iter().find_map(|term| {
+        let end = at + term.words.len();
+        let is_other_address =
+            term.words == ["address"] && at.checked_sub(1).is_some_and(|before| OTHER_ADDRESSES.contains(&all[before]));
+        let is_about = all.get(end).is_some_and(|next| ABOUT.contains(next));
+        let is_term = end > own_from && all.get(at..end)? == term.words && !is_other_address && !is_about;
+        is_term.then_some(term.what)
     })
 }
 
-/// The words of a key in lower case; digits end a word and are dropped.
+/// The words of a key in lower case; what is no letter ends a word and is dropped.
 fn words(key: &str) -> Vec<String> {
-    let mut words = vec![String::new()];
-    let characters: Vec<char> = key.chars().collect();
-    for (at, &c) in characters.iter().enumerate() {
-        let before = at.checked_sub(1).and_then(|at| characters.get(at));
-        let after = characters.get(at + 1);
-        // aB is two words, and of ABc the second begins at B
-        let begins = c.is_uppercase()
-            && (before.is_some_and(|before| before.is_lowercase())
-                || (before.is_some_and(|before| before.is_uppercase())
-                    && after.is_some_and(|after| after.is_lowercase())));
-        if !c.is_alphabetic() || begins {
-            words.push(String::new());
+    let mut words: Vec<String> = Vec::new();
+    let mut characters = key.chars().peekable();
+    let mut before = ' ';
+    while let Some(c) = characters.next() {
+        if c.is_alphabetic() {
+            // aB is two words, and of ABc the second begins at B
+            let is_new = !before.is_alphabetic()
+                || (c.is_uppercase()
+                    && (before.is_lowercase() || characters.peek().is_some_and(|after| after.is_lowercase())));
+            match words.last_mut() {
+                Some(word) if !is_new => word.extend(c.to_lowercase()),
+                _ => words.push(c.to_lowercase().collect()),
+            }
         }
-        if c.is_alphabetic()
-            && let Some(word) = words.last_mut()
-        {
-            word.extend(c.to_lowercase());
-        }
+        before = c;
     }
-    // the version of an internet address is part of its name
-    let mut words: Vec<String> = words.into_iter().filter(|word| !word.is_empty()).collect();
-    words.iter_mut().filter(|word| *word == "ipv").for_each(|word| *word = "ip".into());
     words
 }
 
 fn is_precise(value: &Value) -> bool {
-    let text = match value {
-        Value::Number(number) => number.to_string(),
-        Value::String(text) if text.trim().parse::<f64>().is_ok() => text.trim().to_owned(),
-        _ => return false,
-    };
-    let (mantissa, exponent) = text.split_once(['e', 'E']).unwrap_or((&text, "0"));
+    match value {
+        Value::Number(number) => is_precise_text(&number.to_string()),
+        Value::String(text) => is_precise_text(text),
+        _ => false,
+    }
+}
+
+/// Whether a text is a number, maybe with a unit behind it, of more decimals than [`DEGREE_DECIMALS_MAX`].
+fn is_precise_text(text: &str) -> bool {
+    let text = text.trim().trim_end_matches(|c: char| !c.is_ascii_digit());
+    if text.parse::<f64>().is_err() {
+        return false;
+    }
+    let (mantissa, exponent) = text.split_once(['e', 'E']).unwrap_or((text, "0"));
     let decimals = mantissa.split_once('.').map_or("", |(_, decimals)| decimals).trim_end_matches('0').len();
     decimals > DEGREE_DECIMALS_MAX || exponent.starts_with('-')
 }
@@ -324,6 +355,7 @@ mod tests {
         }
         assert_eq!(found(json!({"email_verified": true, "has_phone": false, "passport": null})), None);
         assert_eq!(found(json!({"ip": "story-ip-7", "latitude": 37.5, "lon": 127, "lat": "37.0"})), None);
+        assert_eq!(found(json!({"gps": [37.5, 127], "box": [0.123, 0.456], "geolocation": "Seoul, Gangnam"})), None);
         for text in ["@handle", "icon@2x.png", "pkg@1.2.3", "a @ b.com", "5 kg @ 3.50", "x@y", "@scope/pkg", "a@b."] {
             assert_eq!(found(json!({"note": text})), None, "{text}");
         }
@@ -394,11 +426,25 @@ mod tests {
             (json!({"gps": {"latitude": 37.5665}}), "m.gps.latitude"),
             (json!({"gps": {"lng": "126.9780"}}), "m.gps.lng"),
             (json!({"lat": 1e-7}), "m.lat"),
+            (json!({"latitude": "37.5665° N"}), "m.latitude"),
+            (json!({"gps": [37.5665, 126.9780]}), "m.gps"),
+            (json!({"geolocation": "37.5665, 126.9780"}), "m.geolocation"),
             (json!({"phone": 821012345678u64}), "m.phone"),
             (json!({"list": [1, {"deep": [{"user": {"email": "x"}}]}]}), "m.list[1].deep[0].user.email"),
         ] {
             assert_eq!(found(metadata.clone()).as_deref(), Some(path), "{metadata}");
         }
+    }
+
+    #[test]
+    fn long_keys_and_many_of_them_cost_no_more_than_their_length() {
+        let long = "a_".repeat(100_000);
+        let below: serde_json::Map<String, Value> = (0..20_000).map(|at| (format!("k{at}"), json!(at))).collect();
+        let started = std::time::Instant::now();
+        assert_eq!(found(json!({ long.as_str(): below, "at": "@a.".repeat(100_000) })), None);
+        // a fraction of a second; a product of both lengths would be hours
+        assert!(started.elapsed() < std::time::Duration::from_secs(20));
+        assert!(found(json!({ format!("{long}bank"): {"account": 1} })).unwrap().ends_with("_bank.account"));
     }
 
     #[test]
@@ -408,7 +454,7 @@ mod tests {
         {
             assert_eq!(found(json!({"note": text})).as_deref(), Some("m.note"), "{text}");
         }
-        assert_eq!(found(json!({"a@b.com": 1})).as_deref(), Some("m.a@b.com"));
+        assert_eq!(found(json!({"x": {"a@b.com": 1}})).as_deref(), Some("m.x"), "nor in a path");
         let problem = check(&json!({"note": ["x", "kim@example.com"]}), "[3].metadata_json").unwrap_err();
         assert_eq!((problem.slug(), problem.0.status), ("personal-data", 422));
         assert_eq!(problem.0.field.as_deref(), Some("[3].metadata_json.note[1]"));

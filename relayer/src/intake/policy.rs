@@ -48,8 +48,11 @@ pub struct Policy {
 /// Makes these the provider's current ones; false where they are already.
 pub async fn put(db: &PgPool, provider: Address, policies: [(PolicyKind, &Policy); 2]) -> anyhow::Result<bool> {
     let mut tx = db.begin().await?;
-    // one at a time, so that the newest row of each kind is from the same request
-    sqlx::query("SELECT FROM provider WHERE account = $1 FOR UPDATE").bind(provider.0.0).execute(&mut *tx).await?;
+    // no key: rows that refer to the provider go on being written; one at a time, so that the newest row of each kind is from the same request
+    sqlx::query("SELECT FROM provider WHERE account = $1 FOR NO KEY UPDATE")
+        .bind(provider.0.0)
+        .execute(&mut *tx)
+        .await?;
     let mut is_changed = false;
     for (kind, policy) in policies {
         let effective_at = policy.effective_at.map(bigint).transpose()?;

@@ -144,10 +144,11 @@ pub async fn set(
     }
     let account = account_of(db, name).await?;
     let mut tx = db.begin().await?;
-    let before: Option<String> = sqlx::query_scalar("SELECT key_url FROM provider WHERE account = $1 FOR UPDATE")
-        .bind(account.0.0)
-        .fetch_one(&mut *tx)
-        .await?;
+    let before: Option<String> =
+        sqlx::query_scalar("SELECT key_url FROM provider WHERE account = $1 FOR NO KEY UPDATE")
+            .bind(account.0.0)
+            .fetch_one(&mut *tx)
+            .await?;
     ensure!(
         !matches!(attestation, Some(Attestations::Record | Attestations::Enforce))
             || key_url.or(before.as_deref()).is_some(),

@@ -142,7 +142,7 @@ fn part(fields: &Map<String, Value>, kind: PolicyKind) -> Result<Policy, Problem
     let expected = "an https, http or ipfs address of at most 2,048 bytes";
     let uri = text("uri", expected)?;
     let is_address = Url::parse(&uri).is_ok_and(|url| matches!(url.scheme(), "https" | "http" | "ipfs"));
-    if !is_address || uri.len() > URI_BYTES_MAX {
+    if !is_address || uri.len() > URI_BYTES_MAX || uri.chars().any(char::is_control) {
         return Err(invalid("uri", expected, uri));
     }
     let expected = "an RFC 3339 time from 1970 on";
@@ -195,6 +195,7 @@ mod tests {
         assert_eq!(refused("/tos/hash", json!(format!("sha256:{}", "0".repeat(64)))), "field-invalid");
         assert_eq!(refused("/tos/uri", json!("javascript:alert(1)")), "field-invalid");
         assert_eq!(refused("/tos/uri", json!(format!("https://a.example/{}", "x".repeat(2048)))), "field-invalid");
+        assert_eq!(refused("/tos/uri", json!("https://a.example/\0")), "field-invalid", "no database takes it");
         let mut body = good();
         body["tos"]["effective_at"] = json!("tomorrow");
         assert_eq!(read(body.to_string().as_bytes()).unwrap_err().0.field.as_deref(), Some("tos.effective_at"));
