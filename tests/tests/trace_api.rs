@@ -499,6 +499,7 @@ async fn attestations_are_verified_by_pinned_keys(bench: &mut Bench) -> Result<(
     };
     let failed = |arguments: &[String]| bench.fails(&arguments.iter().map(String::as_str).collect::<Vec<_>>());
     assert!(failed(&set(&["record"], None)).contains("--key-url"));
+    assert!(bench.fails(&["provider", "set", "--name", "nobody", "--policies", "record"]).contains("let in"));
     for bad in ["http://169.254.169.254/latest/meta-data", "http://numo.example/keys", "file:///etc/passwd"] {
         assert!(failed(&set(&["record"], Some(bad))).contains("expected an https address"), "{bad}");
     }
@@ -565,6 +566,20 @@ async fn attestations_are_verified_by_pinned_keys(bench: &mut Bench) -> Result<(
     refuse(bench, own.attest("att-refused", "k-1", &url), ".key_id").await;
     accepted(bench.register("att-rotated", &other.attest("att-rotated", "ed-2", &url)).await.0).await;
     assert_eq!(bench.count("SELECT count(*) FROM attestation_key").await, 4);
+
+    // no provider fills the table with keys
+    bench
+        .sql(
+            "INSERT INTO attestation_key (provider, key_id, algorithm, public_key)
+             SELECT account, 'old-' || n, 'EdDSA', decode(repeat('00', 32), 'hex') FROM provider, generate_series(1, 996) n",
+        )
+        .await;
+    server.jwks.lock().unwrap().push(own.jwk("ed-3"));
+    let aside = format!("{url}?2");
+    run(bench, set(&["enforce"], Some(&aside)))?;
+    let problem = refuse(bench, own.attest("att-refused", "ed-3", &aside), ".key_id").await;
+    assert!(problem["expected"].as_str().unwrap().contains("first 1000 keys"), "{problem}");
+    accepted(bench.register("att-known", &own.attest("att-known", "p-1", &aside)).await.0).await;
 
     // a set that can't be had is nobody's fault that sends metadata: try again later
     for path in ["/redirect.json", "/large.json", "/broken.json", "/failing.json"] {
@@ -638,6 +653,12 @@ async fn keys_do_what_they_are_for_until_they_end(bench: &Bench) -> Result<()> {
     assert!(bench.fails(&["key", "issue", "--provider", "nobody", "--scope", "read"]).contains("let in"));
     assert!(bench.fails(&["key", "issue", "--provider", PROVIDER_NAME, "--scope", "all"]).contains("invalid value"));
     assert!(bench.fails(&["key", "issue", "--provider", PROVIDER_NAME]).contains("--scope"));
+    let long = "x".repeat(65);
+    assert!(
+        bench
+            .fails(&["key", "issue", "--provider", PROVIDER_NAME, "--name", &long, "--scope", "read"])
+            .contains("1 to 64 bytes")
+    );
     assert_eq!(bench.run(&["key", "revoke", "--provider", PROVIDER_NAME, "--name", "writer"])?, "revoked");
     assert!(bench.fails(&["key", "revoke", "--provider", PROVIDER_NAME, "--name", "writer"]).contains("no such key"));
     assert_eq!(status(&records, Method::POST, &format!("{TRACE}/records:batch")).await, unknown);
@@ -655,6 +676,13 @@ async fn keys_do_what_they_are_for_until_they_end(bench: &Bench) -> Result<()> {
         assert!(line.contains("\texpires 20") && line.ends_with(state), "{line}");
     }
     assert!(!listed.contains("tmk_"), "{listed}");
+    let many = "INSERT INTO api_key (key_hash, provider, name, scopes)
+                SELECT decode(lpad(to_hex(n), 64, '0'), 'hex'), account, 'n-' || n, '{read}' FROM provider, generate_series(1, 100) n";
+    bench.sql(many).await;
+    assert!(
+        bench.fails(&["key", "issue", "--provider", PROVIDER_NAME, "--scope", "read"]).contains("fewer than 100 keys")
+    );
+    bench.sql("DELETE FROM api_key WHERE name LIKE 'n-%'").await;
     Ok(())
 }
 
