@@ -1,11 +1,13 @@
 -- Who may write and read until when, what a provider's metadata is checked against, and answers kept for retries.
 
--- How far a provider's own words count: its signatures under metadata, and the policies that metadata names.
+-- How far a provider's own words count: its signatures under metadata, the policies that metadata names, and whether an
+-- API key alone may speak for it.
 ALTER TABLE provider
     ADD COLUMN attestation text NOT NULL DEFAULT 'none' CHECK (attestation IN ('none', 'record', 'enforce')),
     ADD COLUMN key_url     text CHECK (octet_length(key_url) BETWEEN 1 AND 2048),
     ADD COLUMN policies    text NOT NULL DEFAULT 'record' CHECK (policies IN ('record', 'enforce')),
-    ADD CHECK (attestation = 'none' OR key_url IS NOT NULL);
+    ADD COLUMN signed_requests boolean NOT NULL DEFAULT false,
+    ADD CHECK ((attestation = 'none' AND NOT signed_requests) OR key_url IS NOT NULL);
 
 -- Keys from before may do what they could: everything, without an end.
 ALTER TABLE api_key

@@ -139,6 +139,9 @@ pub struct ProviderSet {
     /// Where it publishes the keys of these signatures, a JWK set: https, or http to this machine.
     #[arg(long, value_name = "URL")]
     pub key_url: Option<String>,
+    /// Whether its requests have to be signed (RFC 9421) by these keys, besides the API key.
+    #[arg(long, value_name = "true|false")]
+    pub signed_requests: Option<bool>,
     /// What happens to metadata that names a policy which the provider did not register.
     #[arg(long)]
     pub policies: Option<Policies>,

@@ -12,10 +12,10 @@ use tidemark::{
 use tidemark_relayer::{
     app,
     chain::Chain,
-    config::{Command, KeyCommand, KeyRevoke, ProviderCommand, Relayer},
+    config::{Command, KeyCommand, KeyRevoke, ProviderCommand, ProviderSet, Relayer},
     intake::{
         key::{self, NewKey},
-        provider,
+        provider::{self, Change},
     },
 };
 
@@ -47,7 +47,9 @@ async fn run(Relayer { command, log }: Relayer) -> anyhow::Result<()> {
         }
         Command::Provider(ProviderCommand::Set(set)) => {
             let db = app::open_database(&set.database_url, &app::MIGRATIONS).await?;
-            println!("{}", provider::set(&db, &set.name, set.attestation, set.key_url.as_deref(), set.policies).await?);
+            let ProviderSet { name, attestation, key_url, policies, signed_requests, .. } = set;
+            let change = Change { attestation, key_url, policies, signed_requests };
+            println!("{}", provider::set(&db, &name, &change).await?);
             Ok(())
         }
         Command::Key(KeyCommand::Issue(issue)) => {

@@ -40,6 +40,7 @@ kinds! {
     ApiKeyMissing = UNAUTHORIZED, "api-key-missing", "An API key is needed";
     ApiKeyUnknown = UNAUTHORIZED, "api-key-unknown", "The API key is not known, revoked or expired";
     ApiKeyOfOther = FORBIDDEN, "api-key-not-for-provider", "The API key belongs to another provider";
+    RequestSignatureInvalid = UNAUTHORIZED, "request-signature-invalid", "The request is not signed by its provider";
     ScopeMissing = FORBIDDEN, "scope-missing", "The API key is not for this";
     RateLimited = TOO_MANY_REQUESTS, "rate-limited", "There were too many requests";
     ProviderUnknown = FORBIDDEN, "provider-unknown", "The provider is not known here";

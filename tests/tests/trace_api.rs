@@ -132,6 +132,7 @@ async fn the_trace_write_api_holds_what_it_says() -> Result<()> {
     personal_data_is_refused_at_each_door(&bench).await?;
     policies_are_published_ones_and_metadata_names_those(&bench).await?;
     attestations_are_verified_by_pinned_keys(&mut bench).await?;
+    requests_are_signed_where_the_provider_wants_it(&bench).await?;
     keys_do_what_they_are_for_until_they_end(&bench).await?;
     an_idempotency_key_gets_one_answer(&mut bench).await?;
     a_provider_asks_as_often_as_its_bucket_allows(&mut bench).await
@@ -467,18 +468,21 @@ impl Keyring {
         }
     }
 
+    fn sign(&self, kid: &str, message: &[u8]) -> Vec<u8> {
+        match kid.split('-').next().unwrap() {
+            "ed" => self.ed25519.sign(message).to_bytes().to_vec(),
+            "p" => Signer::<p256::ecdsa::Signature>::sign(&self.p256, message).to_bytes().to_vec(),
+            _ => Signer::<k256::ecdsa::Signature>::sign(&self.k256, message).to_bytes().to_vec(),
+        }
+    }
+
     /// Metadata with an attestation by the key of this id.
     fn attest(&self, id: &str, kid: &str, key_url: &str) -> Value {
         let mut metadata = metadata(id);
         let payload = jcs(&metadata).unwrap();
-        let signature: Vec<u8> = match kid.split('-').next().unwrap() {
-            "ed" => self.ed25519.sign(&payload).to_bytes().to_vec(),
-            "p" => Signer::<p256::ecdsa::Signature>::sign(&self.p256, &payload).to_bytes().to_vec(),
-            _ => Signer::<k256::ecdsa::Signature>::sign(&self.k256, &payload).to_bytes().to_vec(),
-        };
         metadata["attestation"] = json!({
             "payload_hash": ContentHash(sha256(&[&payload])).prefixed(),
-            "signature": URL_SAFE_NO_PAD.encode(signature),
+            "signature": URL_SAFE_NO_PAD.encode(self.sign(kid, &payload)),
             "key_id": kid,
             "key_url": key_url,
             "signed_at_utc": "2026-11-20T00:00:00Z",
@@ -499,6 +503,9 @@ async fn attestations_are_verified_by_pinned_keys(bench: &mut Bench) -> Result<(
     };
     let failed = |arguments: &[String]| bench.fails(&arguments.iter().map(String::as_str).collect::<Vec<_>>());
     assert!(failed(&set(&["record"], None)).contains("--key-url"));
+    assert!(
+        bench.fails(&["provider", "set", "--name", PROVIDER_NAME, "--signed-requests", "true"]).contains("--key-url")
+    );
     assert!(bench.fails(&["provider", "set", "--name", "nobody", "--policies", "record"]).contains("let in"));
     for bad in ["http://169.254.169.254/latest/meta-data", "http://numo.example/keys", "file:///etc/passwd"] {
         assert!(failed(&set(&["record"], Some(bad))).contains("expected an https address"), "{bad}");
@@ -591,6 +598,79 @@ async fn attestations_are_verified_by_pinned_keys(bench: &mut Bench) -> Result<(
     run(bench, set(&["none"], None))?;
     accepted(bench.register("att-off", &metadata("att-off")).await.0).await;
     assert_eq!(bench.record(DataId::new(PROVIDER_NAME, "att-off")?).await["checks"], json!([]));
+    Ok(())
+}
+
+// signed requests
+
+/// Header values of a signature (RFC 9421) over these components of a request, by the key of this id.
+fn sign_request(keys: &Keyring, kid: &str, components: &[(&str, &str)], created: u64) -> [(&'static str, String); 2] {
+    let names = components.iter().map(|(name, _)| format!("\"{name}\"")).collect::<Vec<_>>().join(" ");
+    let input = format!("({names});created={created};keyid=\"{kid}\"");
+    let lines: String = components.iter().map(|(name, value)| format!("\"{name}\": {value}\n")).collect();
+    let signature = keys.sign(kid, format!("{lines}\"@signature-params\": {input}").as_bytes());
+    let encoded = base64::engine::general_purpose::STANDARD.encode(signature);
+    [("signature-input", format!("sig={input}")), ("signature", format!("sig=:{encoded}:"))]
+}
+
+async fn requests_are_signed_where_the_provider_wants_it(bench: &Bench) -> Result<()> {
+    let server = KeyServer::start().await?;
+    let (own, other) = (Keyring::new(17), Keyring::new(18));
+    *server.jwks.lock().unwrap() = ["ed-s", "p-s", "k-s"].map(|kid| own.jwk(kid)).to_vec();
+    bench.sql("DELETE FROM attestation_key").await;
+    let set = ["provider", "set", "--name", PROVIDER_NAME, "--key-url", &server.address(), "--signed-requests"];
+    bench.run(&[&set[..], &["true"]].concat())?;
+
+    let path = format!("{TRACE}/records:batch");
+    let body = |id: &str| json!([registration(id, &metadata(id)).unwrap()]).to_string();
+    let digest = |body: &str| {
+        format!("sha-256=:{}:", base64::engine::general_purpose::STANDARD.encode(sha256(&[body.as_bytes()])))
+    };
+    let now = || std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    let post = async |keys: &Keyring, kid: &str, batch: &str, signed: &str, sent: &str, created: u64| {
+        let digest = digest(signed);
+        let components = [
+            ("@method", "POST"),
+            ("@path", path.as_str()),
+            ("x-provider", PROVIDER_NAME),
+            ("x-batch-id", batch),
+            ("content-type", "application/json"),
+            ("content-digest", digest.as_str()),
+        ];
+        let mut request = bench.request(&bench.world.api_key, Method::POST, &path).body(sent.to_owned());
+        for (name, value) in sign_request(keys, kid, &components, created) {
+            request = request.header(name, value);
+        }
+        let request = request.header("content-type", "application/json").header("content-digest", &digest);
+        request.header("x-batch-id", "signed").send().await.unwrap()
+    };
+    for (kid, id) in [("ed-s", "signed-ed"), ("p-s", "signed-p"), ("k-s", "signed-k")] {
+        // each record is a batch of its own; the header says `signed` for all, so the ids must be let go of
+        bench.sql("DELETE FROM webhook_batch WHERE batch_id = 'signed'").await;
+        accepted(post(&own, kid, "signed", &body(id), &body(id), now()).await).await;
+    }
+    let (good, slug) = (body("signed-bad"), "request-signature-invalid");
+    bench.sql("DELETE FROM webhook_batch WHERE batch_id = 'signed'").await;
+    refused(post(&other, "ed-s", "signed", &good, &good, now()).await, 401, slug, "Signature").await;
+    refused(post(&own, "ed-s", "another", &good, &good, now()).await, 401, slug, "Signature").await;
+    refused(post(&own, "ed-s", "signed", &good, &good, now() - 400).await, 401, slug, "Signature-Input").await;
+    refused(post(&own, "ed-x", "signed", &good, &good, now()).await, 401, slug, "Signature-Input").await;
+    let problem =
+        refused(post(&own, "ed-s", "signed", &good, &body("forged"), now()).await, 400, "body-invalid", "").await;
+    assert!(problem["detail"].as_str().unwrap().contains("Content-Digest"), "{problem}");
+    let (unsigned, data_id) = bench.register("signed-bad", &metadata("signed-bad")).await;
+    refused(unsigned, 401, slug, "Signature-Input").await;
+    let read = format!("/v1/records/{data_id}");
+    let request = |path: &str| bench.request(&bench.world.api_key, Method::GET, path);
+    refused(request(&read).send().await?, 401, slug, "Signature-Input").await;
+    let components = [("@method", "GET"), ("@path", read.as_str()), ("x-provider", PROVIDER_NAME)];
+    let signed = sign_request(&own, "ed-s", &components, now());
+    let get = |path: &str| signed.iter().fold(request(path), |request, (name, value)| request.header(*name, value));
+    refused(get(&read).send().await?, 404, "record-unknown", "data_id").await;
+    refused(get("/v1/batches").send().await?, 401, slug, "Signature").await;
+
+    bench.run(&[&set[..], &["false"]].concat())?;
+    assert_eq!(request("/v1/batches").send().await?.status(), 200);
     Ok(())
 }
 

@@ -16,6 +16,7 @@ use governor::{
     state::keyed::HashMapStateStore,
 };
 
+use super::signature;
 use crate::{
     app::App,
     http,
@@ -92,29 +93,30 @@ impl Said {
     }
 }
 
-/// Lets requests with a good API key through, with the [`Caller`] that it stands for.
-pub async fn admit(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
+/// Lets requests with a good API key through, signed where they have to be, with the [`Caller`] that they come from.
+pub async fn admit(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     let caller = match known(&app, request.headers()).await {
         Ok(caller) => caller,
         Err(problem) => return problem.into_response(),
     };
-    let Some(rates) = &app.rates else {
-        request.extensions_mut().insert(Arc::new(caller));
-        return next.run(request).await;
-    };
-    let said = rates.take(caller.provider.account);
-    let mut response = match said.wait {
-        None => {
-            request.extensions_mut().insert(Arc::new(caller));
-            next.run(request).await
-        }
+    let said = app.rates.as_ref().map(|rates| rates.take(caller.provider.account));
+    let mut response = match said.as_ref().and_then(|said| said.wait) {
+        None => pass(&app, caller, request, next).await.unwrap_or_else(IntoResponse::into_response),
         Some(seconds) => {
             metrics::counter!("rate_limited_total", "provider" => caller.provider.name).increment(1);
             Problem::new(Kind::RateLimited, format!("too many requests; wait {seconds} s")).into_response()
         }
     };
-    said.write(response.headers_mut());
+    if let Some(said) = said {
+        said.write(response.headers_mut());
+    }
     response
+}
+
+async fn pass(app: &App, caller: Caller, request: Request, next: Next) -> Result<Response, Problem> {
+    let mut request = signature::check(app, &caller, request).await?;
+    request.extensions_mut().insert(Arc::new(caller));
+    Ok(next.run(request).await)
 }
 
 async fn known(app: &App, headers: &HeaderMap) -> Result<Caller, Problem> {

@@ -5,6 +5,7 @@ pub mod gateway;
 pub mod idempotent;
 pub mod ops;
 pub mod records;
+pub mod signature;
 pub mod submissions;
 pub mod trace;
 pub mod withdrawals;

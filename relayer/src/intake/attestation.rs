@@ -166,7 +166,8 @@ impl Key {
         }
     }
 
-    fn verifies(&self, message: &[u8], signature: &[u8; 64]) -> bool {
+    /// Whether this key made the signature (64 bytes) of a message.
+    pub fn verifies(&self, message: &[u8], signature: &[u8; 64]) -> bool {
         match self {
             // strict: no key or point of small order, which would fit any message
             Self::Ed25519(key) => key.verify_strict(message, &ed25519_dalek::Signature::from_bytes(signature)).is_ok(),
@@ -220,7 +221,8 @@ impl KeySet {
         Ok(Self(keys))
     }
 
-    fn get(&self, id: &str) -> Option<&Key> {
+    /// The key of an id.
+    pub fn get(&self, id: &str) -> Option<&Key> {
         self.0.get(id)?.as_ref()
     }
 }

@@ -71,7 +71,7 @@ pub async fn caller(db: &PgPool, key: &str) -> anyhow::Result<Option<Caller>> {
     let hash = sha256(&[key.as_bytes()]).0;
     let row = sqlx::query(
         "SELECT p.account, p.name, p.attestation, p.key_url, p.policies, k.scopes,
-                k.last_used_at IS NULL OR k.last_used_at < now() - interval '1 minute'
+                k.last_used_at IS NULL OR k.last_used_at < now() - interval '1 minute', p.signed_requests
          FROM api_key k JOIN provider p ON p.account = k.provider
          WHERE k.key_hash = $1 AND k.revoked_at IS NULL AND (k.expires_at IS NULL OR k.expires_at > now())",
     )
@@ -95,6 +95,7 @@ pub async fn caller(db: &PgPool, key: &str) -> anyhow::Result<Option<Caller>> {
             attestation: row.try_get::<&str, _>(2)?.parse()?,
             key_url: row.try_get(3)?,
             policies: row.try_get::<&str, _>(4)?.parse()?,
+            signed_requests: row.try_get(7)?,
         },
         scopes: Scope::ALL.into_iter().filter(|scope| scopes.iter().any(|name| name == scope.name())).collect(),
     }))

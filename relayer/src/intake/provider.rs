@@ -32,8 +32,10 @@ pub struct Caller {
 pub struct Settings {
     /// Its signatures under metadata.
     pub attestation: Attestations,
-    /// Where its keys are published; there where attestations are looked at.
+    /// Where its keys are published; there where attestations or signed requests are looked at.
     pub key_url: Option<String>,
+    /// Whether its requests have to be signed.
+    pub signed_requests: bool,
     /// The policies that its metadata names.
     pub policies: Policies,
 }
@@ -131,14 +133,23 @@ pub async fn add(db: &PgPool, chain: &Chain, name: &str, account: Address) -> an
     Ok(key)
 }
 
+/// New settings, where they are given.
+#[derive(Clone, Debug)]
+pub struct Change {
+    /// See [`Settings`].
+    pub attestation: Option<Attestations>,
+    /// See [`Settings`].
+    pub key_url: Option<String>,
+    /// See [`Settings`].
+    pub policies: Option<Policies>,
+    /// See [`Settings`].
+    pub signed_requests: Option<bool>,
+}
+
 /// Changes what is given and leaves the rest; tells what holds from now on.
-pub async fn set(
-    db: &PgPool,
-    name: &str,
-    attestation: Option<Attestations>,
-    key_url: Option<&str>,
-    policies: Option<Policies>,
-) -> anyhow::Result<String> {
+pub async fn set(db: &PgPool, name: &str, change: &Change) -> anyhow::Result<String> {
+    let Change { attestation, key_url, policies, signed_requests } = change;
+    let key_url = key_url.as_deref();
     if let Some(url) = key_url {
         check_key_url(url)?;
     }
@@ -149,21 +160,24 @@ pub async fn set(
             .bind(account.0.0)
             .fetch_one(&mut *tx)
             .await?;
+    let needs_keys =
+        matches!(attestation, Some(Attestations::Record | Attestations::Enforce)) || *signed_requests == Some(true);
     ensure!(
-        !matches!(attestation, Some(Attestations::Record | Attestations::Enforce))
-            || key_url.or(before.as_deref()).is_some(),
-        "--attestation: expected --key-url with it, where the provider publishes its keys"
+        !needs_keys || key_url.or(before.as_deref()).is_some(),
+        "--attestation, --signed-requests: expected --key-url with them, where the provider publishes its keys"
     );
     let now: String = sqlx::query_scalar(
         "UPDATE provider SET attestation = coalesce($2, attestation), key_url = coalesce($3, key_url),
-                             policies = coalesce($4, policies)
+                             policies = coalesce($4, policies), signed_requests = coalesce($5, signed_requests)
          WHERE account = $1
-         RETURNING concat('attestation ', attestation, coalesce(' by ' || key_url, ''), ', policies ', policies)",
+         RETURNING concat('attestation ', attestation, coalesce(' by ' || key_url, ''), ', policies ', policies,
+                          CASE WHEN signed_requests THEN ', signed requests' END)",
     )
     .bind(account.0.0)
     .bind(attestation.map(Attestations::name))
     .bind(key_url)
     .bind(policies.map(Policies::name))
+    .bind(*signed_requests)
     .fetch_one(&mut *tx)
     .await?;
     tx.commit().await?;

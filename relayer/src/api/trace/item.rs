@@ -276,7 +276,7 @@ mod tests {
     }
 
     fn settings() -> Settings {
-        Settings { attestation: Attestations::None, key_url: None, policies: Policies::Record }
+        Settings { attestation: Attestations::None, key_url: None, policies: Policies::Record, signed_requests: false }
     }
 
     fn parse(body: &[u8], must_name_id: bool) -> Result<Vec<Registration>, Problem> {
