@@ -16,11 +16,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     anchor::Sender,
+    api::gate::Rates,
     attestor::client::AttestorClient,
     chain::Chain,
     config::{Serve, secret_file, signer_file},
     http,
-    intake::contributor::StorageKey,
+    intake::{attestation::Keys, contributor::StorageKey},
 };
 
 /// What the relayer's handlers and loops share.
@@ -40,7 +41,11 @@ pub struct App {
     /// Contributors' secrets are sealed under it.
     pub storage_key: StorageKey,
     /// Bounds the large bodies in memory.
-    pub bodies: Semaphore,
+    pub bodies: Arc<Semaphore>,
+    /// Providers' keys, which sign metadata.
+    pub keys: Keys,
+    /// Bounds each provider's requests, where they are bounded.
+    pub rates: Option<Rates>,
     /// Renders the metrics.
     pub metrics: PrometheusHandle,
     /// Thresholds and intervals.
@@ -75,7 +80,9 @@ pub async fn serve(config: Serve) -> anyhow::Result<()> {
         attestor: AttestorClient::new(&config.attestor_url, &config.attestor_token, deployment.batch_domain())?,
         custodian: config.custodian_key,
         storage_key: StorageKey::new(&*secret_file(&config.storage_key_file)?),
-        bodies: Semaphore::new(config.bodies_at_once as usize),
+        bodies: Arc::new(Semaphore::new(config.bodies_at_once as usize)),
+        keys: Keys::new()?,
+        rates: Rates::new(config.requests_per_minute, config.requests_at_once),
         metrics: http::metrics()?,
         db,
         config,
@@ -85,6 +92,7 @@ pub async fn serve(config: Serve) -> anyhow::Result<()> {
 
     let mut loops = JoinSet::new();
     loops.spawn(crate::batch::run(Arc::clone(&app), stop.clone()));
+    loops.spawn(crate::intake::idempotency::run(Arc::clone(&app), stop.clone()));
     loops.spawn(crate::anchor::run(Arc::clone(&app), stop.clone()));
     let router = http::dress(crate::api::router(Arc::clone(&app)));
     let watched = async {

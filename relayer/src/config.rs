@@ -12,6 +12,11 @@ use clap::{Args, Parser, Subcommand};
 use tidemark::{dataset::WEIGHT_MAX, sealing::PublicKey};
 use zeroize::Zeroizing;
 
+use crate::intake::{
+    key::Scope,
+    provider::{Attestations, Policies},
+};
+
 /// The write side: takes submissions in, has them judged, batches and anchors them.
 #[derive(Debug, Parser)]
 #[command(
@@ -23,6 +28,10 @@ Examples:
   # let a provider in that is registered on chain; prints its API key, once
   tidemark-relayer provider add --name numo --account 0x… --deployment deployments/31337.json \\
       --rpc-url http://127.0.0.1:8545 --database-url postgres://postgres@127.0.0.1:5432/relayer
+
+  # a key for one service of a provider, and the end of the one before it
+  tidemark-relayer key issue --provider numo --name uploads-2027 --scope uploads,read --days 400
+  tidemark-relayer key revoke --provider numo --name uploads-2026
 
   # serve
   tidemark-relayer serve --deployment deployments/31337.json --rpc-url http://127.0.0.1:8545 \\
@@ -70,13 +79,19 @@ pub enum Command {
 /// `provider …`
 #[derive(Debug, Subcommand)]
 pub enum ProviderCommand {
-    /// Let a provider in that is registered on chain; prints a new API key, once.
+    /// Let a provider in that is registered on chain; prints a new API key that may do everything, once.
     Add(ProviderAdd),
+    /// Say how a provider's metadata is checked; what is not given stays as it is.
+    Set(ProviderSet),
 }
 
 /// `key …`
 #[derive(Debug, Subcommand)]
 pub enum KeyCommand {
+    /// Make another API key of a provider; prints it, once.
+    Issue(KeyIssue),
+    /// Show a provider's API keys, newest first: name, scopes, times and state; never the keys.
+    List(KeyList),
     /// End an API key for good.
     Revoke(KeyRevoke),
 }
@@ -109,15 +124,75 @@ pub struct ProviderAdd {
     pub account: Address,
 }
 
+/// `provider set`
+#[derive(Debug, Args)]
+pub struct ProviderSet {
+    /// Postgres database of the relayer.
+    #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
+    pub database_url: String,
+    /// The provider's name.
+    #[arg(long)]
+    pub name: String,
+    /// Whether signatures under its metadata are looked at.
+    #[arg(long)]
+    pub attestation: Option<Attestations>,
+    /// Where it publishes the keys of these signatures, a JWK set: https, or http to this machine.
+    #[arg(long, value_name = "URL")]
+    pub key_url: Option<String>,
+    /// Whether its requests have to be signed (RFC 9421) by these keys, besides the API key.
+    #[arg(long, value_name = "true|false")]
+    pub signed_requests: Option<bool>,
+    /// What happens to metadata that names a policy which the provider did not register.
+    #[arg(long)]
+    pub policies: Option<Policies>,
+}
+
+/// `key issue`
+#[derive(Debug, Args)]
+pub struct KeyIssue {
+    /// Postgres database of the relayer.
+    #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
+    pub database_url: String,
+    /// The provider's name.
+    #[arg(long)]
+    pub provider: String,
+    /// What the key is called, unique among the provider's live keys [default: made up].
+    #[arg(long)]
+    pub name: Option<String>,
+    /// What it may do.
+    #[arg(long, value_delimiter = ',', required = true)]
+    pub scope: Vec<Scope>,
+    /// Days until it expires [default: never].
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=3650))]
+    pub days: Option<u32>,
+}
+
+/// `key list`
+#[derive(Debug, Args)]
+pub struct KeyList {
+    /// Postgres database of the relayer.
+    #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
+    pub database_url: String,
+    /// The provider's name.
+    #[arg(long)]
+    pub provider: String,
+}
+
 /// `key revoke`
 #[derive(Debug, Args)]
 pub struct KeyRevoke {
     /// Postgres database of the relayer.
     #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
     pub database_url: String,
-    /// The key; read from standard input where not given.
-    #[arg(long, env = "TIDEMARK_API_KEY", hide_env_values = true)]
+    /// The key; read from standard input where neither it nor a name is given.
+    #[arg(long, env = "TIDEMARK_API_KEY", hide_env_values = true, conflicts_with = "name")]
     pub key: Option<String>,
+    /// The provider whose key it is, with --name.
+    #[arg(long, requires = "name")]
+    pub provider: Option<String>,
+    /// The key's name, where the key itself is not at hand.
+    #[arg(long, requires = "provider")]
+    pub name: Option<String>,
 }
 
 /// `serve`
@@ -169,6 +244,15 @@ pub struct Serve {
     /// Uploads and Trace batches in memory at once, up to 32 MiB each; more wait.
     #[arg(long, env = "TIDEMARK_BODIES_AT_ONCE", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub bodies_at_once: u32,
+    /// Requests a minute of each provider, all its keys together; 0 for no limit.
+    #[arg(long, env = "TIDEMARK_REQUESTS_PER_MINUTE", default_value_t = 6_000)]
+    pub requests_per_minute: u32,
+    /// Requests of a provider that may come at once, beyond that rate.
+    #[arg(long, env = "TIDEMARK_REQUESTS_AT_ONCE", default_value_t = 600, value_parser = clap::value_parser!(u32).range(1..))]
+    pub requests_at_once: u32,
+    /// Hours for which an answer is kept under its Idempotency-Key.
+    #[arg(long, env = "TIDEMARK_IDEMPOTENCY_HOURS", default_value_t = 24, value_parser = clap::value_parser!(u32).range(1..=720))]
+    pub idempotency_hours: u32,
 }
 
 /// 1 to 2^96 − 1: beyond, a manifest's column or a batch's totals could overflow, which would hold up every later batch.

@@ -19,7 +19,7 @@ use tokio::net::TcpListener;
 use crate::problem::{Kind, Problem};
 
 /// A request that takes longer is given up.
-const REQUEST_TIME_MAX: Duration = Duration::from_secs(120);
+pub const REQUEST_TIME_MAX: Duration = Duration::from_secs(120);
 
 /// Installs the metrics recorder of the process.
 pub fn metrics() -> anyhow::Result<PrometheusHandle> {
@@ -68,7 +68,8 @@ pub async fn read_body(body: Body, max: usize) -> Result<Bytes, Problem> {
     let mut read = BytesMut::new();
     let mut length = 0usize;
     while let Some(chunk) = stream.next().await {
-        let chunk = chunk.map_err(|error| Problem::new(Kind::BodyInvalid, format!("the body ended early: {error}")))?;
+        let chunk = chunk
+            .map_err(|error| Problem::new(Kind::BodyInvalid, format!("the body can't be read to its end: {error}")))?;
         length = length.saturating_add(chunk.len());
         if length <= max {
             read.extend_from_slice(&chunk);

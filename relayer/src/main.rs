@@ -1,4 +1,4 @@
-//! `tidemark-relayer`: runs the write side, lets providers in, revokes keys.
+//! `tidemark-relayer`: runs the write side, lets providers in, issues and revokes keys.
 #![allow(clippy::print_stdout, reason = "a command line answers on standard output")]
 
 use std::process::ExitCode;
@@ -12,8 +12,11 @@ use tidemark::{
 use tidemark_relayer::{
     app,
     chain::Chain,
-    config::{Command, KeyCommand, ProviderCommand, Relayer},
-    intake::provider,
+    config::{Command, KeyCommand, KeyRevoke, ProviderCommand, ProviderSet, Relayer},
+    intake::{
+        key::{self, NewKey},
+        provider::{self, Change},
+    },
 };
 
 #[tokio::main]
@@ -42,13 +45,37 @@ async fn run(Relayer { command, log }: Relayer) -> anyhow::Result<()> {
             println!("{key}");
             Ok(())
         }
-        Command::Key(KeyCommand::Revoke(revoke)) => {
-            let db = app::open_database(&revoke.database_url, &app::MIGRATIONS).await?;
-            let key = match revoke.key {
-                Some(key) => key,
-                None => std::io::read_to_string(std::io::stdin())?,
+        Command::Provider(ProviderCommand::Set(set)) => {
+            let db = app::open_database(&set.database_url, &app::MIGRATIONS).await?;
+            let ProviderSet { name, attestation, key_url, policies, signed_requests, .. } = set;
+            let change = Change { attestation, key_url, policies, signed_requests };
+            println!("{}", provider::set(&db, &name, &change).await?);
+            Ok(())
+        }
+        Command::Key(KeyCommand::Issue(issue)) => {
+            let db = app::open_database(&issue.database_url, &app::MIGRATIONS).await?;
+            let account = provider::account_of(&db, &issue.provider).await?;
+            let new = NewKey { name: issue.name, scopes: issue.scope, days: issue.days };
+            let mut tx = db.begin().await?;
+            let key = key::issue(&mut tx, account, &new).await?;
+            tx.commit().await?;
+            eprintln!("API key of {}; it is shown only now:", issue.provider);
+            println!("{key}");
+            Ok(())
+        }
+        Command::Key(KeyCommand::List(list)) => {
+            let db = app::open_database(&list.database_url, &app::MIGRATIONS).await?;
+            key::list(&db, &list.provider).await?.iter().for_each(|line| println!("{line}"));
+            Ok(())
+        }
+        Command::Key(KeyCommand::Revoke(KeyRevoke { database_url, key, provider, name })) => {
+            let db = app::open_database(&database_url, &app::MIGRATIONS).await?;
+            let is_ended = match (key, provider, name) {
+                (None, Some(provider), Some(name)) => key::revoke_named(&db, &provider, &name).await?,
+                (Some(key), ..) => key::revoke(&db, key.trim()).await?,
+                (None, ..) => key::revoke(&db, std::io::read_to_string(std::io::stdin())?.trim()).await?,
             };
-            anyhow::ensure!(provider::revoke_key(&db, key.trim()).await?, "no such key, or it is revoked already");
+            anyhow::ensure!(is_ended, "no such key, or it is revoked already");
             println!("revoked");
             Ok(())
         }

@@ -38,8 +38,11 @@ macro_rules! kinds {
 
 kinds! {
     ApiKeyMissing = UNAUTHORIZED, "api-key-missing", "An API key is needed";
-    ApiKeyUnknown = UNAUTHORIZED, "api-key-unknown", "The API key is not known, or revoked";
+    ApiKeyUnknown = UNAUTHORIZED, "api-key-unknown", "The API key is not known, revoked or expired";
     ApiKeyOfOther = FORBIDDEN, "api-key-not-for-provider", "The API key belongs to another provider";
+    RequestSignatureInvalid = UNAUTHORIZED, "request-signature-invalid", "The request is not signed by its provider";
+    ScopeMissing = FORBIDDEN, "scope-missing", "The API key is not for this";
+    RateLimited = TOO_MANY_REQUESTS, "rate-limited", "There were too many requests";
     ProviderUnknown = FORBIDDEN, "provider-unknown", "The provider is not known here";
     TokenWrong = UNAUTHORIZED, "token-wrong", "The bearer token is missing or wrong";
     HeaderInvalid = BAD_REQUEST, "header-invalid", "A header is missing or malformed";
@@ -53,8 +56,14 @@ kinds! {
     ContentHashesDisagree = UNPROCESSABLE_ENTITY, "content-hashes-disagree", "Aliases of the content hash disagree";
     DuplicateInBatch = UNPROCESSABLE_ENTITY, "duplicate-in-batch", "A batch names a record twice";
     BatchIdReused = CONFLICT, "batch-id-reused", "The batch id was used for another body";
+    IdempotencyKeyBusy = CONFLICT, "idempotency-key-busy", "The first request with this key is under way";
+    IdempotencyKeyReused = UNPROCESSABLE_ENTITY, "idempotency-key-reused", "The key was used for another request";
+    DataIdWrong = UNPROCESSABLE_ENTITY, "data-id-wrong", "A data id is not that of its record";
+    PersonalData = UNPROCESSABLE_ENTITY, "personal-data", "What becomes public tells who a person is";
+    AttestationInvalid = UNPROCESSABLE_ENTITY, "attestation-invalid", "The provider's attestation does not hold";
+    PolicyUnknown = UNPROCESSABLE_ENTITY, "policy-unknown", "The metadata names a policy that was not registered";
     ConsentInvalid = UNPROCESSABLE_ENTITY, "consent-invalid", "The consent does not cover the submission";
-    PolicyUnpublished = UNPROCESSABLE_ENTITY, "policy-unpublished", "The consent's policy is not published on chain";
+    PolicyUnpublished = UNPROCESSABLE_ENTITY, "policy-unpublished", "The policy is not published on chain";
     ConsentWithdrawn = CONFLICT, "consent-withdrawn", "The consent was withdrawn";
     ConsentUnknown = NOT_FOUND, "consent-unknown", "The consent is not known here";
     SignatureInvalid = UNPROCESSABLE_ENTITY, "signature-invalid", "A signature is missing, malformed or of another key";
@@ -126,13 +135,24 @@ impl From<sqlx::Error> for Problem {
 
 impl From<anyhow::Error> for Problem {
     fn from(error: anyhow::Error) -> Self {
-        Self::internal(error)
+        match error.downcast::<sqlx::Error>() {
+            Ok(error) => error.into(),
+            Err(error) => Self::internal(error),
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_database_that_does_not_answer_is_503_through_whatever_hands() {
+        let gone = || sqlx::Error::PoolTimedOut;
+        assert_eq!(Problem::from(gone()).0.status, 503);
+        assert_eq!(Problem::from(anyhow::Error::from(gone()).context("look a key up")).0.status, 503);
+        assert_eq!(Problem::from(anyhow::anyhow!("a bug")).0.status, 500);
+    }
 
     #[test]
     fn every_type_has_its_own_slug() {

@@ -98,7 +98,8 @@ mod tests {
 
     #[test]
     fn canonical_metadata_in_a_payload_is_what_the_whole_payload_would_have() {
-        let metadata = json!({"z": 1, "a": {"\u{e000}": 1.5, "\u{1f600}": [null, "\"metadata\":null"]}, "metadata": null});
+        let metadata =
+            json!({"z": 1, "a": {"\u{e000}": 1.5, "\u{1f600}": [null, "\"metadata\":null"]}, "metadata": null});
         let text = String::from_utf8(jcs(&metadata).unwrap()).unwrap();
         let cid = crate::store::cid_of(b"bytes");
         let delivery = Some(Delivery { ciphertext_cid: cid, key_cid: cid, size_bytes: 5 });

@@ -1,8 +1,11 @@
 //! The relayer's HTTP API: who asks, what exactly, and the answer; all work is intake's.
 
+pub mod gate;
 pub mod gateway;
+pub mod idempotent;
 pub mod ops;
 pub mod records;
+pub mod signature;
 pub mod submissions;
 pub mod trace;
 pub mod withdrawals;
@@ -12,7 +15,6 @@ use std::sync::Arc;
 use axum::{
     Router,
     extract::{DefaultBodyLimit, Path, rejection::PathRejection},
-    http::HeaderMap,
     routing::get,
 };
 use utoipa::OpenApi;
@@ -21,7 +23,6 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use crate::{
     app::App,
     http,
-    intake::{Provider, provider},
     problem::{Kind, Problem},
 };
 
@@ -33,15 +34,29 @@ use crate::{
 ))]
 struct Api;
 
-fn routes() -> OpenApiRouter<Arc<App>> {
+/// What a provider needs an API key for.
+fn provider_routes() -> OpenApiRouter<Arc<App>> {
     OpenApiRouter::with_openapi(Api::openapi())
         .routes(routes!(trace::post_records))
         .routes(routes!(trace::post_updates))
+        .routes(routes!(trace::post_data_ids))
+        .routes(routes!(trace::post_data_ids_ndjson))
+        .routes(routes!(trace::post_data_ids_csv))
+        .routes(routes!(trace::post_data_ids_txt))
+        .routes(routes!(trace::post_updates_ndjson))
+        .routes(routes!(trace::post_updates_csv))
+        .routes(routes!(trace::post_updates_txt))
+        .routes(routes!(trace::policy::put_policy))
         .routes(routes!(submissions::post_submission))
         .routes(routes!(withdrawals::post_withdrawal))
         .routes(routes!(records::get_record))
         .routes(routes!(records::get_contributor_records))
         .routes(routes!(records::get_batches))
+}
+
+/// What anybody may ask.
+fn open_routes() -> OpenApiRouter<Arc<App>> {
+    OpenApiRouter::new()
         .routes(routes!(gateway::get_block))
         .routes(routes!(ops::health))
         .routes(routes!(ops::ready))
@@ -50,12 +65,13 @@ fn routes() -> OpenApiRouter<Arc<App>> {
 
 /// The OpenAPI document.
 pub fn openapi() -> utoipa::openapi::OpenApi {
-    routes().into_openapi()
+    provider_routes().merge(open_routes()).into_openapi()
 }
 
 /// All routes.
 pub fn router(app: Arc<App>) -> Router {
-    let (router, api) = routes().split_for_parts();
+    let gate = axum::middleware::from_fn_with_state(Arc::clone(&app), gate::admit);
+    let (router, api) = provider_routes().layer(gate).merge(open_routes()).split_for_parts();
     let document = api.to_pretty_json().unwrap_or_default();
     router
         .route("/metrics", get(ops::metrics))
@@ -64,28 +80,6 @@ pub fn router(app: Arc<App>) -> Router {
         // every handler that takes a body bounds it itself
         .layer(DefaultBodyLimit::disable())
         .with_state(app)
-}
-
-/// The provider that an API key stands for; `X-Provider`, where it is there or needed, must name the same.
-async fn caller(app: &App, headers: &HeaderMap, must_be_named: bool) -> Result<Provider, Problem> {
-    let Some(key) = http::header_text(headers, "x-api-key")? else {
-        return Err(Problem::field(Kind::ApiKeyMissing, "X-API-Key", "an API key", "none"));
-    };
-    let Some(provider) = provider::of_key(&app.db, key).await? else {
-        return Err(Problem::new(
-            Kind::ApiKeyUnknown,
-            "X-API-Key: expected a key that was issued here and not revoked",
-        ));
-    };
-    match http::header_text(headers, "x-provider")? {
-        Some(name) if name == provider.name => Ok(provider),
-        Some(name) if provider::is_known(&app.db, name).await? => {
-            Err(Problem::field(Kind::ApiKeyOfOther, "X-Provider", "the provider that the key was issued to", name))
-        }
-        Some(name) => Err(Problem::field(Kind::ProviderUnknown, "X-Provider", "a provider that was let in", name)),
-        None if must_be_named => Err(Problem::field(Kind::HeaderInvalid, "X-Provider", "the provider's name", "none")),
-        None => Ok(provider),
-    }
 }
 
 /// The one segment of a path that varies; what is no text is named like any other wrong field.

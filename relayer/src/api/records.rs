@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use alloy::primitives::B256;
 use axum::{
-    Json,
+    Extension, Json,
     extract::{
         Path, Query, State,
         rejection::{PathRejection, QueryRejection},
@@ -16,12 +16,17 @@ use tidemark::{batch::Header, event::EventKind, ids::DataId};
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
-use super::{caller, segment};
+use super::{gate::allowed, segment};
 use crate::{
     anchor::follow::{Carrier, carriers},
     app::App,
     batch,
-    intake::record,
+    intake::{
+        check::{self, CheckView},
+        key::Scope,
+        provider::Caller,
+        record,
+    },
     problem::{Kind, Problem},
 };
 
@@ -54,6 +59,8 @@ pub struct RecordView {
     events: Vec<EventView>,
     /// Updates that wait or were refused.
     updates: Vec<UpdateView>,
+    /// What was found of its metadata's attestations and policies.
+    checks: Vec<CheckView>,
 }
 
 /// An event and how far it is.
@@ -90,15 +97,16 @@ fn data_id(text: &str) -> Result<DataId, Problem> {
 
 /// A record of the caller: its events with batch and transaction, and updates that wait.
 #[utoipa::path(get, path = "/v1/records/{data_id}",
-    params(("data_id" = String, Path, description = "UUID"), ("X-API-Key" = String, Header, description = "issued to the provider")),
+    params(("data_id" = String, Path, description = "UUID"), ("X-API-Key" = String, Header, description = "issued to the provider, with the scope `read`")),
     responses((status = 200, description = "found", body = RecordView),
               (status = "default", description = "record-unknown", body = tidemark::service::Problem)))]
 pub async fn get_record(
     State(app): State<Arc<App>>,
+    Extension(caller): Extension<Arc<Caller>>,
     headers: HeaderMap,
     id: Result<Path<String>, PathRejection>,
 ) -> Result<Json<RecordView>, Problem> {
-    let provider = caller(&app, &headers, false).await?;
+    let provider = allowed(&app, &caller, &headers, Scope::Read, false).await?;
     let id = data_id(&segment("data_id", id)?)?;
     let Some((seen, kept)) = record::see(&app.db, provider.account, id).await? else {
         return Err(Problem::field(Kind::RecordUnknown, "data_id", "a record of this provider", id.to_string()));
@@ -106,6 +114,7 @@ pub async fn get_record(
     let numbers: Vec<i64> = seen.events.iter().filter_map(|event| event.batch_number).collect();
     let carriers = carriers_by_number(&app, provider.account, &numbers).await?;
     let states = batch::states(&app.db, provider.account, &numbers).await?;
+    let checks = check::of_record(&app.db, provider.account, id).await?;
     let events = seen
         .events
         .into_iter()
@@ -151,6 +160,7 @@ pub async fn get_record(
             .into_iter()
             .map(|update| UpdateView { seq: update.seq, state: update.state, reason: update.reason })
             .collect(),
+        checks,
     }))
 }
 
@@ -206,16 +216,17 @@ pub struct ContributorRecord {
 /// Which records, and so which points accounts, are of one contributor of the caller.
 #[utoipa::path(get, path = "/v1/contributors/{contributor_ref}/records",
     params(("contributor_ref" = String, Path, description = "the provider's own reference"), Page,
-           ("X-API-Key" = String, Header, description = "issued to the provider")),
+           ("X-API-Key" = String, Header, description = "issued to the provider, with the scope `read`")),
     responses((status = 200, description = "ascending by data_id", body = ContributorRecords),
               (status = "default", description = "refused", body = tidemark::service::Problem)))]
 pub async fn get_contributor_records(
     State(app): State<Arc<App>>,
+    Extension(caller): Extension<Arc<Caller>>,
     headers: HeaderMap,
     reference: Result<Path<String>, PathRejection>,
     page: Result<Query<Page>, QueryRejection>,
 ) -> Result<Json<ContributorRecords>, Problem> {
-    let provider = caller(&app, &headers, false).await?;
+    let provider = allowed(&app, &caller, &headers, Scope::Read, false).await?;
     let reference = segment("contributor_ref", reference)?;
     let page = query(page)?;
     let limit = page.limit()?;
@@ -276,15 +287,16 @@ pub struct BatchView {
 
 /// Batches of the caller, ascending by number.
 #[utoipa::path(get, path = "/v1/batches",
-    params(BatchQuery, ("X-API-Key" = String, Header, description = "issued to the provider")),
+    params(BatchQuery, ("X-API-Key" = String, Header, description = "issued to the provider, with the scope `read`")),
     responses((status = 200, description = "ascending by number", body = Batches),
               (status = "default", description = "refused", body = tidemark::service::Problem)))]
 pub async fn get_batches(
     State(app): State<Arc<App>>,
+    Extension(caller): Extension<Arc<Caller>>,
     headers: HeaderMap,
     page: Result<Query<BatchQuery>, QueryRejection>,
 ) -> Result<Json<Batches>, Problem> {
-    let provider = caller(&app, &headers, false).await?;
+    let provider = allowed(&app, &caller, &headers, Scope::Read, false).await?;
     let BatchQuery { state, cursor, limit } = query(page)?;
     let limit = Page { cursor: None, limit }.limit()?;
     let states = ["sealed", "signed", "submitted", "mined", "final"];

@@ -2,24 +2,31 @@
 
 use std::sync::Arc;
 
+use alloy::primitives::B256;
 use axum::{
-    Json,
+    Extension,
     body::Body,
     extract::{FromRequest, Multipart, Request, State, multipart::MultipartError},
     http::StatusCode,
-    response::{IntoResponse, Response},
+    response::Response,
 };
 use bytes::Bytes;
 use serde::Deserialize;
-use tidemark::{consent::SignedConsent, ids::DataId};
+use tidemark::{
+    consent::SignedConsent,
+    ids::{DataId, sha256},
+};
 use utoipa::ToSchema;
 
-use super::{caller, trace::reference, unix_of};
+use super::{gate::allowed, idempotent, trace::item::reference, unix_of};
 use crate::{
     app::App,
     http,
     intake::{
         Provider,
+        key::Scope,
+        personal,
+        provider::Caller,
         submit::{Answer, PayTo, Submission, Submitted, submit},
         unix_now,
     },
@@ -73,15 +80,21 @@ pub struct Form {
 ///
 /// The same file and meta again get the same answer (200); another file under the same source_record_id is a conflict.
 #[utoipa::path(post, path = "/v1/submissions",
-    params(("X-API-Key" = String, Header, description = "issued to the provider"),
+    params(("X-API-Key" = String, Header, description = "issued to the provider, with the scope `uploads`"),
+           ("Idempotency-Key" = Option<String>, Header, description = "the same key, meta and file again get the same answer"),
            ("X-Provider" = Option<String>, Header, description = "the provider's name; must be that of the key")),
     request_body(content = Form, content_type = "multipart/form-data"),
     responses((status = 201, description = "judged: accepted or rejected", body = Submitted),
               (status = 200, description = "the answer to an earlier try", body = Submitted),
               (status = "default", description = "not taken, nothing changed", body = tidemark::service::Problem)))]
-pub async fn post_submission(State(app): State<Arc<App>>, request: Request) -> Result<Response, Problem> {
-    let provider = caller(&app, request.headers(), false).await?;
-    let _permit = app.bodies.acquire().await.map_err(Problem::internal)?;
+pub async fn post_submission(
+    State(app): State<Arc<App>>,
+    Extension(caller): Extension<Arc<Caller>>,
+    request: Request,
+) -> Result<Response, Problem> {
+    let provider = allowed(&app, &caller, request.headers(), Scope::Uploads, false).await?.clone();
+    let key = idempotent::key(request.headers())?;
+    let permit = Arc::clone(&app.bodies).acquire_owned().await.map_err(Problem::internal)?;
     let (parts, body) = request.into_parts();
     let body = http::read_body(body, FILE_BYTES_MAX + FORM_BYTES_MAX).await?;
     let form = Multipart::from_request(Request::from_parts(parts, Body::from(body)), &()).await;
@@ -89,14 +102,36 @@ pub async fn post_submission(State(app): State<Arc<App>>, request: Request) -> R
         Problem::new(Kind::MediaTypeUnsupported, format!("expected multipart/form-data: {}", error.body_text()))
     })?;
     let (meta, file) = parts_of(form).await?;
-    let submission = read(&provider, meta, file)?;
-    Ok(match submit(&app, &provider, submission).await? {
-        Answer::New(submitted) => (StatusCode::CREATED, Json(submitted)).into_response(),
-        Answer::Again(submitted) => (StatusCode::OK, Json(submitted)).into_response(),
+    let fingerprint = if key.is_some() { fingerprint(&meta, &file).await? } else { B256::ZERO };
+    let submission = read(&provider, understood(&meta)?, file)?;
+    let (account, shared) = (provider.account, Arc::clone(&app));
+    let work = async move {
+        // the file is in memory for as long as it is worked on
+        let _permit = permit;
+        Ok(match submit(&shared, &provider, submission).await? {
+            Answer::New(submitted) => (StatusCode::CREATED, submitted),
+            Answer::Again(submitted) => (StatusCode::OK, submitted),
+        })
+    };
+    idempotent::once(&app, account, key, fingerprint, work).await
+}
+
+/// Of the parts and not of the form: a retry has other boundaries.
+async fn fingerprint(meta: &Bytes, file: &Bytes) -> Result<B256, Problem> {
+    let (meta, file) = (meta.clone(), file.clone());
+    let hash = move || sha256(&[b"submission", &(meta.len() as u64).to_be_bytes(), &meta, &file]);
+    tokio::task::spawn_blocking(hash).await.map_err(Problem::internal)
+}
+
+fn understood(meta: &[u8]) -> Result<Meta, Problem> {
+    serde_json::from_slice(meta).map_err(|error| {
+        let kind = if error.is_data() { Kind::FieldInvalid } else { Kind::BodyInvalid };
+        Problem::field(kind, "meta", "the documented JSON", error.to_string())
     })
 }
 
-async fn parts_of(mut form: Multipart) -> Result<(Meta, Bytes), Problem> {
+/// `meta` and `file`, as they came.
+async fn parts_of(mut form: Multipart) -> Result<(Bytes, Bytes), Problem> {
     let broken = |error: MultipartError| Problem::new(Kind::BodyInvalid, format!("form: {}", error.body_text()));
     let (mut meta, mut file) = (None, None);
     while let Some(part) = form.next_field().await.map_err(broken)? {
@@ -114,11 +149,7 @@ async fn parts_of(mut form: Multipart) -> Result<(Meta, Bytes), Problem> {
                         actual,
                     ));
                 }
-                let read: Meta = serde_json::from_slice(&bytes).map_err(|error| {
-                    let kind = if error.is_data() { Kind::FieldInvalid } else { Kind::BodyInvalid };
-                    Problem::field(kind, "meta", "the documented JSON", error.to_string())
-                })?;
-                meta = Some(read);
+                meta = Some(bytes);
             }
             "file" if file.is_none() => {
                 if bytes.len() > FILE_BYTES_MAX {
@@ -146,6 +177,9 @@ fn read(provider: &Provider, meta: Meta, bytes: Bytes) -> Result<Submission, Pro
     let id = meta.source_record_id.trim().to_owned();
     let expected = "1 to 512 bytes without control characters";
     let data_id = DataId::new(&provider.name, &id).map_err(|_| invalid("source_record_id", expected, &id))?;
+    // both are in the record's public metadata
+    personal::check_text(&id, "meta.source_record_id")?;
+    personal::check_text(&meta.mime_type, "meta.mime_type")?;
     let contributor =
         reference(&meta.contributor_ref).ok_or_else(|| invalid("contributor_ref", expected, &meta.contributor_ref))?;
     let claim = Claim::parse(&meta.mime_type).ok_or_else(|| {

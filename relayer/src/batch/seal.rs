@@ -131,7 +131,9 @@ fn chain(events: &[Event], tips: &HashMap<DataId, B256>) -> anyhow::Result<Vec<L
                 let event = &events[index];
                 let previous = match event.sequence {
                     0 => B256::ZERO,
-                    sequence => tip.with_context(|| format!("{id}: event {sequence} comes before the one it follows"))?,
+                    sequence => {
+                        tip.with_context(|| format!("{id}: event {sequence} comes before the one it follows"))?
+                    }
                 };
                 let leaf = Event { previous, ..event.clone() }.leaf();
                 tip = Some(leaf);

@@ -79,13 +79,7 @@ impl NewEvent {
         Self::of(subject, sequence, occurred_at, payload, payload.canonical_with(metadata)?)
     }
 
-    fn of(
-        subject: &Subject,
-        sequence: u32,
-        occurred_at: u64,
-        payload: &Payload,
-        text: String,
-    ) -> anyhow::Result<Self> {
+    fn of(subject: &Subject, sequence: u32, occurred_at: u64, payload: &Payload, text: String) -> anyhow::Result<Self> {
         let kind = match payload {
             Payload::Registered { .. } => EventKind::Registered,
             Payload::Accepted { .. } => EventKind::Accepted,

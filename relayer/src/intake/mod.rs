@@ -7,10 +7,16 @@
 //!  api ─► withdraw ─────────┘
 //! ```
 
+pub mod attestation;
 pub mod budget;
+pub mod check;
 pub mod consent;
 pub mod contributor;
 pub mod event;
+pub mod idempotency;
+pub mod key;
+pub mod personal;
+pub mod policy;
 pub mod provider;
 pub mod record;
 pub mod register;

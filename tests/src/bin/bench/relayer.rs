@@ -71,7 +71,8 @@ async fn intake(flags: &Relayer) -> Result<()> {
     let stack = Stack::start(options).await?;
     let world = World::build(&stack, [1, 1, 1]).await?;
     let doors = Doors::new(&stack, &world)?;
-    let relayer = stack.relayer.as_ref().context("no relayer")?.process_id().context("the relayer does not run")?.to_string();
+    let relayer =
+        stack.relayer.as_ref().context("no relayer")?.process_id().context("the relayer does not run")?.to_string();
     let empty = memory(&relayer, "VmRSS")?;
 
     let spent = processor_time(&relayer)?;
@@ -135,7 +136,8 @@ async fn anchoring(flags: &Relayer) -> Result<()> {
     let stack = Stack::start(options).await?;
     let world = World::build(&stack, [1, 1, 1]).await?;
     let doors = Doors::new(&stack, &world)?;
-    let relayer = stack.relayer.as_ref().context("no relayer")?.process_id().context("the relayer does not run")?.to_string();
+    let relayer =
+        stack.relayer.as_ref().context("no relayer")?.process_id().context("the relayer does not run")?.to_string();
     let time = Duration::from_secs(flags.seconds.into());
     let bar = progress.bar("records that are anchored meanwhile", u64::from(flags.seconds));
     let begun = Instant::now();
@@ -157,8 +159,14 @@ async fn anchoring(flags: &Relayer) -> Result<()> {
     let ((), seen) = futures::try_join!(sending, watching)?;
     bar.done("all answered");
     let most = memory(&relayer, "VmHWM")?;
-    println!("\nrecords of {} bytes, {} requests of {BATCH} at a time for {time:?}, blocks of 1 s, batches of up to {ANCHORED_BATCH}", size()?, flags.concurrency);
-    println!("\n| after | came in | in a block | backlog | records/s in | records/s into blocks |\n|---|---|---|---|---|---|");
+    println!(
+        "\nrecords of {} bytes, {} requests of {BATCH} at a time for {time:?}, blocks of 1 s, batches of up to {ANCHORED_BATCH}",
+        size()?,
+        flags.concurrency
+    );
+    println!(
+        "\n| after | came in | in a block | backlog | records/s in | records/s into blocks |\n|---|---|---|---|---|---|"
+    );
     let mut before = Seen::default();
     for part in 1..=5 {
         let at = seen.len() * part / 5;
