@@ -5,12 +5,7 @@ use std::{sync::Arc, time::Duration};
 use anyhow::Context;
 use metrics_exporter_prometheus::PrometheusHandle;
 use sqlx::{PgPool, postgres::PgPoolOptions};
-use tidemark::{
-    chain::{Deployment, checked_reader},
-    sealing::PublicKey,
-    service::serve_until_stopped,
-    store::Store,
-};
+use tidemark::{chain::Deployment, sealing::PublicKey, service::serve_until_stopped, store::Store};
 use tokio::{sync::Semaphore, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
@@ -21,12 +16,15 @@ use crate::{
     config::{Serve, secret_file, signer_file},
     http,
     intake::contributor::StorageKey,
+    nodes::{self, Nodes},
 };
 
 /// What the relayer's handlers and loops share.
 pub struct App {
     /// The relayer's database.
     pub db: PgPool,
+    /// Nodes of the chain.
+    pub nodes: Nodes,
     /// The chain, to read.
     pub chain: Chain,
     /// The chain, to write.
@@ -66,7 +64,9 @@ pub static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("./migrations");
 pub async fn serve(config: Serve) -> anyhow::Result<()> {
     let stop = CancellationToken::new();
     let deployment = Deployment::load(&config.base.deployment)?;
-    let provider = checked_reader(&config.base.rpc_url, &deployment).await?;
+    // installed first: breakers have gauges
+    let metrics = http::metrics()?;
+    let (provider, nodes) = nodes::connect(&config.base.rpc_urls, &deployment).await?;
     let db = open_database(&config.base.database_url, &MIGRATIONS).await?;
     let app = Arc::new(App {
         sender: Sender::new(provider.clone(), deployment.chain_id, signer_file(&config.sender_key_file)?, &config),
@@ -76,7 +76,8 @@ pub async fn serve(config: Serve) -> anyhow::Result<()> {
         custodian: config.custodian_key,
         storage_key: StorageKey::new(&*secret_file(&config.storage_key_file)?),
         bodies: Semaphore::new(config.bodies_at_once as usize),
-        metrics: http::metrics()?,
+        metrics,
+        nodes,
         db,
         config,
     });

@@ -87,9 +87,9 @@ pub struct Base {
     /// Postgres database of the relayer; its tables are made at the start.
     #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
     pub database_url: String,
-    /// JSON-RPC of a node of the chain.
-    #[arg(long, env = "TIDEMARK_RPC_URL", hide_env_values = true)]
-    pub rpc_url: String,
+    /// JSON-RPC of a node of the chain; several, in the order in which they are asked, by repetition or with commas.
+    #[arg(long = "rpc-url", env = "TIDEMARK_RPC_URL", hide_env_values = true, value_delimiter = ',', required = true)]
+    pub rpc_urls: Vec<String>,
     /// Deployment file: where the contracts are.
     #[arg(long, env = "TIDEMARK_DEPLOYMENT")]
     pub deployment: PathBuf,

@@ -17,6 +17,7 @@ use crate::{
     app::App,
     batch,
     intake::{event, withdraw},
+    nodes::Seen,
     problem::Problem,
 };
 
@@ -70,6 +71,17 @@ pub struct Status {
     chain_nonce: Option<u64>,
     /// Wei, decimal digits; none where the chain does not answer.
     signer_balance_wei: Option<String>,
+    /// Nodes of the chain, in the order in which they are asked.
+    nodes: Vec<NodeSeen>,
+}
+
+/// How a node is.
+#[derive(Serialize, ToSchema)]
+pub struct NodeSeen {
+    /// Host and port.
+    name: String,
+    /// Why it is not asked now; none where it is.
+    error: Option<String>,
 }
 
 /// How many in a state.
@@ -120,6 +132,7 @@ async fn gather(app: &App) -> Result<Status, Problem> {
         next_nonce,
         chain_nonce,
         signer_balance_wei: balance.map(|balance| balance.to_string()),
+        nodes: app.nodes.seen().into_iter().map(|Seen { name, error }| NodeSeen { name, error }).collect(),
     })
 }
 
