@@ -138,9 +138,9 @@ pub struct Serve {
     /// Bearer token that the attestor expects.
     #[arg(long, env = "TIDEMARK_ATTESTOR_TOKEN", hide_env_values = true)]
     pub attestor_token: String,
-    /// File with the hex key that pays for and sends transactions.
-    #[arg(long, env = "TIDEMARK_SENDER_KEY_FILE")]
-    pub sender_key_file: PathBuf,
+    /// File with the hex key that pays for and sends transactions; several, by repetition or with commas, share the work.
+    #[arg(long = "sender-key-file", env = "TIDEMARK_SENDER_KEY_FILE", value_delimiter = ',', required = true)]
+    pub sender_key_files: Vec<PathBuf>,
     /// File with 32 hex bytes under which contributors' secrets are sealed in the database.
     #[arg(long, env = "TIDEMARK_STORAGE_KEY_FILE")]
     pub storage_key_file: PathBuf,
@@ -159,6 +159,15 @@ pub struct Serve {
     /// Replace a transaction at a higher fee after this many blocks unmined.
     #[arg(long, env = "TIDEMARK_BUMP_AFTER_BLOCKS", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..))]
     pub bump_after_blocks: u64,
+    /// Greatest fee to offer for a unit of gas, gwei; while the chain asks for more, nothing new is sent.
+    #[arg(long, env = "TIDEMARK_MAX_FEE_GWEI", default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
+    pub max_fee_gwei: u64,
+    /// Send nothing that could leave a sender with less than this, wei.
+    #[arg(long, env = "TIDEMARK_BALANCE_FLOOR_WEI", default_value_t = 0)]
+    pub balance_floor_wei: u128,
+    /// Of several relayers on one database, one that dies is succeeded after this long.
+    #[arg(long, env = "TIDEMARK_LEASE_MS", default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(500..=600_000))]
+    pub lease_ms: u64,
     /// Blocks that make a block final where the chain has no `finalized` tag.
     #[arg(long, env = "TIDEMARK_FINALITY_DEPTH", default_value_t = 64)]
     pub finality_depth: u64,

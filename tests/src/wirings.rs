@@ -123,6 +123,8 @@ pub fn relayer(wires: &Wires, database: String, port: u16, attestor_url: &str, o
         ("TIDEMARK_BATCH_EVENTS_MAX", options.batch_events_max.to_string()),
         ("TIDEMARK_BATCH_AGE_MS_MAX", options.batch_age_ms_max.to_string()),
         ("TIDEMARK_POLL_MS", options.poll_ms.to_string()),
+        // one that was killed and starts again waits for its own lease
+        ("TIDEMARK_LEASE_MS", "1500".into()),
     ];
     Ok(wires.wiring("relayer", "tidemark-relayer", &["serve"], port, own))
 }

@@ -129,8 +129,8 @@ const WORDS: &[(&str, Said)] = &[
     ("insufficient funds", Said::InsufficientFunds),
     ("insufficientfunds", Said::InsufficientFunds),
     ("upfront cost exceeds account balance", Said::InsufficientFunds),
-    // what is left of the sender's balance, in gas
-    ("gas required exceeds allowance", Said::InsufficientFunds),
+    // of an estimate without fees, as ours are: the allowance is the node's own, not the balance
+    ("gas required exceeds allowance", Said::GasLimit),
     ("intrinsic gas", Said::GasLimit),
     ("intrinsicgas", Said::GasLimit),
     ("exceeds block gas limit", Said::GasLimit),
@@ -180,7 +180,7 @@ mod tests {
                 "insufficient funds for gas * price + value: balance 0, tx cost 21000, overshot 21000",
                 Said::InsufficientFunds,
             ),
-            ("geth", -32000, "gas required exceeds allowance (0)", Said::InsufficientFunds),
+            ("geth", -32000, "gas required exceeds allowance (50000000)", Said::GasLimit),
             ("geth", -32000, "intrinsic gas too low: gas 20999, minimum needed 21000", Said::GasLimit),
             ("geth", -32000, "exceeds block gas limit", Said::GasLimit),
             ("geth", -32000, "tx fee (2.10 ether) exceeds the configured cap (1.00 ether)", Said::FeeCap),
@@ -198,7 +198,7 @@ mod tests {
             ("anvil", -32003, "intrinsic gas too low", Said::GasLimit),
             ("anvil", -32003, "intrinsic gas too high -- tx.gas_limit > env.block.gas_limit", Said::GasLimit),
             ("anvil", 3, "execution reverted: custom error 0x59db34ea", Said::Reverted),
-            ("anvil", -32003, "Out of gas: gas required exceeds allowance: 0", Said::InsufficientFunds),
+            ("anvil", -32003, "Out of gas: gas required exceeds allowance: 0", Said::GasLimit),
             ("erigon", -32000, "existing txn with same hash", Said::AlreadyKnown),
             ("erigon", -32000, "nonce too low", Said::NonceTooLow),
             ("erigon", -32000, "could not replace existing tx", Said::ReplacementUnderpriced),
