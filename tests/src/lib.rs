@@ -24,5 +24,6 @@ pub mod signal;
 pub mod stack;
 pub mod story;
 pub mod wirings;
+pub mod write_side;
 
 pub use stack::{Options, Stack};

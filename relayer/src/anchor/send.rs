@@ -382,7 +382,7 @@ pub async fn sign_and_broadcast(
 /// Hands the bytes to the nodes. Whatever they say ("already known", "nonce too low", …), only the chain decides, and the
 /// follower looks there; for people, what was said stays with the transaction until a node takes it.
 pub async fn broadcast(app: &App, sender: &Sender, id: i64, hash: B256, raw: &[u8]) -> anyhow::Result<()> {
-    let why = match sender.provider.send_raw_transaction(raw).await {
+    let refusal = match sender.provider.send_raw_transaction(raw).await {
         Ok(_) => {
             metrics::counter!("transactions_broadcast_total").increment(1);
             None
@@ -390,15 +390,20 @@ pub async fn broadcast(app: &App, sender: &Sender, id: i64, hash: B256, raw: &[u
         Err(error) => {
             let said = Said::of(&error);
             count(said, "eth_sendRawTransaction");
-            tracing::info!(transaction = %hash, class = said.name(), cause = causes(&error), "the node did not take it");
-            (said != Said::AlreadyKnown).then(|| said.name())
+            (said != Said::AlreadyKnown).then(|| (said.name(), causes(&error)))
         }
     };
-    sqlx::query("UPDATE transaction SET why = $2 WHERE id = $1 AND state = 'submitted' AND why IS DISTINCT FROM $2")
-        .bind(id)
-        .bind(why)
-        .execute(&app.db)
-        .await?;
+    let changed = sqlx::query(
+        "UPDATE transaction SET why = $2 WHERE id = $1 AND state = 'submitted' AND why IS DISTINCT FROM $2",
+    )
+    .bind(id)
+    .bind(refusal.as_ref().map(|(class, _)| *class))
+    .execute(&app.db)
+    .await?;
+    // once, and not in every round
+    if let Some((class, cause)) = refusal.filter(|_| changed.rows_affected() == 1) {
+        tracing::warn!(transaction = %hash, class, cause, "the nodes do not take the transaction");
+    }
     Ok(())
 }
 
