@@ -36,6 +36,8 @@ pub enum Fault {
     Late(Duration),
     /// An HTTP error without JSON.
     Status(u16),
+    /// An HTTP error with a JSON-RPC error, as those who sell access to nodes answer to a wrong key.
+    Denies(u16, &'static str),
     /// A JSON-RPC error; the real node does not hear of it.
     Refuses(i64, &'static str),
     /// A JSON-RPC error, though the real node does as asked.
@@ -160,6 +162,9 @@ async fn answer(State(shared): State<Shared>, body: Bytes) -> Response {
         }
         Some(Fault::Status(status)) => {
             StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR).into_response()
+        }
+        Some(Fault::Denies(status, message)) => {
+            (StatusCode::from_u16(status).unwrap_or(StatusCode::FORBIDDEN), error(-32600, message)).into_response()
         }
         Some(Fault::Refuses(code, message)) => error(code, message),
         Some(Fault::Lies(code, message)) => {

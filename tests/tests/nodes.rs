@@ -51,7 +51,13 @@ async fn reads_go_to_the_first_node_and_past_it_while_it_fails() {
     provider.get_block_number().await.unwrap();
     assert_eq!(faulty[1].calls(ANY), before, "the second is not asked while the first answers");
 
-    for fault in [Fault::Status(502), Fault::Garbage, Fault::Refuses(-32005, "daily request count exceeded")] {
+    let faults = [
+        Fault::Status(502),
+        Fault::Garbage,
+        Fault::Denies(401, "invalid project id"),
+        Fault::Refuses(-32005, "daily request count exceeded"),
+    ];
+    for fault in faults {
         faulty[0].fail(ANY, fault.clone());
         // every single call is answered, by the second
         until_first_is(&provider, &nodes, false).await;
@@ -72,11 +78,14 @@ async fn reads_go_to_the_first_node_and_past_it_while_it_fails() {
 async fn an_error_that_is_an_answer_is_given_and_keeps_nobody_out() {
     let (stack, faulty) = start().await;
     let (provider, nodes) = connect(&faulty, &stack.deployment).await.unwrap();
-    // Besu's code for it is Infura's for "too many requests"
-    faulty[0].fail("eth_blockNumber", Fault::Refuses(-32005, "Transaction gas limit exceeds block gas limit"));
-    for _ in 0..5 {
-        let error = provider.get_block_number().await.unwrap_err();
-        assert!(error.to_string().contains("gas limit exceeds"), "{error}");
+    // Besu's code for it is Infura's for "too many requests"; and some answer with HTTP 400
+    let message = "Transaction gas limit exceeds block gas limit";
+    for fault in [Fault::Refuses(-32005, message), Fault::Denies(400, message)] {
+        faulty[0].fail("eth_blockNumber", fault);
+        for _ in 0..5 {
+            let error = provider.get_block_number().await.unwrap_err();
+            assert!(error.to_string().contains("gas limit exceeds"), "{error}");
+        }
     }
     assert_eq!(nodes.seen()[0].error, None);
 }

@@ -244,6 +244,25 @@ async fn a_nonce_that_was_never_taken_here_is_filled_once_the_one_who_had_it_is_
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_foreign_transaction_that_no_block_takes_is_replaced_once_it_has_kept_ours_waiting() {
+    let (mut stack, _world, app) = start(quick()).await.unwrap();
+    rewire(&mut stack, &[("TIDEMARK_BUMP_AFTER_BLOCKS", "3".into())]).await.unwrap();
+    stack.anvil.pause_mining().await.unwrap();
+    mine_at(&stack, GWEI).await;
+    let other = stack.sender(role::RELAYER).await.unwrap();
+    let transfer = TransactionRequest::default().with_to(dev_address(role::BUYER).unwrap()).with_nonce(0);
+    let transfer = transfer.with_value(U256::from(1)).with_gas_limit(21_000).with_max_fee_per_gas(GWEI + 1);
+    let foreign = *other.send_transaction(transfer.with_max_priority_fee_per_gas(1)).await.unwrap().tx_hash();
+    app.register(0, 3).await.unwrap();
+    app.reached(3, &["submitted"]).await.unwrap();
+    let batches = mine_until_final(&stack, &app, 3, 3 * GWEI).await;
+    app.check_anchored_once(&stack, &batches).await.unwrap();
+    assert!(stack.provider().get_transaction_receipt(foreign).await.unwrap().is_none());
+    let sent = "SELECT string_agg(nonce || ' ' || purpose || ' ' || state, ',' ORDER BY nonce) FROM transaction";
+    assert_eq!(ask(&stack, sent).await, "0 noop final,1 anchor final");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_nonce_that_another_user_of_the_key_took_for_good_is_lost_and_the_batch_goes_again() {
     let (mut stack, _world, app) = start(quick()).await.unwrap();
     let node = FaultyNode::start(stack.anvil.url()).await.unwrap();

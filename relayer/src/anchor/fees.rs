@@ -16,7 +16,12 @@ const TIMES_MAX: u128 = 10;
 /// Of a transfer of ether, the smallest transaction (Yellow Paper, appendix G).
 const TRANSFER_GAS: u64 = 21_000;
 
-/// What a transaction that is signed now offers, wei per gas.
+/// What a transaction that is signed now offers: today's fees within the cap.
+pub async fn offer(sender: &Sender) -> anyhow::Result<Eip1559Estimation> {
+    Ok(capped(today(sender).await?, sender.max_fee_wei))
+}
+
+/// What the day asks, wei per gas.
 pub async fn today(sender: &Sender) -> anyhow::Result<Eip1559Estimation> {
     sender.provider.estimate_eip1559_fees().await.context("estimate fees")
 }
@@ -28,7 +33,7 @@ fn asked(today: Eip1559Estimation) -> u128 {
 }
 
 /// At most `cap`.
-pub fn capped(fees: Eip1559Estimation, cap: u128) -> Eip1559Estimation {
+fn capped(fees: Eip1559Estimation, cap: u128) -> Eip1559Estimation {
     Eip1559Estimation {
         max_fee_per_gas: fees.max_fee_per_gas.min(cap),
         max_priority_fee_per_gas: fees.max_priority_fee_per_gas.min(cap),
@@ -53,17 +58,22 @@ pub fn replacement(today: Eip1559Estimation, before: Eip1559Estimation, cap: u12
 /// Why the lane may send nothing now; `None` where it may. The balance has to reach for the floor, for what is under way and
 /// for the smallest transaction.
 pub async fn pause(db: &PgPool, sender: &Sender) -> anyhow::Result<Option<String>> {
-    let (asked, cap) = (asked(today(sender).await?), sender.max_fee_wei);
+    let today = today(sender).await?;
+    let (asked, cap) = (asked(today), sender.max_fee_wei);
     if asked > cap {
         return Ok(Some(format!("fee cap: the next block asks for {asked} wei per gas, --max-fee-gwei allows {cap}")));
     }
-    shortage(db, sender, TRANSFER_GAS).await
+    shortage(db, sender, TRANSFER_GAS, capped(today, cap)).await
 }
 
 /// Why the balance does not reach for one more transaction of this much gas, above the floor and what is under way.
-pub async fn shortage(db: &PgPool, sender: &Sender, gas: u64) -> anyhow::Result<Option<String>> {
+pub async fn shortage(
+    db: &PgPool,
+    sender: &Sender,
+    gas: u64,
+    offered: Eip1559Estimation,
+) -> anyhow::Result<Option<String>> {
     // nodes want the whole offer to be there, not only what the next block takes of it
-    let offered = capped(today(sender).await?, sender.max_fee_wei);
     let cost = U256::from(gas).saturating_mul(U256::from(offered.max_fee_per_gas));
     let (floor, under_way) = (sender.balance_floor_wei, committed(db, sender).await?);
     let needed = floor.saturating_add(under_way).saturating_add(cost);

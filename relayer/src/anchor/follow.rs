@@ -67,6 +67,11 @@ struct Attempt {
     signed_at_block: u64,
 }
 
+/// Whether blocks enough have come without it.
+fn is_old(sender: &Sender, attempt: &Attempt, heads: Heads) -> bool {
+    heads.latest >= attempt.signed_at_block.saturating_add(sender.bump_after_blocks)
+}
+
 /// Whether anything is under way.
 pub async fn is_busy(app: &App, sender: &Sender) -> anyhow::Result<bool> {
     Ok(!open(&app.db, sender).await?.is_empty() || !batch::anchored_by_others(&app.db).await?.is_empty())
@@ -75,7 +80,7 @@ pub async fn is_busy(app: &App, sender: &Sender) -> anyhow::Result<bool> {
 /// Looks at everything under way once.
 pub async fn follow(app: &App, sender: &Sender) -> anyhow::Result<()> {
     let heads = heads(sender).await?;
-    fill_gaps(app, sender).await?;
+    fill_gaps(app, sender, heads).await?;
     for open in open(&app.db, sender).await? {
         let nonce = open.intent.nonce;
         let followed = follow_one(app, sender, heads, open).await;
@@ -98,18 +103,25 @@ pub async fn follow(app: &App, sender: &Sender) -> anyhow::Result<()> {
 
 /// What keeps later nonces waiting: one that was never taken here, as when somebody else who used the key had it and a reorg
 /// or a pool dropped it; or one that was done with, as when a reorg takes a transaction back that had reverted.
-async fn fill_gaps(app: &App, sender: &Sender) -> anyhow::Result<()> {
+async fn fill_gaps(app: &App, sender: &Sender, heads: Heads) -> anyhow::Result<()> {
     let next = nonce::on_chain(sender).await?;
+    let first_open = open(&app.db, sender).await?.into_iter().next().map(|open| open.intent);
     let gaps = nonce::gaps(&app.db, sender, next).await?;
     if !gaps.is_empty() {
-        // below this the node has something with each nonce, whoever sent it: that is no gap
+        // below this the node has something with each nonce, whoever sent it: that is a gap only once it has kept ours waiting
         let in_pool = nonce::in_pool(sender).await?;
-        for nonce in gaps.into_iter().filter(|nonce| *nonce >= in_pool) {
+        let has_waited = match &first_open {
+            Some(first) => {
+                attempts(&app.db, first.id).await?.last().is_some_and(|newest| is_old(sender, newest, heads))
+            }
+            None => false,
+        };
+        for nonce in gaps.into_iter().filter(|nonce| has_waited || *nonce >= in_pool) {
             tracing::warn!(nonce, "the chain waits for a nonce that was never taken here: filling it");
             send::fill(app, sender, nonce).await?;
         }
     }
-    let first_open = open(&app.db, sender).await?.first().map(|open| open.intent.nonce);
+    let first_open = first_open.map(|intent| intent.nonce);
     if first_open.is_none_or(|first| next >= first) {
         return Ok(());
     }
@@ -132,7 +144,7 @@ async fn follow_one(app: &App, sender: &Sender, heads: Heads, open: Open) -> any
     let attempts = attempts(&app.db, open.intent.id).await?;
     let Some(newest) = attempts.last() else {
         // a crash came between intent and signature: the nonce is taken, so it has to be used
-        return send::sign_first(app, sender, &open.intent).await;
+        return send::sign_and_broadcast(app, sender, &open.intent, fees::offer(sender).await?).await;
     };
     if let Some((hash, receipt)) = receipt(sender, &attempts).await? {
         return in_block(app, sender, heads, &open, hash, receipt).await;
@@ -156,7 +168,7 @@ async fn follow_one(app: &App, sender: &Sender, heads: Heads, open: Open) -> any
         return Ok(());
     }
     // what waits for the nonces before it does not wait for a higher fee
-    if heads.latest >= newest.signed_at_block.saturating_add(sender.bump_after_blocks)
+    if is_old(sender, newest, heads)
         && nonce::on_chain(sender).await? == open.intent.nonce
         && let Some(offered) = fees::replacement(fees::today(sender).await?, newest.fees, sender.max_fee_wei)
     {

@@ -269,7 +269,8 @@ async fn send_call(
             };
         }
     };
-    if let Some(reason) = fees::shortage(&app.db, sender, gas).await? {
+    let offered = fees::offer(sender).await?;
+    if let Some(reason) = fees::shortage(&app.db, sender, gas, offered).await? {
         return Ok(Sent::Short(reason));
     }
     let seen = nonce::in_pool(sender).await?;
@@ -284,7 +285,7 @@ async fn send_call(
         return Ok(Sent::ByOther);
     };
     tx.commit().await?;
-    sign_first(app, sender, &Intent { id, nonce, target, input, gas }).await?;
+    sign_and_broadcast(app, sender, &Intent { id, nonce, target, input, gas }, offered).await?;
     Ok(Sent::Yes)
 }
 
@@ -304,7 +305,7 @@ pub async fn fill(app: &App, sender: &Sender, nonce: u64) -> anyhow::Result<()> 
     };
     tx.commit().await?;
     metrics::counter!("nonce_gaps_filled_total").increment(1);
-    sign_first(app, sender, &Intent { id, nonce, target, input, gas }).await
+    sign_and_broadcast(app, sender, &Intent { id, nonce, target, input, gas }, fees::offer(sender).await?).await
 }
 
 /// The row's id; `None` where this batch, withdrawal or nonce has a transaction by now.
@@ -340,12 +341,6 @@ async fn insert_intent(
     .fetch_optional(&mut **tx)
     .await?;
     Ok(id)
-}
-
-/// Signs what has no signature yet, at today's fees within the cap: its nonce is taken, so it has to be used.
-pub async fn sign_first(app: &App, sender: &Sender, intent: &Intent) -> anyhow::Result<()> {
-    let offered = fees::capped(fees::today(sender).await?, sender.max_fee_wei);
-    sign_and_broadcast(app, sender, intent, offered).await
 }
 
 /// Signs, persists, then broadcasts.

@@ -363,8 +363,10 @@ impl Node {
             body.extend_from_slice(&chunk);
         }
         let excerpt = || String::from_utf8_lossy(&body).chars().take(ERROR_CHARS_MAX).collect::<String>();
+        // some answer 400 to what they refuse; other statuses are of who stands before the node, whatever is in the body
+        let is_answer = |packet: &ResponsePacket| status.is_success() || (status == 400 && packet.is_error());
         match serde_json::from_slice::<ResponsePacket>(&body) {
-            Ok(packet) if status.is_success() || packet.is_error() => Ok(packet),
+            Ok(packet) if is_answer(&packet) => Ok(packet),
             Err(error) if status.is_success() => Err(RpcError::deser_err(error, excerpt())),
             _ => Err(TransportErrorKind::http_error(status.as_u16(), excerpt())),
         }
