@@ -15,7 +15,9 @@ ALTER TABLE transaction
     -- of one in a block
     ADD COLUMN succeeded boolean,
     -- the class of what a node said when it did not take it
-    ADD COLUMN why text;
+    ADD COLUMN why text,
+    -- what an L2 asks for its data beside gas
+    ADD COLUMN data_fee_wei numeric(78, 0) NOT NULL DEFAULT 0 CHECK (data_fee_wei >= 0);
 UPDATE transaction SET purpose = CASE WHEN consent_id IS NULL THEN 'anchor' ELSE 'withdraw' END,
     succeeded = CASE WHEN state IN ('mined', 'final') THEN true WHEN state = 'reverted' THEN false END;
 ALTER TABLE transaction

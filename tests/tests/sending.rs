@@ -325,3 +325,49 @@ async fn a_failure_in_a_block_is_over_only_once_the_block_is_final() {
     let headers = [&batch, &batches[0]].map(|batch| serde_json::from_value::<Header>(batch["header"].clone()).unwrap());
     assert_eq!(headers[0], headers[1], "the same header, signed once");
 }
+
+/// Code that answers every call with these words.
+fn answers(words: &[u128]) -> String {
+    let mut code = String::from("0x");
+    for (at, word) in words.iter().enumerate() {
+        code.push_str(&format!("7f{word:064x}60{:02x}52", at * 32));
+    }
+    code + &format!("60{:02x}6000f3", words.len() * 32)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_l2_asks_for_data_has_to_be_in_the_balance_too() {
+    let (mut stack, _world, app) = start(quick()).await.unwrap();
+    let (relayer, ether) = (dev_address(role::RELAYER).unwrap(), 10u128.pow(18));
+    let set_code = async |address: &str, code: String| {
+        stack.anvil.call("anvil_setCode", json!([address, code])).await.unwrap();
+    };
+    // the OP Stack's oracle asks for five ether, and there is one
+    set_code("0x420000000000000000000000000000000000000F", answers(&[5 * ether])).await;
+    stack.anvil.call("anvil_setBalance", json!([relayer, U256::from(ether)])).await.unwrap();
+    app.register(0, 3).await.unwrap();
+    let deadline = Instant::now() + TIME_MAX;
+    loop {
+        let batch = app.reached(3, &["signed", "sealed"]).await.unwrap().remove(0);
+        if batch["error"].as_str().is_some_and(|error| error.contains("5000000000000000000 of it for its data")) {
+            break;
+        }
+        assert!(Instant::now() < deadline, "{batch}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(app.lane().await.unwrap()["next_nonce"], 0, "no nonce is taken for what can't be paid");
+    stack.anvil.fund(relayer).await.unwrap();
+    app.reached(3, &["final"]).await.unwrap();
+    let metrics = async || reqwest::get(format!("{}/metrics", app.relayers[0])).await.unwrap().text().await.unwrap();
+    assert!(metrics().await.contains("data_fee_wei 5000000000000000000"), "{}", metrics().await);
+
+    // Arbitrum's part is in the gas already: it is told, and not asked for twice
+    set_code("0x420000000000000000000000000000000000000F", "0x".into()).await;
+    set_code("0x0000000000000000000000000000000000000064", "0xfe".into()).await;
+    set_code("0x00000000000000000000000000000000000000C8", answers(&[1_000, 7 * ether, 1])).await;
+    rewire(&mut stack, &[]).await.unwrap();
+    app.register(3, 3).await.unwrap();
+    let batches = app.reached(6, &["final"]).await.unwrap();
+    app.check_anchored_once(&stack, &batches).await.unwrap();
+    assert!(metrics().await.contains("data_fee_wei 7000000000000000000000"), "{}", metrics().await);
+}

@@ -63,25 +63,28 @@ pub async fn pause(db: &PgPool, sender: &Sender) -> anyhow::Result<Option<String
     if asked > cap {
         return Ok(Some(format!("fee cap: the next block asks for {asked} wei per gas, --max-fee-gwei allows {cap}")));
     }
-    shortage(db, sender, TRANSFER_GAS, capped(today, cap)).await
+    shortage(db, sender, TRANSFER_GAS, capped(today, cap), U256::ZERO).await
 }
 
-/// Why the balance does not reach for one more transaction of this much gas, above the floor and what is under way.
+/// Why the balance does not reach for one more transaction of this much gas and this fee for its data, above the floor and
+/// what is under way.
 pub async fn shortage(
     db: &PgPool,
     sender: &Sender,
     gas: u64,
     offered: Eip1559Estimation,
+    data_fee: U256,
 ) -> anyhow::Result<Option<String>> {
     // nodes want the whole offer to be there, not only what the next block takes of it
-    let cost = U256::from(gas).saturating_mul(U256::from(offered.max_fee_per_gas));
+    let cost = U256::from(gas).saturating_mul(U256::from(offered.max_fee_per_gas)).saturating_add(data_fee);
     let (floor, under_way) = (sender.balance_floor_wei, committed(db, sender).await?);
     let needed = floor.saturating_add(under_way).saturating_add(cost);
     let balance = balance(sender).await?;
     Ok((balance < needed).then(|| {
         format!(
             "balance too low: {balance} wei, expected at least {needed}: \
-             {floor} as the floor, {under_way} for transactions under way, {cost} for the next one"
+             {floor} as the floor, {under_way} for transactions under way, {cost} for the next one, \
+             {data_fee} of it for its data"
         )
     }))
 }
@@ -93,7 +96,7 @@ async fn balance(sender: &Sender) -> anyhow::Result<U256> {
 /// What the transactions in no block yet may cost, wei.
 async fn committed(db: &PgPool, sender: &Sender) -> anyhow::Result<U256> {
     let row = sqlx::query(
-        "SELECT coalesce(sum(t.gas * newest.fee), 0)::text FROM transaction t
+        "SELECT coalesce(sum(t.gas * newest.fee + t.data_fee_wei), 0)::text FROM transaction t
          CROSS JOIN LATERAL (SELECT max(max_fee_wei) AS fee FROM attempt WHERE transaction_id = t.id) AS newest
          WHERE t.chain_id = $1 AND t.signer = $2 AND t.state = 'submitted'",
     )

@@ -7,6 +7,7 @@
 //!
 //! Each sender key is a lane of its own. Of several processes that have the key, the one with the lane's lease works.
 
+pub mod data_fee;
 pub mod fees;
 pub mod follow;
 pub mod nonce;

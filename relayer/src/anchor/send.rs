@@ -17,8 +17,12 @@ use tidemark::{
     ids::ConsentId,
     service::causes,
 };
+use tokio::sync::OnceCell;
 
-use super::{fees, nonce, revert};
+use super::{
+    data_fee::{self, DataFee},
+    fees, nonce, revert,
+};
 use crate::{
     app::App,
     batch::{self, State},
@@ -44,6 +48,8 @@ pub struct Sender {
     pub max_fee_wei: u128,
     /// Send nothing that could leave less.
     pub balance_floor_wei: U256,
+    /// How the chain asks for data, once that is known.
+    pub data_fee: OnceCell<DataFee>,
     signer: PrivateKeySigner,
     lease: String,
 }
@@ -92,6 +98,7 @@ impl Sender {
             finality_depth: config.finality_depth,
             max_fee_wei: u128::from(config.max_fee_gwei).saturating_mul(WEI_PER_GWEI),
             balance_floor_wei: U256::from(config.balance_floor_wei),
+            data_fee: OnceCell::new(),
             lease: Self::lease_of(chain_id, signer.address()),
             signer,
         }
@@ -112,18 +119,22 @@ impl Sender {
         self.signer.address()
     }
 
-    fn sign(&self, intent: &Intent, fees: Eip1559Estimation) -> anyhow::Result<(B256, Vec<u8>)> {
-        let mut transaction = TxEip1559 {
+    fn draft(&self, nonce: u64, gas: u64, target: Address, input: &Bytes, offered: Eip1559Estimation) -> TxEip1559 {
+        TxEip1559 {
             chain_id: self.chain_id,
-            nonce: intent.nonce,
-            gas_limit: intent.gas,
-            max_fee_per_gas: fees.max_fee_per_gas,
-            max_priority_fee_per_gas: fees.max_priority_fee_per_gas,
-            to: TxKind::Call(intent.target),
+            nonce,
+            gas_limit: gas,
+            max_fee_per_gas: offered.max_fee_per_gas,
+            max_priority_fee_per_gas: offered.max_priority_fee_per_gas,
+            to: TxKind::Call(target),
             value: U256::ZERO,
             access_list: Default::default(),
-            input: intent.input.clone(),
-        };
+            input: input.clone(),
+        }
+    }
+
+    fn sign(&self, intent: &Intent, offered: Eip1559Estimation) -> anyhow::Result<(B256, Vec<u8>)> {
+        let mut transaction = self.draft(intent.nonce, intent.gas, intent.target, &intent.input, offered);
         let signature = self.signer.sign_transaction_sync(&mut transaction).context("sign a transaction")?;
         let signed = transaction.into_signed(signature);
         Ok((*signed.hash(), TxEnvelope::from(signed).encoded_2718()))
@@ -269,11 +280,11 @@ async fn send_call(
             };
         }
     };
-    let offered = fees::offer(sender).await?;
-    if let Some(reason) = fees::shortage(&app.db, sender, gas, offered).await? {
+    let (offered, seen) = (fees::offer(sender).await?, nonce::in_pool(sender).await?);
+    let data_fee = data_fee::beside_gas(sender, target, &sender.draft(seen, gas, target, &input, offered)).await?;
+    if let Some(reason) = fees::shortage(&app.db, sender, gas, offered, data_fee).await? {
         return Ok(Sent::Short(reason));
     }
-    let seen = nonce::in_pool(sender).await?;
     let mut tx = app.leases.begin(sender.lease()).await?;
     let nonce = nonce::take(&mut tx, sender, seen).await?;
     if let Purpose::Anchor { provider, number } = purpose
@@ -284,6 +295,11 @@ async fn send_call(
     let Some(id) = insert_intent(&mut tx, sender, purpose, nonce, target, &input, gas).await? else {
         return Ok(Sent::ByOther);
     };
+    sqlx::query("UPDATE transaction SET data_fee_wei = $2::text::numeric WHERE id = $1")
+        .bind(id)
+        .bind(data_fee.to_string())
+        .execute(&mut *tx)
+        .await?;
     tx.commit().await?;
     sign_and_broadcast(app, sender, &Intent { id, nonce, target, input, gas }, offered).await?;
     Ok(Sent::Yes)
