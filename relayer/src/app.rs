@@ -2,15 +2,11 @@
 
 use std::{sync::Arc, time::Duration};
 
-use anyhow::Context;
+use alloy::providers::DynProvider;
+use anyhow::{Context, ensure};
 use metrics_exporter_prometheus::PrometheusHandle;
 use sqlx::{PgPool, postgres::PgPoolOptions};
-use tidemark::{
-    chain::{Deployment, checked_reader},
-    sealing::PublicKey,
-    service::serve_until_stopped,
-    store::Store,
-};
+use tidemark::{chain::Deployment, sealing::PublicKey, service::serve_until_stopped, store::Store};
 use tokio::{sync::Semaphore, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
@@ -22,16 +18,25 @@ use crate::{
     config::{Serve, secret_file, signer_file},
     http,
     intake::{attestation::Keys, contributor::StorageKey},
+    lease::Leases,
+    nodes::{self, Nodes},
 };
+
+/// Keys that may be given.
+const SENDERS_MAX: usize = 16;
 
 /// What the relayer's handlers and loops share.
 pub struct App {
     /// The relayer's database.
     pub db: PgPool,
+    /// Nodes of the chain.
+    pub nodes: Nodes,
     /// The chain, to read.
     pub chain: Chain,
-    /// The chain, to write.
-    pub sender: Sender,
+    /// The chain, to write: a lane a key.
+    pub senders: Vec<Sender>,
+    /// What this process may work at, of several on one database.
+    pub leases: Leases,
     /// Where files go.
     pub store: Store,
     /// Who judges and signs.
@@ -71,10 +76,13 @@ pub static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("./migrations");
 pub async fn serve(config: Serve) -> anyhow::Result<()> {
     let stop = CancellationToken::new();
     let deployment = Deployment::load(&config.base.deployment)?;
-    let provider = checked_reader(&config.base.rpc_url, &deployment).await?;
+    // installed first: breakers have gauges
+    let metrics = http::metrics()?;
+    let (provider, nodes) = nodes::connect(&config.base.rpc_urls, &deployment).await?;
     let db = open_database(&config.base.database_url, &MIGRATIONS).await?;
     let app = Arc::new(App {
-        sender: Sender::new(provider.clone(), deployment.chain_id, signer_file(&config.sender_key_file)?, &config),
+        senders: senders(&config, &provider, deployment.chain_id)?,
+        leases: Leases::new(db.clone(), Duration::from_millis(config.lease_ms))?,
         chain: Chain::new(provider, deployment.clone()),
         store: Store::open(&config.store)?,
         attestor: AttestorClient::new(&config.attestor_url, &config.attestor_token, deployment.batch_domain())?,
@@ -83,17 +91,23 @@ pub async fn serve(config: Serve) -> anyhow::Result<()> {
         bodies: Arc::new(Semaphore::new(config.bodies_at_once as usize)),
         keys: Keys::new()?,
         rates: Rates::new(config.requests_per_minute, config.requests_at_once),
-        metrics: http::metrics()?,
+        metrics,
+        nodes,
         db,
         config,
     });
     let listener = http::bind(app.config.listen).await?;
-    tracing::info!(listen = %app.config.listen, sender = %app.sender.address(), "relayer starts");
+    let signers: Vec<String> = app.senders.iter().map(|sender| sender.address().to_string()).collect();
+    tracing::info!(listen = %app.config.listen, senders = signers.join(","), "relayer starts");
 
     let mut loops = JoinSet::new();
     loops.spawn(crate::batch::run(Arc::clone(&app), stop.clone()));
     loops.spawn(crate::intake::idempotency::run(Arc::clone(&app), stop.clone()));
-    loops.spawn(crate::anchor::run(Arc::clone(&app), stop.clone()));
+    for lane in 0..app.senders.len() {
+        loops.spawn(crate::anchor::run(Arc::clone(&app), lane, stop.clone()));
+    }
+    let (renewed, until) = (Arc::clone(&app), stop.clone());
+    loops.spawn(async move { renewed.leases.renew(&until).await });
     let router = http::dress(crate::api::router(Arc::clone(&app)));
     let watched = async {
         while let Some(ended) = loops.join_next().await {
@@ -110,7 +124,23 @@ pub async fn serve(config: Serve) -> anyhow::Result<()> {
         served
     };
     let (served, ()) = tokio::join!(served, watched);
+    if let Err(error) = app.leases.release_all().await {
+        tracing::warn!(%error, "leases were not given up: another relayer has to wait until their time is up");
+    }
     app.db.close().await;
     tracing::info!("relayer stops");
     served.context("serve HTTP")
+}
+
+fn senders(config: &Serve, provider: &DynProvider, chain_id: u64) -> anyhow::Result<Vec<Sender>> {
+    let files = &config.sender_key_files;
+    ensure!(files.len() <= SENDERS_MAX, "--sender-key-file: expected at most {SENDERS_MAX}, got {}", files.len());
+    let mut senders: Vec<Sender> = Vec::new();
+    for file in files {
+        let sender = Sender::new(provider.clone(), chain_id, signer_file(file)?, config);
+        let is_new = senders.iter().all(|other| other.address() != sender.address());
+        ensure!(is_new, "--sender-key-file: {} holds the key of another file", file.display());
+        senders.push(sender);
+    }
+    Ok(senders)
 }

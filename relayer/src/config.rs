@@ -102,9 +102,9 @@ pub struct Base {
     /// Postgres database of the relayer; its tables are made at the start.
     #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
     pub database_url: String,
-    /// JSON-RPC of a node of the chain.
-    #[arg(long, env = "TIDEMARK_RPC_URL", hide_env_values = true)]
-    pub rpc_url: String,
+    /// JSON-RPC of a node of the chain; several, in the order in which they are asked, by repetition or with commas.
+    #[arg(long = "rpc-url", env = "TIDEMARK_RPC_URL", hide_env_values = true, value_delimiter = ',', required = true)]
+    pub rpc_urls: Vec<String>,
     /// Deployment file: where the contracts are.
     #[arg(long, env = "TIDEMARK_DEPLOYMENT")]
     pub deployment: PathBuf,
@@ -213,9 +213,9 @@ pub struct Serve {
     /// Bearer token that the attestor expects.
     #[arg(long, env = "TIDEMARK_ATTESTOR_TOKEN", hide_env_values = true)]
     pub attestor_token: String,
-    /// File with the hex key that pays for and sends transactions.
-    #[arg(long, env = "TIDEMARK_SENDER_KEY_FILE")]
-    pub sender_key_file: PathBuf,
+    /// File with the hex key that pays for and sends transactions; several, by repetition or with commas, share the work.
+    #[arg(long = "sender-key-file", env = "TIDEMARK_SENDER_KEY_FILE", value_delimiter = ',', required = true)]
+    pub sender_key_files: Vec<PathBuf>,
     /// File with 32 hex bytes under which contributors' secrets are sealed in the database.
     #[arg(long, env = "TIDEMARK_STORAGE_KEY_FILE")]
     pub storage_key_file: PathBuf,
@@ -234,6 +234,15 @@ pub struct Serve {
     /// Replace a transaction at a higher fee after this many blocks unmined.
     #[arg(long, env = "TIDEMARK_BUMP_AFTER_BLOCKS", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..))]
     pub bump_after_blocks: u64,
+    /// Greatest fee to offer for a unit of gas, gwei; while the chain asks for more, nothing new is sent.
+    #[arg(long, env = "TIDEMARK_MAX_FEE_GWEI", default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
+    pub max_fee_gwei: u64,
+    /// Send nothing that could leave a sender with less than this, wei.
+    #[arg(long, env = "TIDEMARK_BALANCE_FLOOR_WEI", default_value_t = 0)]
+    pub balance_floor_wei: u128,
+    /// Of several relayers on one database, one that dies is succeeded after this long.
+    #[arg(long, env = "TIDEMARK_LEASE_MS", default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(500..=600_000))]
+    pub lease_ms: u64,
     /// Blocks that make a block final where the chain has no `finalized` tag.
     #[arg(long, env = "TIDEMARK_FINALITY_DEPTH", default_value_t = 64)]
     pub finality_depth: u64,

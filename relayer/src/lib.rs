@@ -20,6 +20,8 @@ pub mod chain;
 pub mod config;
 pub mod http;
 pub mod intake;
+pub mod lease;
+pub mod nodes;
 pub mod problem;
 pub mod quality;
 

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::Parser;
 use tidemark::{
-    chain::{Deployment, checked_reader},
+    chain::Deployment,
     service::{causes, start_log},
 };
 use tidemark_relayer::{
@@ -17,6 +17,7 @@ use tidemark_relayer::{
         key::{self, NewKey},
         provider::{self, Change},
     },
+    nodes,
 };
 
 #[tokio::main]
@@ -38,7 +39,8 @@ async fn run(Relayer { command, log }: Relayer) -> anyhow::Result<()> {
         Command::Serve(config) => app::serve(config).await,
         Command::Provider(ProviderCommand::Add(add)) => {
             let deployment = Deployment::load(&add.base.deployment)?;
-            let chain = Chain::new(checked_reader(&add.base.rpc_url, &deployment).await?, deployment);
+            let (provider, _) = nodes::connect(&add.base.rpc_urls, &deployment).await?;
+            let chain = Chain::new(provider, deployment);
             let db = app::open_database(&add.base.database_url, &app::MIGRATIONS).await?;
             let key = provider::add(&db, &chain, &add.name, add.account).await?;
             eprintln!("API key of {}; it is shown only now:", add.name);

@@ -11,6 +11,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 pub mod anvil;
+pub mod faulty_node;
 pub mod folder;
 pub mod forge;
 pub mod keys;
@@ -23,5 +24,6 @@ pub mod signal;
 pub mod stack;
 pub mod story;
 pub mod wirings;
+pub mod write_side;
 
 pub use stack::{Options, Stack};

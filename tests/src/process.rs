@@ -137,6 +137,16 @@ impl Process {
         self.ended = true;
     }
 
+    /// SIGSTOP.
+    pub fn pause(&self) -> Result<()> {
+        kill_process_group(self.group, Signal::STOP).with_context(|| format!("failed to pause {}", self.name))
+    }
+
+    /// SIGCONT.
+    pub fn resume(&self) -> Result<()> {
+        kill_process_group(self.group, Signal::CONT).with_context(|| format!("failed to resume {}", self.name))
+    }
+
     /// The last lines it wrote, and where the rest is.
     pub fn log_tail(&self, lines: usize) -> String {
         let mut text = format!("the last lines of {}:\n", self.log.display());

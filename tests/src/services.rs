@@ -182,6 +182,16 @@ impl Service {
         }
     }
 
+    /// SIGSTOP: it keeps its connections and does nothing, as on a machine that hangs.
+    pub fn pause(&self) -> Result<()> {
+        self.process.as_ref().context("it is stopped")?.pause()
+    }
+
+    /// SIGCONT: it goes on where it was.
+    pub fn resume(&self) -> Result<()> {
+        self.process.as_ref().context("it is stopped")?.resume()
+    }
+
     /// Fails with the tail of its log where it has ended.
     pub fn check_running(&mut self) -> Result<()> {
         match &mut self.process {

@@ -125,6 +125,8 @@ pub fn relayer(wires: &Wires, database: String, port: u16, attestor_url: &str, o
         ("TIDEMARK_POLL_MS", options.poll_ms.to_string()),
         // tests and benchmarks ask as fast as they can
         ("TIDEMARK_REQUESTS_PER_MINUTE", "0".into()),
+        // one that was killed and starts again waits for its own lease
+        ("TIDEMARK_LEASE_MS", "1500".into()),
     ];
     Ok(wires.wiring("relayer", "tidemark-relayer", &["serve"], port, own))
 }

@@ -6,19 +6,21 @@ use alloy::{
     primitives::{Address, B256, Bytes},
     providers::Provider,
     rpc::types::{TransactionReceipt, TransactionRequest},
+    sol_types::SolCall,
 };
 use anyhow::Context;
 use sqlx::{PgPool, Row, postgres::PgRow};
-use tidemark::ids::ConsentId;
+use tidemark::{contracts::ProvenanceLog, ids::ConsentId};
 
 use super::{
-    nonce, revert,
+    fees, nonce, revert,
     send::{self, Intent, Purpose, Sender},
 };
 use crate::{
     app::App,
     batch::{self, State},
     intake::{Tx, bigint},
+    nodes::said::Said,
 };
 
 /// Transactions followed in one round, lowest nonce first.
@@ -38,7 +40,7 @@ async fn heads(sender: &Sender) -> anyhow::Result<Heads> {
         Ok(Some(block)) => block.header.number,
         // a chain that has no such tag says so by an error or by nothing; "too many requests" says no such thing
         Ok(None) => latest.saturating_sub(sender.finality_depth),
-        Err(error) if error.as_error_resp().is_some_and(|said| !said.is_retry_err()) => {
+        Err(error) if error.as_error_resp().is_some_and(|said| Said::in_answer(said) != Said::RateLimited) => {
             latest.saturating_sub(sender.finality_depth)
         }
         Err(error) => return Err(anyhow::Error::from(error).context("ask for the finalized block")),
@@ -50,8 +52,13 @@ struct Open {
     intent: Intent,
     purpose: Purpose,
     is_mined: bool,
-    mined: Option<(B256, u64, B256)>,
+    mined: Option<Place>,
+    /// Of a transaction that failed in its block.
+    error: Option<String>,
 }
+
+/// Transaction hash, block number, block hash.
+type Place = (B256, u64, B256);
 
 struct Attempt {
     hash: B256,
@@ -60,22 +67,26 @@ struct Attempt {
     signed_at_block: u64,
 }
 
+/// Whether blocks enough have come without it.
+fn is_old(sender: &Sender, attempt: &Attempt, heads: Heads) -> bool {
+    heads.latest >= attempt.signed_at_block.saturating_add(sender.bump_after_blocks)
+}
+
+/// Whether anything is under way.
+pub async fn is_busy(app: &App, sender: &Sender) -> anyhow::Result<bool> {
+    Ok(!open(&app.db, sender).await?.is_empty() || !batch::anchored_by_others(&app.db).await?.is_empty())
+}
+
 /// Looks at everything under way once.
-pub async fn follow(app: &App) -> anyhow::Result<()> {
-    let open = open(&app.db, &app.sender).await?;
-    let others = batch::anchored_by_others(&app.db).await?;
-    if open.is_empty() && others.is_empty() {
-        return Ok(());
-    }
-    let heads = heads(&app.sender).await?;
-    if let Some(first) = open.first() {
-        fill_gap(app, first.intent.nonce).await?;
-    }
-    for open in open {
+pub async fn follow(app: &App, sender: &Sender) -> anyhow::Result<()> {
+    let heads = heads(sender).await?;
+    fill_gaps(app, sender, heads).await?;
+    for open in open(&app.db, sender).await? {
         let nonce = open.intent.nonce;
-        follow_one(app, heads, open).await.with_context(|| format!("follow the transaction with nonce {nonce}"))?;
+        let followed = follow_one(app, sender, heads, open).await;
+        followed.with_context(|| format!("follow the transaction with nonce {nonce}"))?;
     }
-    for header in others {
+    for header in batch::anchored_by_others(&app.db).await? {
         let state = if send::root_of(app, header.provider, header.number, Some(heads.finalized)).await? == header.root {
             State::Final
         } else if send::root_of(app, header.provider, header.number, None).await? == header.root {
@@ -83,22 +94,39 @@ pub async fn follow(app: &App) -> anyhow::Result<()> {
         } else {
             State::Signed
         };
-        let mut tx = app.db.begin().await?;
+        let mut tx = app.leases.begin(sender.lease()).await?;
         batch::set_state(&mut tx, header.provider, header.number, state).await?;
         tx.commit().await?;
     }
     Ok(())
 }
 
-/// A reorg may take a transaction back that was done with, because it had reverted: those after it wait for its nonce.
-async fn fill_gap(app: &App, first_open: u64) -> anyhow::Result<()> {
-    let sender = &app.sender;
+/// What keeps later nonces waiting: one that was never taken here, as when somebody else who used the key had it and a reorg
+/// or a pool dropped it; or one that was done with, as when a reorg takes a transaction back that had reverted.
+async fn fill_gaps(app: &App, sender: &Sender, heads: Heads) -> anyhow::Result<()> {
     let next = nonce::on_chain(sender).await?;
-    if next >= first_open {
+    let first_open = open(&app.db, sender).await?.into_iter().next().map(|open| open.intent);
+    let gaps = nonce::gaps(&app.db, sender, next).await?;
+    if !gaps.is_empty() {
+        // below this the node has something with each nonce, whoever sent it: that is a gap only once it has kept ours waiting
+        let in_pool = nonce::in_pool(sender).await?;
+        let has_waited = match &first_open {
+            Some(first) => {
+                attempts(&app.db, first.id).await?.last().is_some_and(|newest| is_old(sender, newest, heads))
+            }
+            None => false,
+        };
+        for nonce in gaps.into_iter().filter(|nonce| has_waited || *nonce >= in_pool) {
+            tracing::warn!(nonce, "the chain waits for a nonce that was never taken here: filling it");
+            send::fill(app, sender, nonce).await?;
+        }
+    }
+    let first_open = first_open.map(|intent| intent.nonce);
+    if first_open.is_none_or(|first| next >= first) {
         return Ok(());
     }
     let row = sqlx::query(
-        "SELECT a.hash, a.raw FROM transaction t JOIN attempt a ON a.transaction_id = t.id
+        "SELECT t.id, a.hash, a.raw FROM transaction t JOIN attempt a ON a.transaction_id = t.id
          WHERE t.chain_id = $1 AND t.signer = $2 AND t.nonce = $3 ORDER BY a.max_fee_wei DESC LIMIT 1",
     )
     .bind(bigint(sender.chain_id)?)
@@ -106,56 +134,51 @@ async fn fill_gap(app: &App, first_open: u64) -> anyhow::Result<()> {
     .bind(bigint(next)?)
     .fetch_optional(&app.db)
     .await?;
-    let Some(row) = row else {
-        tracing::error!(nonce = next, "the chain waits for a nonce that was never taken here: send anything with it");
-        return Ok(());
-    };
+    let Some(row) = row else { return Ok(()) };
     tracing::warn!(nonce = next, "the chain waits for a transaction that was done with: sending it again");
-    send::broadcast(sender, B256::from(row.try_get::<[u8; 32], _>(0)?), row.try_get(1)?).await;
-    Ok(())
+    let (hash, raw): (_, Vec<u8>) = (B256::from(row.try_get::<[u8; 32], _>(1)?), row.try_get(2)?);
+    send::broadcast(app, sender, row.try_get(0)?, hash, &raw).await
 }
 
-async fn follow_one(app: &App, heads: Heads, open: Open) -> anyhow::Result<()> {
-    let sender = &app.sender;
+async fn follow_one(app: &App, sender: &Sender, heads: Heads, open: Open) -> anyhow::Result<()> {
     let attempts = attempts(&app.db, open.intent.id).await?;
     let Some(newest) = attempts.last() else {
         // a crash came between intent and signature: the nonce is taken, so it has to be used
-        return send::sign_and_broadcast(app, &open.intent, None).await;
+        return send::sign_and_broadcast(app, sender, &open.intent, fees::offer(sender).await?).await;
     };
     if let Some((hash, receipt)) = receipt(sender, &attempts).await? {
-        return in_block(app, heads, &open, hash, receipt).await;
+        return in_block(app, sender, heads, &open, hash, receipt).await;
     }
     if open.is_mined {
         tracing::warn!(nonce = open.intent.nonce, "a reorg took the transaction out of its block");
         metrics::counter!("transactions_unmined_total").increment(1);
-        let mut tx = app.db.begin().await?;
+        let mut tx = app.leases.begin(sender.lease()).await?;
         set(&mut tx, open.intent.id, "submitted", None, None).await?;
         if let Purpose::Anchor { provider, number } = open.purpose {
             batch::set_state(&mut tx, provider, number, State::Submitted).await?;
         }
         tx.commit().await?;
-        send::broadcast(sender, newest.hash, &newest.raw).await;
-        return Ok(());
+        return send::broadcast(app, sender, open.intent.id, newest.hash, &newest.raw).await;
     }
     if nonce::count(&sender.provider, sender.address(), Some(heads.finalized)).await? > open.intent.nonce {
         // asked again after the count: a block may have come between the two questions
         if receipt(sender, &attempts).await?.is_none() {
-            return lose(app, &open).await;
+            return lose(app, sender, &open).await;
         }
         return Ok(());
     }
-    // what waits for the nonces before it, or pays many times the day's fee already, does not wait for a higher fee
-    if heads.latest >= newest.signed_at_block.saturating_add(sender.bump_after_blocks)
+    // what waits for the nonces before it does not wait for a higher fee
+    if is_old(sender, newest, heads)
         && nonce::on_chain(sender).await? == open.intent.nonce
-        && send::may_raise(sender, newest.fees).await?
+        && let Some(offered) = fees::replacement(fees::today(sender).await?, newest.fees, sender.max_fee_wei)
     {
         tracing::info!(nonce = open.intent.nonce, "transaction replaced at a higher fee");
         metrics::counter!("transactions_replaced_total").increment(1);
-        return send::sign_and_broadcast(app, &open.intent, Some(newest.fees)).await;
+        return send::sign_and_broadcast(app, sender, &open.intent, offered).await;
     }
     let known = sender.provider.get_transaction_by_hash(newest.hash).await.context("ask for a transaction")?;
     if known.is_none() {
-        send::broadcast(sender, newest.hash, &newest.raw).await;
+        send::broadcast(app, sender, open.intent.id, newest.hash, &newest.raw).await?;
     }
     Ok(())
 }
@@ -171,31 +194,25 @@ async fn receipt(sender: &Sender, attempts: &[Attempt]) -> anyhow::Result<Option
     Ok(None)
 }
 
-async fn in_block(app: &App, heads: Heads, open: &Open, hash: B256, receipt: TransactionReceipt) -> anyhow::Result<()> {
+async fn in_block(
+    app: &App,
+    sender: &Sender,
+    heads: Heads,
+    open: &Open,
+    hash: B256,
+    receipt: TransactionReceipt,
+) -> anyhow::Result<()> {
     let (number, block_hash) = receipt.block_number.zip(receipt.block_hash).context("a receipt without a block")?;
-    let place = (hash, number, block_hash);
-    if !receipt.status() {
-        let reason = why_reverted(app, open, number).await;
-        tracing::warn!(transaction = %hash, reason, "transaction reverted");
-        metrics::counter!("transactions_reverted_total").increment(1);
-        let mut tx = app.db.begin().await?;
-        set(&mut tx, open.intent.id, "reverted", Some((place, receipt.gas_used)), Some(&reason)).await?;
-        if let Purpose::Anchor { provider, number } = open.purpose {
-            batch::set_state(&mut tx, provider, number, State::Signed).await?;
-        }
-        tx.commit().await?;
-        if let Purpose::Anchor { provider, number } = open.purpose {
-            batch::fail(&app.db, provider, number, &reason).await?;
-        }
-        return Ok(());
-    }
-    let is_final = number <= heads.finalized;
+    let (place, is_final) = ((hash, number, block_hash), number <= heads.finalized);
     if !is_final && open.mined == Some(place) {
         return Ok(());
     }
+    if !receipt.status() {
+        return failed(app, sender, open, (place, receipt.gas_used), is_final).await;
+    }
     let (name, state) = if is_final { ("final", State::Final) } else { ("mined", State::Mined) };
-    let mut tx = app.db.begin().await?;
-    set(&mut tx, open.intent.id, name, Some((place, receipt.gas_used)), None).await?;
+    let mut tx = app.leases.begin(sender.lease()).await?;
+    set(&mut tx, open.intent.id, name, Some((place, receipt.gas_used, true)), None).await?;
     if let Purpose::Anchor { provider, number } = open.purpose {
         batch::set_state(&mut tx, provider, number, state).await?;
     }
@@ -204,23 +221,67 @@ async fn in_block(app: &App, heads: Heads, open: &Open, hash: B256, receipt: Tra
     Ok(())
 }
 
+/// A transaction that failed in its block: what it was for is due again only once that block is final, as a reorg could still
+/// let it succeed.
+async fn failed(
+    app: &App,
+    sender: &Sender,
+    open: &Open,
+    (place, gas): (Place, u64),
+    is_final: bool,
+) -> anyhow::Result<()> {
+    let (hash, block, _) = place;
+    let reason = match open.error.clone().filter(|_| open.mined == Some(place)) {
+        Some(reason) => reason,
+        None => why_reverted(sender, open, block).await,
+    };
+    let state = match open.purpose {
+        // somebody else anchored it, which is mostly why this one failed
+        Purpose::Anchor { provider, number } if is_anchored(app, open, provider, number).await? => State::Mined,
+        _ if is_final => State::Signed,
+        _ => State::Submitted,
+    };
+    let name = if is_final { "reverted" } else { "mined" };
+    tracing::warn!(transaction = %hash, block, reason, state = name, "transaction failed in its block");
+    if is_final {
+        metrics::counter!("transactions_reverted_total").increment(1);
+    }
+    let mut tx = app.leases.begin(sender.lease()).await?;
+    set(&mut tx, open.intent.id, name, Some((place, gas, false)), Some(&reason)).await?;
+    if let Purpose::Anchor { provider, number } = open.purpose {
+        batch::set_state(&mut tx, provider, number, state).await?;
+    }
+    tx.commit().await?;
+    if let (Purpose::Anchor { provider, number }, State::Signed | State::Submitted) = (open.purpose, state) {
+        batch::fail(&app.db, provider, number, &reason).await?;
+    }
+    Ok(())
+}
+
+/// Whether the log has the batch that a transaction carries.
+async fn is_anchored(app: &App, open: &Open, provider: Address, number: u64) -> anyhow::Result<bool> {
+    let call = ProvenanceLog::anchorCall::abi_decode(&open.intent.input).context("read an anchoring call again")?;
+    Ok(send::root_of(app, provider, number, None).await? == call.batch.root)
+}
+
 /// Calls it again in the state before its block, to hear the error's name.
-async fn why_reverted(app: &App, open: &Open, block: u64) -> String {
+async fn why_reverted(sender: &Sender, open: &Open, block: u64) -> String {
     let call = TransactionRequest::default()
-        .with_from(app.sender.address())
+        .with_from(sender.address())
         .with_to(open.intent.target)
         .with_input(open.intent.input.clone())
         .with_gas_limit(open.intent.gas);
-    match app.sender.provider.call(call).block(block.saturating_sub(1).into()).await {
+    match sender.provider.call(call).block(block.saturating_sub(1).into()).await {
         Ok(_) => "reverted, and would not in the block before: out of gas, or another transaction came first".into(),
         Err(error) => revert::reason(&error).unwrap_or_else(|| "reverted".into()),
     }
 }
 
 /// The nonce went to another transaction of the same key: what this one was for is due again.
-async fn lose(app: &App, open: &Open) -> anyhow::Result<()> {
+async fn lose(app: &App, sender: &Sender, open: &Open) -> anyhow::Result<()> {
     tracing::error!(nonce = open.intent.nonce, "another transaction took this nonce; does somebody else use the key?");
-    let mut tx = app.db.begin().await?;
+    metrics::counter!("transactions_lost_total").increment(1);
+    let mut tx = app.leases.begin(sender.lease()).await?;
     set(&mut tx, open.intent.id, "lost", None, Some("another transaction took the nonce")).await?;
     if let Purpose::Anchor { provider, number } = open.purpose {
         batch::set_state(&mut tx, provider, number, State::Signed).await?;
@@ -231,8 +292,8 @@ async fn lose(app: &App, open: &Open) -> anyhow::Result<()> {
 
 async fn open(db: &PgPool, sender: &Sender) -> anyhow::Result<Vec<Open>> {
     let rows = sqlx::query(
-        "SELECT id, nonce, target, input, gas, provider, number, consent_id, state, mined_hash, block_number, block_hash
-         FROM transaction WHERE chain_id = $1 AND signer = $2 AND state IN ('intent', 'submitted', 'mined')
+        "SELECT id, nonce, purpose, target, input, gas, provider, number, consent_id, state, mined_hash, block_number,
+             block_hash, error FROM transaction WHERE chain_id = $1 AND signer = $2 AND state IN ('intent', 'submitted', 'mined')
          ORDER BY nonce LIMIT $3",
     )
     .bind(bigint(sender.chain_id)?)
@@ -246,12 +307,14 @@ async fn open(db: &PgPool, sender: &Sender) -> anyhow::Result<Vec<Open>> {
 fn read_open(row: &PgRow) -> anyhow::Result<Open> {
     let provider: Option<[u8; 20]> = row.try_get("provider")?;
     let number: Option<i64> = row.try_get("number")?;
-    let purpose = match (provider, number, row.try_get::<Option<[u8; 32]>, _>("consent_id")?) {
-        (Some(provider), Some(number), _) => {
+    let consent: Option<[u8; 32]> = row.try_get("consent_id")?;
+    let purpose = match (row.try_get::<&str, _>("purpose")?, provider, number, consent) {
+        ("anchor", Some(provider), Some(number), _) => {
             Purpose::Anchor { provider: Address::from(provider), number: u64::try_from(number)? }
         }
-        (_, _, Some(consent)) => Purpose::Withdraw(ConsentId(consent.into())),
-        _ => anyhow::bail!("a transaction for nothing"),
+        ("withdraw", _, _, Some(consent)) => Purpose::Withdraw(ConsentId(consent.into())),
+        ("noop", ..) => Purpose::Noop,
+        (other, ..) => anyhow::bail!("a transaction for {other:?}"),
     };
     let mined = match (
         row.try_get::<Option<[u8; 32]>, _>("mined_hash")?,
@@ -272,6 +335,7 @@ fn read_open(row: &PgRow) -> anyhow::Result<Open> {
         purpose,
         is_mined: row.try_get::<&str, _>("state")? == "mined",
         mined,
+        error: row.try_get("error")?,
     })
 }
 
@@ -299,25 +363,28 @@ async fn attempts(db: &PgPool, transaction: i64) -> anyhow::Result<Vec<Attempt>>
         .collect()
 }
 
+/// Moves a transaction; `place` is where it is, once in a block, what gas it used there, and whether it succeeded.
 async fn set(
     tx: &mut Tx<'_>,
     id: i64,
     state: &str,
-    place: Option<((B256, u64, B256), u64)>,
+    place: Option<(Place, u64, bool)>,
     error: Option<&str>,
 ) -> anyhow::Result<()> {
-    let block = place.map(|((_, number, _), _)| bigint(number)).transpose()?;
-    let gas = place.map(|(_, gas)| bigint(gas)).transpose()?;
+    let block = place.map(|((_, number, _), ..)| bigint(number)).transpose()?;
+    let gas = place.map(|(_, gas, _)| bigint(gas)).transpose()?;
     sqlx::query(
-        "UPDATE transaction SET state = $2, mined_hash = $3, block_number = $4, block_hash = $5, gas_used = $6, error = $7
+        "UPDATE transaction SET state = $2, mined_hash = $3, block_number = $4, block_hash = $5, gas_used = $6,
+             succeeded = $7, error = $8, why = NULL
          WHERE id = $1",
     )
     .bind(id)
     .bind(state)
-    .bind(place.map(|((hash, ..), _)| hash.0))
+    .bind(place.map(|((hash, ..), ..)| hash.0))
     .bind(block)
-    .bind(place.map(|((.., block), _)| block.0))
+    .bind(place.map(|((.., block), ..)| block.0))
     .bind(gas)
+    .bind(place.map(|(.., succeeded)| succeeded))
     .bind(error)
     .execute(&mut **tx)
     .await?;
@@ -342,7 +409,8 @@ pub async fn carriers(db: &PgPool, provider: Address, numbers: &[i64]) -> sqlx::
     let rows = sqlx::query(
         "SELECT t.number, coalesce(t.mined_hash, newest.hash), t.block_number, t.gas_used FROM transaction t
          CROSS JOIN LATERAL (SELECT hash FROM attempt WHERE transaction_id = t.id ORDER BY max_fee_wei DESC LIMIT 1) AS newest
-         WHERE t.provider = $1 AND t.number = ANY($2) AND t.state IN ('submitted', 'mined', 'final')",
+         WHERE t.provider = $1 AND t.number = ANY($2) AND t.state IN ('submitted', 'mined', 'final')
+             AND t.succeeded IS NOT FALSE",
     )
     .bind(provider.0.0)
     .bind(numbers)
@@ -360,15 +428,43 @@ pub async fn carriers(db: &PgPool, provider: Address, numbers: &[i64]) -> sqlx::
         .collect()
 }
 
-/// The lane's next nonce, and how many transactions are in which state.
-pub async fn lane(db: &PgPool, sender: &Sender) -> anyhow::Result<(Option<i64>, Vec<(String, i64)>)> {
-    let next = sqlx::query_scalar("SELECT next_nonce FROM nonce_lane WHERE chain_id = $1 AND signer = $2")
-        .bind(bigint(sender.chain_id)?)
-        .bind(sender.address().0.0)
+/// A lane as its operator sees it.
+#[derive(Clone, Debug)]
+pub struct Lane {
+    /// Nonce that the next transaction gets; none before the first look at the chain.
+    pub next_nonce: Option<i64>,
+    /// Why it sends nothing now.
+    pub paused: Option<String>,
+    /// Nonces of transactions that the nodes did not take, and the class of what they said.
+    pub refused: Vec<(i64, String)>,
+}
+
+/// How a lane is.
+pub async fn lane(db: &PgPool, sender: &Sender) -> anyhow::Result<Lane> {
+    let (chain, signer) = (bigint(sender.chain_id)?, sender.address().0.0);
+    let row = sqlx::query("SELECT next_nonce, paused FROM nonce_lane WHERE chain_id = $1 AND signer = $2")
+        .bind(chain)
+        .bind(signer)
         .fetch_optional(db)
         .await?;
+    let refused = sqlx::query(
+        "SELECT nonce, why FROM transaction
+         WHERE chain_id = $1 AND signer = $2 AND state = 'submitted' AND why IS NOT NULL ORDER BY nonce LIMIT 20",
+    )
+    .bind(chain)
+    .bind(signer)
+    .fetch_all(db)
+    .await?;
+    Ok(Lane {
+        next_nonce: row.as_ref().map(|row| row.try_get(0)).transpose()?,
+        paused: row.as_ref().map(|row| row.try_get(1)).transpose()?.flatten(),
+        refused: refused.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect::<sqlx::Result<_>>()?,
+    })
+}
+
+/// How many transactions are in which state.
+pub async fn counts(db: &PgPool) -> sqlx::Result<Vec<(String, i64)>> {
     let rows =
         sqlx::query("SELECT state, count(*) FROM transaction GROUP BY state ORDER BY state").fetch_all(db).await?;
-    let counts = rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect::<sqlx::Result<_>>()?;
-    Ok((next, counts))
+    rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
 }

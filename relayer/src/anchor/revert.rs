@@ -6,6 +6,8 @@ use alloy::{
 };
 use tidemark::contracts::{ConsentRegistry::ConsentRegistryErrors, ProvenanceLog::ProvenanceLogErrors};
 
+use crate::nodes::said::Said;
+
 /// The revert in a node's answer as text, or `None` where the node failed for another reason.
 pub fn reason(error: &TransportError) -> Option<String> {
     let RpcError::ErrorResp(payload) = error else { return None };
@@ -15,7 +17,7 @@ pub fn reason(error: &TransportError) -> Option<String> {
     {
         return Some(named);
     }
-    let is_revert = data.is_some() || payload.code == 3 || payload.message.contains("revert");
+    let is_revert = data.is_some() || Said::in_answer(payload) == Said::Reverted;
     is_revert.then(|| payload.message.to_string())
 }
 

@@ -9,28 +9,32 @@ use alloy::{
     rpc::types::TransactionRequest,
     signers::local::PrivateKeySigner,
     sol_types::SolCall,
+    transports::TransportError,
 };
 use anyhow::Context;
-use sqlx::Row;
 use tidemark::{
     contracts::{ConsentRegistry, ProvenanceLog},
     ids::ConsentId,
     service::causes,
 };
+use tokio::sync::OnceCell;
 
-use super::{nonce, revert};
+use super::{
+    data_fee::{self, DataFee},
+    fees, nonce, revert,
+};
 use crate::{
     app::App,
     batch::{self, State},
     config::Serve,
     intake::{Tx, bigint, withdraw},
+    nodes::said::Said,
 };
 
 const WITHDRAWALS_PER_ROUND: i64 = 32;
-/// How many times the day's fee a replacement may pay.
-const FEE_TIMES_MAX: u128 = 10;
+const WEI_PER_GWEI: u128 = 1_000_000_000;
 
-/// The key that sends, and how patiently.
+/// A lane: the key that sends, how patiently, and within which bounds.
 pub struct Sender {
     /// The node.
     pub provider: DynProvider,
@@ -40,7 +44,14 @@ pub struct Sender {
     pub bump_after_blocks: u64,
     /// Blocks to finality where the chain has no tag for it.
     pub finality_depth: u64,
+    /// Never offer more for a unit of gas.
+    pub max_fee_wei: u128,
+    /// Send nothing that could leave less.
+    pub balance_floor_wei: U256,
+    /// How the chain asks for data, once that is known.
+    pub data_fee: OnceCell<DataFee>,
     signer: PrivateKeySigner,
+    lease: String,
 }
 
 /// What a transaction is for.
@@ -55,6 +66,8 @@ pub enum Purpose {
     },
     /// To withdraw a consent.
     Withdraw(ConsentId),
+    /// To take a nonce that would be missing.
+    Noop,
 }
 
 /// A transaction's row, as far as signing it needs.
@@ -73,15 +86,32 @@ pub struct Intent {
 }
 
 impl Sender {
-    /// A sender from one key.
+    /// What the names of all lanes' leases start with.
+    pub const LEASES: &str = "send ";
+
+    /// A lane from one key.
     pub fn new(provider: DynProvider, chain_id: u64, signer: PrivateKeySigner, config: &Serve) -> Self {
         Self {
             provider,
             chain_id,
             bump_after_blocks: config.bump_after_blocks,
             finality_depth: config.finality_depth,
+            max_fee_wei: u128::from(config.max_fee_gwei).saturating_mul(WEI_PER_GWEI),
+            balance_floor_wei: U256::from(config.balance_floor_wei),
+            data_fee: OnceCell::new(),
+            lease: Self::lease_of(chain_id, signer.address()),
             signer,
         }
+    }
+
+    /// The name of a lane's lease.
+    pub fn lease_of(chain_id: u64, signer: Address) -> String {
+        format!("{}{chain_id} {signer}", Self::LEASES)
+    }
+
+    /// Who holds it may write to the lane.
+    pub fn lease(&self) -> &str {
+        &self.lease
     }
 
     /// Whose transactions these are.
@@ -89,49 +119,80 @@ impl Sender {
         self.signer.address()
     }
 
-    fn sign(&self, intent: &Intent, fees: Eip1559Estimation) -> anyhow::Result<(B256, Vec<u8>)> {
-        let mut transaction = TxEip1559 {
+    fn draft(&self, nonce: u64, gas: u64, target: Address, input: &Bytes, offered: Eip1559Estimation) -> TxEip1559 {
+        TxEip1559 {
             chain_id: self.chain_id,
-            nonce: intent.nonce,
-            gas_limit: intent.gas,
-            max_fee_per_gas: fees.max_fee_per_gas,
-            max_priority_fee_per_gas: fees.max_priority_fee_per_gas,
-            to: TxKind::Call(intent.target),
+            nonce,
+            gas_limit: gas,
+            max_fee_per_gas: offered.max_fee_per_gas,
+            max_priority_fee_per_gas: offered.max_priority_fee_per_gas,
+            to: TxKind::Call(target),
             value: U256::ZERO,
             access_list: Default::default(),
-            input: intent.input.clone(),
-        };
+            input: input.clone(),
+        }
+    }
+
+    fn sign(&self, intent: &Intent, offered: Eip1559Estimation) -> anyhow::Result<(B256, Vec<u8>)> {
+        let mut transaction = self.draft(intent.nonce, intent.gas, intent.target, &intent.input, offered);
         let signature = self.signer.sign_transaction_sync(&mut transaction).context("sign a transaction")?;
         let signed = transaction.into_signed(signature);
         Ok((*signed.hash(), TxEnvelope::from(signed).encoded_2718()))
     }
 }
 
-/// Sends, for each provider, the oldest batch that no transaction carries.
-pub async fn send_batches(app: &App) -> anyhow::Result<()> {
+/// What became of a call that was to be sent.
+enum Sent {
+    /// It is on its way.
+    Yes,
+    /// The chain would revert it, for this reason.
+    Refused(String),
+    /// The balance does not reach for it, and why.
+    Short(String),
+    /// Another lane was faster.
+    ByOther,
+}
+
+/// Whether anything waits to be sent.
+pub async fn is_due(app: &App) -> anyhow::Result<bool> {
+    Ok(!batch::to_anchor(&app.db).await?.is_empty() || !withdraw::unsettled(&app.db, 1).await?.is_empty())
+}
+
+/// Sends what the lane serves: of each provider the oldest batch that no transaction carries, and withdrawals.
+pub async fn send(app: &App, sender: &Sender) -> anyhow::Result<()> {
+    let lanes = nonce::sending(app, sender).await?;
     for batch in batch::to_anchor(&app.db).await? {
         let (provider, number) = (batch.header.provider, batch.header.number);
+        if !nonce::serves(&lanes, sender.address(), provider.as_slice()) {
+            continue;
+        }
         // token, treasury and attestor are a provider's own contracts: what they make of a call holds up nobody else
-        if let Err(error) = send_batch(app, batch).await {
+        if let Err(error) = send_batch(app, sender, batch).await {
             tracing::warn!(%provider, number, cause = causes(error.as_ref()), "a batch can't be sent now");
             batch::fail(&app.db, provider, number, &causes(error.as_ref())).await?;
         }
     }
-    Ok(())
+    send_withdrawals(app, sender, &lanes).await
 }
 
-async fn send_batch(app: &App, batch: batch::Signed) -> anyhow::Result<()> {
+async fn send_batch(app: &App, sender: &Sender, batch: batch::Signed) -> anyhow::Result<()> {
     let (provider, number, root) = (batch.header.provider, batch.header.number, batch.header.root);
     let input = ProvenanceLog::anchorCall { batch: (&batch.header).into(), signature: batch.signature }.abi_encode();
     let purpose = Purpose::Anchor { provider, number };
     if is_cooling(app, provider, number).await? {
         return Ok(());
     }
-    let refused = send(app, purpose, app.chain.deployment.provenance_log, input.into()).await?;
-    let Some(reason) = refused else { return Ok(()) };
+    let reason = match send_call(app, sender, purpose, app.chain.deployment.provenance_log, input.into()).await? {
+        Sent::Yes | Sent::ByOther => return Ok(()),
+        Sent::Short(reason) => {
+            tracing::warn!(%provider, number, reason, "this batch can't be paid for");
+            return batch::fail(&app.db, provider, number, &reason).await;
+        }
+        Sent::Refused(reason) => reason,
+    };
     if root_of(app, provider, number, None).await? == root {
         tracing::info!(%provider, number, "the chain has this batch already");
-        let mut tx = app.db.begin().await?;
+        let mut tx = app.leases.begin(sender.lease()).await?;
         batch::set_state(&mut tx, provider, number, State::Mined).await?;
         tx.commit().await?;
     } else {
@@ -165,8 +226,11 @@ pub async fn root_of(app: &App, provider: Address, number: u64, block: Option<u6
 }
 
 /// Tells the chain of withdrawals that it does not know.
-pub async fn send_withdrawals(app: &App) -> anyhow::Result<()> {
+async fn send_withdrawals(app: &App, sender: &Sender, lanes: &[Address]) -> anyhow::Result<()> {
     for (id, consent, signature) in withdraw::unsettled(&app.db, WITHDRAWALS_PER_ROUND).await? {
+        if !nonce::serves(lanes, sender.address(), id.0.as_slice()) {
+            continue;
+        }
         if app.chain.is_withdrawn(id).await? {
             withdraw::settle(&app.db, id).await?;
             continue;
@@ -177,11 +241,13 @@ pub async fn send_withdrawals(app: &App) -> anyhow::Result<()> {
         let input = ConsentRegistry::withdrawBySignatureCall { consent: (&consent).into(), signature }.abi_encode();
         let target = app.chain.deployment.consent_registry;
         // a contributor's account may be a contract: what it makes of a call holds up nobody else
-        let sent = send(app, Purpose::Withdraw(id), target, input.into()).await;
-        if let Some(reason) = sent.unwrap_or_else(|error| Some(causes(error.as_ref()))) {
-            tracing::warn!(consent = %id, reason, "this withdrawal can't be sent now");
-            withdraw::fail(&app.db, id, &reason).await?;
-        }
+        let reason = match send_call(app, sender, Purpose::Withdraw(id), target, input.into()).await {
+            Ok(Sent::Yes | Sent::ByOther) => continue,
+            Ok(Sent::Refused(reason) | Sent::Short(reason)) => reason,
+            Err(error) => causes(error.as_ref()),
+        };
+        tracing::warn!(consent = %id, reason, "this withdrawal can't be sent now");
+        withdraw::fail(&app.db, id, &reason).await?;
     }
     Ok(())
 }
@@ -195,30 +261,70 @@ async fn is_under_way(app: &App, id: ConsentId) -> sqlx::Result<bool> {
     .await
 }
 
-/// Sends one call, or gives the reason for which the chain would revert it.
-async fn send(app: &App, purpose: Purpose, target: Address, input: Bytes) -> anyhow::Result<Option<String>> {
-    let sender = &app.sender;
-    let call = TransactionRequest::default().with_from(sender.address()).with_to(target).with_input(input.clone());
+/// Sends one call, unless the chain would revert it or it can't be paid for.
+async fn send_call(
+    app: &App,
+    sender: &Sender,
+    purpose: Purpose,
+    target: Address,
+    input: Bytes,
+) -> anyhow::Result<Sent> {
     // estimated before a nonce is taken: a call that would revert must not leave a gap
-    let gas = match sender.provider.estimate_gas(call).await {
-        Ok(gas) => gas.saturating_mul(5) / 4,
-        Err(error) => match revert::reason(&error) {
-            Some(reason) => return Ok(Some(reason)),
-            None => return Err(anyhow::Error::from(error).context("estimate a transaction's gas")),
-        },
+    let gas = match estimate(sender, target, &input).await {
+        Ok(gas) => gas,
+        Err(error) => {
+            count(Said::of(&error), "eth_estimateGas");
+            return match revert::reason(&error) {
+                Some(reason) => Ok(Sent::Refused(reason)),
+                None => Err(anyhow::Error::from(error).context("estimate a transaction's gas")),
+            };
+        }
     };
-    let on_chain = nonce::on_chain(sender).await?;
-    let mut tx = app.db.begin().await?;
-    let nonce = nonce::take(&mut tx, sender, on_chain).await?;
-    let id = insert_intent(&mut tx, sender, purpose, nonce, target, &input, gas).await?;
-    if let Purpose::Anchor { provider, number } = purpose {
-        batch::set_state(&mut tx, provider, number, State::Submitted).await?;
+    let (offered, seen) = (fees::offer(sender).await?, nonce::in_pool(sender).await?);
+    let data_fee = data_fee::beside_gas(sender, target, &sender.draft(seen, gas, target, &input, offered)).await?;
+    if let Some(reason) = fees::shortage(&app.db, sender, gas, offered, data_fee).await? {
+        return Ok(Sent::Short(reason));
     }
+    let mut tx = app.leases.begin(sender.lease()).await?;
+    let nonce = nonce::take(&mut tx, sender, seen).await?;
+    if let Purpose::Anchor { provider, number } = purpose
+        && !batch::carry(&mut tx, provider, number).await?
+    {
+        return Ok(Sent::ByOther);
+    }
+    let Some(id) = insert_intent(&mut tx, sender, purpose, nonce, target, &input, gas).await? else {
+        return Ok(Sent::ByOther);
+    };
+    sqlx::query("UPDATE transaction SET data_fee_wei = $2::text::numeric WHERE id = $1")
+        .bind(id)
+        .bind(data_fee.to_string())
+        .execute(&mut *tx)
+        .await?;
     tx.commit().await?;
-    sign_and_broadcast(app, &Intent { id, nonce, target, input, gas }, None).await?;
-    Ok(None)
+    sign_and_broadcast(app, sender, &Intent { id, nonce, target, input, gas }, offered).await?;
+    Ok(Sent::Yes)
 }
 
+/// With a quarter more: the state may change until the block.
+async fn estimate(sender: &Sender, target: Address, input: &Bytes) -> Result<u64, TransportError> {
+    let call = TransactionRequest::default().with_from(sender.address()).with_to(target).with_input(input.clone());
+    Ok(sender.provider.estimate_gas(call).await?.saturating_mul(5) / 4)
+}
+
+/// Takes a nonce that the chain waits for and that nothing here has, with a transfer of nothing to the signer itself.
+pub async fn fill(app: &App, sender: &Sender, nonce: u64) -> anyhow::Result<()> {
+    let (target, input) = (sender.address(), Bytes::new());
+    let gas = estimate(sender, target, &input).await.context("estimate a transfer's gas")?;
+    let mut tx = app.leases.begin(sender.lease()).await?;
+    let Some(id) = insert_intent(&mut tx, sender, Purpose::Noop, nonce, target, &input, gas).await? else {
+        return Ok(());
+    };
+    tx.commit().await?;
+    metrics::counter!("nonce_gaps_filled_total").increment(1);
+    sign_and_broadcast(app, sender, &Intent { id, nonce, target, input, gas }, fees::offer(sender).await?).await
+}
+
+/// The row's id; `None` where this batch, withdrawal or nonce has a transaction by now.
 async fn insert_intent(
     tx: &mut Tx<'_>,
     sender: &Sender,
@@ -227,37 +333,42 @@ async fn insert_intent(
     target: Address,
     input: &Bytes,
     gas: u64,
-) -> anyhow::Result<i64> {
-    let (provider, number, consent) = match purpose {
-        Purpose::Anchor { provider, number } => (Some(provider.0.0), Some(bigint(number)?), None),
-        Purpose::Withdraw(id) => (None, None, Some(id.0.0)),
+) -> anyhow::Result<Option<i64>> {
+    let (name, provider, number, consent) = match purpose {
+        Purpose::Anchor { provider, number } => ("anchor", Some(provider.0.0), Some(bigint(number)?), None),
+        Purpose::Withdraw(id) => ("withdraw", None, None, Some(id.0.0)),
+        Purpose::Noop => ("noop", None, None, None),
     };
-    let row = sqlx::query(
-        "INSERT INTO transaction (chain_id, signer, nonce, provider, number, consent_id, target, input, gas, state)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, 'intent') RETURNING id",
+    let id = sqlx::query_scalar(
+        "INSERT INTO transaction
+             (chain_id, signer, nonce, purpose, provider, number, consent_id, target, input, gas, state)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, 'intent') ON CONFLICT DO NOTHING RETURNING id",
     )
     .bind(bigint(sender.chain_id)?)
     .bind(sender.address().0.0)
     .bind(bigint(nonce)?)
+    .bind(name)
     .bind(provider)
     .bind(number)
     .bind(consent)
     .bind(target.0.0)
     .bind(input.as_ref())
     .bind(bigint(gas)?)
-    .fetch_one(&mut **tx)
+    .fetch_optional(&mut **tx)
     .await?;
-    Ok(row.try_get(0)?)
+    Ok(id)
 }
 
-/// Signs at today's fees, but at least an eighth above `at_least`; persists, then broadcasts.
-pub async fn sign_and_broadcast(app: &App, intent: &Intent, at_least: Option<Eip1559Estimation>) -> anyhow::Result<()> {
-    let sender = &app.sender;
-    let today = sender.provider.estimate_eip1559_fees().await.context("estimate fees")?;
-    let fees = at_least.map_or(today, |before| bumped(today, before));
+/// Signs, persists, then broadcasts.
+pub async fn sign_and_broadcast(
+    app: &App,
+    sender: &Sender,
+    intent: &Intent,
+    offered: Eip1559Estimation,
+) -> anyhow::Result<()> {
     let head = sender.provider.get_block_number().await.context("ask for the block number")?;
-    let (hash, raw) = sender.sign(intent, fees)?;
-    let mut tx = app.db.begin().await?;
+    let (hash, raw) = sender.sign(intent, offered)?;
+    let mut tx = app.leases.begin(sender.lease()).await?;
     sqlx::query(
         "INSERT INTO attempt (hash, transaction_id, raw, max_fee_wei, tip_wei, signed_at_block)
          VALUES ($1, $2, $3, $4::text::numeric, $5::text::numeric, $6) ON CONFLICT DO NOTHING",
@@ -265,8 +376,8 @@ pub async fn sign_and_broadcast(app: &App, intent: &Intent, at_least: Option<Eip
     .bind(hash.0)
     .bind(intent.id)
     .bind(&raw)
-    .bind(fees.max_fee_per_gas.to_string())
-    .bind(fees.max_priority_fee_per_gas.to_string())
+    .bind(offered.max_fee_per_gas.to_string())
+    .bind(offered.max_priority_fee_per_gas.to_string())
     .bind(bigint(head)?)
     .execute(&mut *tx)
     .await?;
@@ -276,45 +387,37 @@ pub async fn sign_and_broadcast(app: &App, intent: &Intent, at_least: Option<Eip
         .await?;
     tx.commit().await?;
     tracing::info!(transaction = %hash, nonce = intent.nonce, "transaction signed");
-    broadcast(sender, hash, &raw).await;
+    broadcast(app, sender, intent.id, hash, &raw).await
+}
+
+/// Hands the bytes to the nodes. Whatever they say ("already known", "nonce too low", …), only the chain decides, and the
+/// follower looks there; for people, what was said stays with the transaction until a node takes it.
+pub async fn broadcast(app: &App, sender: &Sender, id: i64, hash: B256, raw: &[u8]) -> anyhow::Result<()> {
+    let refusal = match sender.provider.send_raw_transaction(raw).await {
+        Ok(_) => {
+            metrics::counter!("transactions_broadcast_total").increment(1);
+            None
+        }
+        Err(error) => {
+            let said = Said::of(&error);
+            count(said, "eth_sendRawTransaction");
+            (said != Said::AlreadyKnown).then(|| (said.name(), causes(&error)))
+        }
+    };
+    let changed = sqlx::query(
+        "UPDATE transaction SET why = $2 WHERE id = $1 AND state = 'submitted' AND why IS DISTINCT FROM $2",
+    )
+    .bind(id)
+    .bind(refusal.as_ref().map(|(class, _)| *class))
+    .execute(&app.db)
+    .await?;
+    // once, and not in every round
+    if let Some((class, cause)) = refusal.filter(|_| changed.rows_affected() == 1) {
+        tracing::warn!(transaction = %hash, class, cause, "the nodes do not take the transaction");
+    }
     Ok(())
 }
 
-/// Whether more than before would still be near what the day asks; what is not mined at many times that waits for
-/// something else.
-pub async fn may_raise(sender: &Sender, before: Eip1559Estimation) -> anyhow::Result<bool> {
-    let today = sender.provider.estimate_eip1559_fees().await.context("estimate fees")?;
-    Ok(before.max_fee_per_gas / FEE_TIMES_MAX <= today.max_fee_per_gas)
-}
-
-/// Hands the bytes to the node. Whatever it says ("already known", "nonce too low", …), only the chain decides: the
-/// follower looks there.
-pub async fn broadcast(sender: &Sender, hash: B256, raw: &[u8]) {
-    match sender.provider.send_raw_transaction(raw).await {
-        Ok(_) => metrics::counter!("transactions_broadcast_total").increment(1),
-        Err(error) => tracing::info!(transaction = %hash, %error, "the node did not take the transaction"),
-    }
-}
-
-/// A replacement needs at least 10 % more of both fees; 12.5 % passes every client.
-fn bumped(today: Eip1559Estimation, before: Eip1559Estimation) -> Eip1559Estimation {
-    let above = |fee: u128| fee.saturating_add(fee / 8).saturating_add(1);
-    Eip1559Estimation {
-        max_fee_per_gas: today.max_fee_per_gas.max(above(before.max_fee_per_gas)),
-        max_priority_fee_per_gas: today.max_priority_fee_per_gas.max(above(before.max_priority_fee_per_gas)),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_replacement_pays_an_eighth_more_of_both_fees_or_what_the_day_asks() {
-        let fees = |max, tip| Eip1559Estimation { max_fee_per_gas: max, max_priority_fee_per_gas: tip };
-        let next = bumped(fees(10, 1), fees(800, 80));
-        assert_eq!((next.max_fee_per_gas, next.max_priority_fee_per_gas), (901, 91));
-        let next = bumped(fees(5000, 100), fees(800, 80));
-        assert_eq!((next.max_fee_per_gas, next.max_priority_fee_per_gas), (5000, 100));
-    }
+fn count(said: Said, method: &'static str) {
+    metrics::counter!("node_errors_total", "method" => method, "class" => said.name()).increment(1);
 }

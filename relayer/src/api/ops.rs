@@ -13,10 +13,11 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::{
-    anchor::follow::lane,
+    anchor::{Sender, follow},
     app::App,
     batch,
     intake::{event, withdraw},
+    nodes::Seen,
     problem::Problem,
 };
 
@@ -61,15 +62,46 @@ pub struct Status {
     withdrawal_error: Option<String>,
     /// Transactions by state.
     transactions: Vec<Count>,
-    /// Who sends.
+    /// Who sends, a lane a key.
+    lanes: Vec<Lane>,
+    /// Nodes of the chain, in the order in which they are asked.
+    nodes: Vec<NodeSeen>,
+}
+
+/// One key that sends.
+#[derive(Serialize, ToSchema)]
+pub struct Lane {
     #[schema(value_type = String)]
     signer: Address,
-    /// Nonce that the next transaction gets; none before the first.
+    /// Whether this process sends from it; where not, another one does, or will.
+    active: bool,
+    /// Why nothing new is sent: the fee cap or the balance. It goes on by itself.
+    paused: Option<String>,
+    /// Transactions that the nodes do not take.
+    refused: Vec<Refused>,
+    /// Nonce that the next transaction gets; none before the first look at the chain.
     next_nonce: Option<i64>,
     /// Transactions of the signer in the newest block; none where the chain does not answer.
     chain_nonce: Option<u64>,
     /// Wei, decimal digits; none where the chain does not answer.
-    signer_balance_wei: Option<String>,
+    balance_wei: Option<String>,
+}
+
+/// A transaction that the nodes do not take.
+#[derive(Serialize, ToSchema)]
+pub struct Refused {
+    nonce: i64,
+    /// What they say, as a class: "balance too low", "underpriced", …
+    why: String,
+}
+
+/// How a node is.
+#[derive(Serialize, ToSchema)]
+pub struct NodeSeen {
+    /// Host and port.
+    name: String,
+    /// Why it is not asked now; none where it is.
+    error: Option<String>,
 }
 
 /// How many in a state.
@@ -98,11 +130,9 @@ async fn gather(app: &App) -> Result<Status, Problem> {
     let counts = |counts: Vec<(String, i64)>| counts.into_iter().map(|(state, count)| Count { state, count }).collect();
     let (backlog_events, backlog_age_ms) = event::backlog(&app.db).await?;
     let open = batch::open(&app.db).await?;
-    let (next_nonce, transactions) = lane(&app.db, &app.sender).await?;
+    let transactions = follow::counts(&app.db).await?;
     let (withdrawals, withdrawal_error) = withdraw::waiting(&app.db).await?;
-    let signer = app.sender.address();
-    let chain_nonce = app.chain.provider.get_transaction_count(signer).await.ok();
-    let balance = app.chain.provider.get_balance(signer).await.ok();
+    let lanes = futures::future::try_join_all(app.senders.iter().map(|sender| lane(app, sender))).await?;
     Ok(Status {
         backlog_events,
         backlog_age_ms,
@@ -116,10 +146,28 @@ async fn gather(app: &App) -> Result<Status, Problem> {
         withdrawals,
         withdrawal_error,
         transactions: counts(transactions),
+        lanes,
+        nodes: app.nodes.seen().into_iter().map(|Seen { name, error }| NodeSeen { name, error }).collect(),
+    })
+}
+
+async fn lane(app: &App, sender: &Sender) -> Result<Lane, Problem> {
+    let signer = sender.address();
+    let follow::Lane { next_nonce, paused, refused } = follow::lane(&app.db, sender).await?;
+    let balance = app.chain.provider.get_balance(signer).await.ok();
+    let label = signer.to_string();
+    metrics::gauge!("sending_paused", "signer" => label.clone()).set(f64::from(u8::from(paused.is_some())));
+    if let Some(balance) = balance {
+        metrics::gauge!("signer_balance_wei", "signer" => label).set(f64::from(balance));
+    }
+    Ok(Lane {
         signer,
+        active: app.leases.is_mine(sender.lease()).await?,
+        paused,
+        refused: refused.into_iter().map(|(nonce, why)| Refused { nonce, why }).collect(),
         next_nonce,
-        chain_nonce,
-        signer_balance_wei: balance.map(|balance| balance.to_string()),
+        chain_nonce: app.chain.provider.get_transaction_count(signer).await.ok(),
+        balance_wei: balance.map(|balance| balance.to_string()),
     })
 }
 

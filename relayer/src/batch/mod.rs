@@ -52,12 +52,22 @@ pub async fn run(app: Arc<App>, stop: CancellationToken) {
 async fn round(app: &App) -> anyhow::Result<()> {
     seal::seal_due(app).await?;
     for (provider, number) in sealed(&app.db).await? {
+        if !app.leases.hold(&lease_of(provider)).await? {
+            continue;
+        }
         if let Err(error) = build::build_and_sign(app, provider, number).await {
             tracing::warn!(%provider, number, cause = causes(error.as_ref()), "a sealed batch is not signed yet");
+            // another process may reach store and attestor
+            app.leases.release(&lease_of(provider)).await?;
             fail(&app.db, provider, number, &causes(error.as_ref())).await?;
         }
     }
     Ok(())
+}
+
+/// Who holds it seals a provider's batches, builds them and has them signed.
+fn lease_of(provider: Address) -> String {
+    format!("batch {provider}")
 }
 
 /// Sealed batches in order, at most one a provider: the attestor signs them in order.
@@ -154,6 +164,17 @@ pub async fn set_state(tx: &mut Tx<'_>, provider: Address, number: u64, to: Stat
     .await?;
     anyhow::ensure!(moved.rows_affected() == 1, "batch {number} of {provider} is not there, or not signed");
     Ok(())
+}
+
+/// Marks a signed batch as carried by a transaction; false where another one carries it by now, or the chain has it.
+pub async fn carry(tx: &mut Tx<'_>, provider: Address, number: u64) -> anyhow::Result<bool> {
+    let moved =
+        sqlx::query("UPDATE batch SET state = 'submitted' WHERE provider = $1 AND number = $2 AND state = 'signed'")
+            .bind(provider.0.0)
+            .bind(bigint(number)?)
+            .execute(&mut **tx)
+            .await?;
+    Ok(moved.rows_affected() == 1)
 }
 
 /// Adds what a batch debits to what the batches before it did.

@@ -25,10 +25,16 @@ pub async fn seal_due(app: &App) -> anyhow::Result<()> {
             .filter(|p| p.count >= i64::from(count_max) || p.age_ms >= i64::try_from(age_ms_max).unwrap_or(i64::MAX))
             .map(|p| p.provider)
             .collect();
-        if due.is_empty() {
+        let mut mine = Vec::new();
+        for provider in due {
+            if app.leases.hold(&super::lease_of(provider)).await? {
+                mine.push(provider);
+            }
+        }
+        if mine.is_empty() {
             return Ok(());
         }
-        for provider in due {
+        for provider in mine {
             if let Err(error) = seal(app, provider).await {
                 tracing::warn!(%provider, cause = causes(error.as_ref()), "events have to wait for their batch");
             }

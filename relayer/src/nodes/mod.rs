@@ -1,0 +1,374 @@
+//! Nodes of the chain: reads go to the first one that is well, signed transactions to all of them; a breaker for each.
+//!
+//! ```text
+//!  closed ── failures in a row ──► open ── after a while: the trial (chain id, code) ──► closed, or open again
+//! ```
+//!
+//! alloy has a `FallbackLayer`; it asks several nodes at once, scores them by latency and takes the first answer. Here the
+//! order is the operator's, so that one node's view of the chain is used as long as it answers, and a signed transaction
+//! reaches every node. alloy's own HTTP transport puts the whole URL, and with it an API key, into its spans, and reads
+//! answers without end.
+
+pub mod said;
+
+use std::{
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context as TaskContext, Poll},
+    time::{Duration, Instant},
+};
+
+use alloy::{
+    primitives::keccak256,
+    providers::{DynProvider, Provider, ProviderBuilder},
+    rpc::{
+        client::RpcClient,
+        json_rpc::{RequestPacket, ResponsePacket, RpcError},
+    },
+    transports::{TransportError, TransportErrorKind, TransportFut},
+};
+use anyhow::{Context, bail, ensure};
+use futures::{StreamExt, stream::FuturesUnordered};
+use reqwest::{Client, Url, redirect::Policy};
+use tidemark::{chain::Deployment, service::causes};
+use tower::Service;
+
+use self::said::Said;
+
+/// Nodes that may be given.
+const NODES_MAX: usize = 8;
+/// Above the 5 s after which geth itself gives up on a call, so that a provider's slow contract does not look like a node
+/// that is not well.
+const CALL_TIME_MAX: Duration = Duration::from_secs(10);
+const CONNECT_TIME_MAX: Duration = Duration::from_secs(3);
+const ANSWER_BYTES_MAX: usize = 32 << 20;
+/// Of an error page, for people.
+const ERROR_CHARS_MAX: usize = 300;
+/// Failures in a row that open a breaker.
+const FAILURES_MAX: u32 = 3;
+/// How long an open breaker keeps a node out before its next trial.
+const OPEN_TIME: Duration = Duration::from_secs(2);
+
+/// A transport over all nodes of the chain.
+#[derive(Clone, Debug)]
+pub struct Nodes(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    nodes: Vec<Arc<Node>>,
+    deployment: Deployment,
+}
+
+/// How a node is, for `/status`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// Host and port; the rest of its URL may hold a key.
+    pub name: String,
+    /// Why it is kept out, where it is.
+    pub error: Option<String>,
+}
+
+struct Node {
+    name: String,
+    url: Url,
+    client: Client,
+    breaker: Mutex<Breaker>,
+    /// One trial at a time.
+    trial: tokio::sync::Mutex<()>,
+}
+
+#[derive(Debug)]
+enum Breaker {
+    Closed { failures: u32 },
+    Open { until: Instant, error: String },
+}
+
+impl fmt::Debug for Node {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Node").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// Why a node can't be used.
+enum Unfit {
+    /// It may be later: it does not answer, or has not got so far.
+    Now(String),
+    /// It is of another chain, or has other contracts.
+    Ever(String),
+}
+
+/// Opens the nodes: each that answers must be of the deployment's chain and hold its contracts, and one has to answer.
+/// Those that do not are tried again while the service runs.
+pub async fn connect(urls: &[String], deployment: &Deployment) -> anyhow::Result<(DynProvider, Nodes)> {
+    ensure!((1..=NODES_MAX).contains(&urls.len()), "--rpc-url: expected 1 to {NODES_MAX} URLs, got {}", urls.len());
+    // following a redirect would take the key in the URL elsewhere
+    let client = Client::builder().timeout(CALL_TIME_MAX).connect_timeout(CONNECT_TIME_MAX).redirect(Policy::none());
+    let client = client.build().context("make an HTTP client")?;
+    let nodes = urls.iter().enumerate().map(|(at, url)| Node::new(urls, at, url, &client).map(Arc::new));
+    let nodes = Nodes(Arc::new(Inner { nodes: nodes.collect::<anyhow::Result<_>>()?, deployment: deployment.clone() }));
+    let checks = nodes.0.nodes.iter().map(|node| node.check(deployment));
+    let mut errors = Vec::new();
+    for (node, checked) in nodes.0.nodes.iter().zip(futures::future::join_all(checks).await) {
+        match checked {
+            Ok(()) => node.close(),
+            Err(Unfit::Ever(error)) => bail!("RPC {}: {error}", node.name),
+            Err(Unfit::Now(error)) => {
+                errors.push(format!("RPC {}: {error}", node.name));
+                node.open(error);
+            }
+        }
+    }
+    ensure!(errors.len() < urls.len(), "{}", errors.join("; "));
+    let client = RpcClient::new(nodes.clone(), false);
+    Ok((ProviderBuilder::new().connect_client(client).erased(), nodes))
+}
+
+impl Nodes {
+    /// How each node is, in the order given.
+    pub fn seen(&self) -> Vec<Seen> {
+        let seen = |node: &Arc<Node>| Seen { name: node.name.clone(), error: node.why_out() };
+        self.0.nodes.iter().map(seen).collect()
+    }
+
+    fn closed(&self) -> Vec<Arc<Node>> {
+        self.0.nodes.iter().filter(|node| node.why_out().is_none()).cloned().collect()
+    }
+
+    /// Those that are well. Others whose time has come get their trial: behind the back of this call where it has somebody
+    /// else to ask, before it otherwise.
+    async fn usable(&self) -> Vec<Arc<Node>> {
+        let closed = self.closed();
+        let due: Vec<_> = self.0.nodes.iter().filter(|node| node.is_due()).cloned().collect();
+        if closed.is_empty() {
+            futures::future::join_all(due.iter().map(|node| node.try_out(&self.0.deployment))).await;
+            return self.closed();
+        }
+        for node in due {
+            let nodes = self.clone();
+            tokio::spawn(async move { node.try_out(&nodes.0.deployment).await });
+        }
+        closed
+    }
+
+    fn nobody(&self) -> TransportError {
+        let seen = self.seen().into_iter().map(|node| format!("{}: {}", node.name, node.error.unwrap_or_default()));
+        TransportErrorKind::custom_str(&format!("no node can be asked now: {}", seen.collect::<Vec<_>>().join("; ")))
+    }
+
+    /// The first good answer, asking one node after another.
+    async fn read(self, request: RequestPacket) -> Result<ResponsePacket, TransportError> {
+        let mut last = None;
+        for node in self.usable().await {
+            let answer = node.ask(&request).await;
+            if !is_failure(&answer) {
+                return answer;
+            }
+            last = Some(answer);
+        }
+        last.unwrap_or_else(|| Err(self.nobody()))
+    }
+
+    /// Tells all nodes; the first that takes it answers, and the others are told to the end all the same.
+    async fn broadcast(self, request: RequestPacket) -> Result<ResponsePacket, TransportError> {
+        let asked = self.usable().await.into_iter().map(|node| {
+            let request = request.clone();
+            tokio::spawn(async move { node.ask(&request).await })
+        });
+        let mut asked: FuturesUnordered<_> = asked.collect();
+        let mut refused: Option<Result<ResponsePacket, TransportError>> = None;
+        while let Some(joined) = asked.next().await {
+            let Ok(answer) = joined else { continue };
+            if answer.as_ref().is_ok_and(ResponsePacket::is_success) {
+                return answer;
+            }
+            // what a node says of the transaction tells more than that another was not reached
+            if refused.is_none() || refused.as_ref().is_some_and(is_failure) {
+                refused = Some(answer);
+            }
+        }
+        refused.unwrap_or_else(|| Err(self.nobody()))
+    }
+}
+
+impl Service<RequestPacket> for Nodes {
+    type Response = ResponsePacket;
+    type Error = TransportError;
+    type Future = TransportFut<'static>;
+
+    fn poll_ready(&mut self, _: &mut TaskContext<'_>) -> Poll<Result<(), TransportError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: RequestPacket) -> Self::Future {
+        let nodes = self.clone();
+        let sends = request.method_names().any(|method| method == "eth_sendRawTransaction");
+        match sends {
+            true => Box::pin(nodes.broadcast(request)),
+            false => Box::pin(nodes.read(request)),
+        }
+    }
+}
+
+/// One node as a transport, past its breaker: for its trial.
+#[derive(Clone, Debug)]
+struct Direct(Arc<Node>);
+
+impl Service<RequestPacket> for Direct {
+    type Response = ResponsePacket;
+    type Error = TransportError;
+    type Future = TransportFut<'static>;
+
+    fn poll_ready(&mut self, _: &mut TaskContext<'_>) -> Poll<Result<(), TransportError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: RequestPacket) -> Self::Future {
+        let node = Arc::clone(&self.0);
+        Box::pin(async move { node.post(&request).await })
+    }
+}
+
+/// Whether another node should be asked: no answer, or one that says nothing of the chain ("too many requests").
+fn is_failure(answer: &Result<ResponsePacket, TransportError>) -> bool {
+    match answer {
+        // a load balancer with a node that is behind answers so
+        Ok(packet) => packet
+            .iter_errors()
+            .any(|error| Said::in_answer(error) == Said::RateLimited || error.message == "header not found"),
+        Err(_) => true,
+    }
+}
+
+impl Node {
+    fn new(urls: &[String], at: usize, url: &str, client: &Client) -> anyhow::Result<Self> {
+        let parse = |url: &str| Url::parse(url).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
+        // the URL may hold a key: it is not repeated
+        let url = parse(url).with_context(|| format!("--rpc-url: expected http(s)://…, the {}. is none", at + 1))?;
+        let authority = |url: &Url| {
+            format!("{}:{}", url.host_str().unwrap_or_default(), url.port_or_known_default().unwrap_or_default())
+        };
+        let name = authority(&url);
+        let is_unique = urls.iter().filter_map(|url| parse(url)).filter(|other| authority(other) == name).count() == 1;
+        Ok(Self {
+            name: if is_unique { name } else { format!("{name} ({})", at + 1) },
+            url,
+            client: client.clone(),
+            breaker: Mutex::new(Breaker::Closed { failures: 0 }),
+            trial: tokio::sync::Mutex::default(),
+        })
+    }
+
+    fn breaker(&self) -> MutexGuard<'_, Breaker> {
+        self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn why_out(&self) -> Option<String> {
+        match &*self.breaker() {
+            Breaker::Closed { .. } => None,
+            Breaker::Open { error, .. } => Some(error.clone()),
+        }
+    }
+
+    fn is_due(&self) -> bool {
+        matches!(&*self.breaker(), Breaker::Open { until, .. } if *until <= Instant::now())
+    }
+
+    fn close(&self) {
+        metrics::gauge!("node_well", "node" => self.name.clone()).set(1.0);
+        *self.breaker() = Breaker::Closed { failures: 0 };
+    }
+
+    fn open(&self, error: String) {
+        tracing::warn!(node = self.name, error, "node is kept out");
+        metrics::gauge!("node_well", "node" => self.name.clone()).set(0.0);
+        *self.breaker() = Breaker::Open { until: Instant::now() + OPEN_TIME, error };
+    }
+
+    /// Asks, and remembers how it went.
+    async fn ask(&self, request: &RequestPacket) -> Result<ResponsePacket, TransportError> {
+        let answer = self.post(request).await;
+        if !is_failure(&answer) {
+            if let Breaker::Closed { failures } = &mut *self.breaker() {
+                *failures = 0;
+            }
+            return answer;
+        }
+        metrics::counter!("node_calls_failed_total", "node" => self.name.clone()).increment(1);
+        let failures = match &mut *self.breaker() {
+            Breaker::Closed { failures } => {
+                *failures += 1;
+                *failures
+            }
+            Breaker::Open { .. } => 0,
+        };
+        if failures >= FAILURES_MAX {
+            let error = match &answer {
+                Err(error) => causes(error),
+                Ok(packet) => packet.first_error_message().unwrap_or("an error without a message").to_owned(),
+            };
+            self.open(error);
+        }
+        answer
+    }
+
+    /// The trial of a node whose time has come; whoever comes meanwhile waits for it.
+    async fn try_out(self: &Arc<Self>, deployment: &Deployment) {
+        let _one = self.trial.lock().await;
+        if !self.is_due() {
+            return;
+        }
+        match self.check(deployment).await {
+            Ok(()) => {
+                tracing::info!(node = self.name, "node is well again");
+                self.close();
+            }
+            Err(Unfit::Now(error) | Unfit::Ever(error)) => self.open(error),
+        }
+    }
+
+    /// Whether it is of the right chain and knows the contracts.
+    async fn check(self: &Arc<Self>, deployment: &Deployment) -> Result<(), Unfit> {
+        let node = ProviderBuilder::new().connect_client(RpcClient::new(Direct(Arc::clone(self)), false));
+        let silent = |error: TransportError| Unfit::Now(causes(&error));
+        let (expected, actual) = (deployment.chain_id, node.get_chain_id().await.map_err(silent)?);
+        if actual != expected {
+            return Err(Unfit::Ever(format!("expected chain {expected}, got {actual}")));
+        }
+        let contracts =
+            [("ProvenanceLog", deployment.provenance_log), ("ConsentRegistry", deployment.consent_registry)];
+        for (name, address) in contracts {
+            let code = node.get_code_at(address).await.map_err(silent)?;
+            if code.is_empty() {
+                return Err(Unfit::Now(format!("no code of {name} at {address}; is the node behind?")));
+            }
+            let (expected, actual) = (deployment.code.get(name).map(|code| code.hash), keccak256(&code));
+            if expected.is_some_and(|expected| expected != actual) {
+                return Err(Unfit::Ever(format!("{name} at {address} has other code than the deployment file says")));
+            }
+        }
+        Ok(())
+    }
+
+    async fn post(&self, request: &RequestPacket) -> Result<ResponsePacket, TransportError> {
+        let custom = |error: reqwest::Error| TransportErrorKind::custom(error.without_url());
+        let mut answer = self.client.post(self.url.clone()).json(request).send().await.map_err(custom)?;
+        let status = answer.status();
+        let mut body = Vec::new();
+        while let Some(chunk) = answer.chunk().await.map_err(custom)? {
+            if body.len() + chunk.len() > ANSWER_BYTES_MAX {
+                return Err(TransportErrorKind::custom_str(&format!(
+                    "an answer of more than {ANSWER_BYTES_MAX} bytes"
+                )));
+            }
+            body.extend_from_slice(&chunk);
+        }
+        let excerpt = || String::from_utf8_lossy(&body).chars().take(ERROR_CHARS_MAX).collect::<String>();
+        // some answer 400 to what they refuse; other statuses are of who stands before the node, whatever is in the body
+        let is_answer = |packet: &ResponsePacket| status.is_success() || (status == 400 && packet.is_error());
+        match serde_json::from_slice::<ResponsePacket>(&body) {
+            Ok(packet) if is_answer(&packet) => Ok(packet),
+            Err(error) if status.is_success() => Err(RpcError::deser_err(error, excerpt())),
+            _ => Err(TransportErrorKind::http_error(status.as_u16(), excerpt())),
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! A node that misbehaves on demand: a proxy before the real one, told by method what to do wrong.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use anyhow::{Context, Result};
+use axum::{
+    Router,
+    body::Bytes,
+    extract::State,
+    http::StatusCode,
+    response::{IntoResponse, Response},
+    routing::post,
+};
+use serde_json::{Value, json};
+use tokio::{net::TcpListener, task::JoinHandle};
+
+/// Longer than anybody waits.
+const SILENCE: Duration = Duration::from_secs(600);
+/// Path under which it answers, in the place where paid nodes have their keys.
+pub const SECRET_PATH: &str = "/v3/0123456789abcdef-secret";
+
+/// What it does wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// Takes the request and never answers; the real node does not hear of it.
+    Silent,
+    /// The real node does as asked, and its answer never arrives.
+    Lost,
+    /// Answers what is no JSON.
+    Garbage,
+    /// The real node's answer, this much later.
+    Late(Duration),
+    /// An HTTP error without JSON.
+    Status(u16),
+    /// An HTTP error with a JSON-RPC error, as those who sell access to nodes answer to a wrong key.
+    Denies(u16, &'static str),
+    /// A JSON-RPC error; the real node does not hear of it.
+    Refuses(i64, &'static str),
+    /// A JSON-RPC error, though the real node does as asked.
+    Lies(i64, &'static str),
+    /// This result, whatever the real node's.
+    Says(Value),
+}
+
+#[derive(Debug, Default)]
+struct Book {
+    faults: BTreeMap<String, Fault>,
+    calls: BTreeMap<String, usize>,
+}
+
+#[derive(Clone, Debug)]
+struct Shared {
+    upstream: String,
+    client: reqwest::Client,
+    book: Arc<Mutex<Book>>,
+}
+
+/// A running proxy; stops when dropped.
+#[derive(Debug)]
+pub struct FaultyNode {
+    url: String,
+    shared: Shared,
+    server: JoinHandle<()>,
+}
+
+/// Any method that has no fault of its own.
+pub const ANY: &str = "*";
+
+impl FaultyNode {
+    /// Starts one on a free port before the node at `upstream`; it behaves until told otherwise.
+    pub async fn start(upstream: &str) -> Result<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0").await.context("failed to bind a faulty node")?;
+        let address = listener.local_addr().context("failed to read a faulty node's address")?;
+        let shared = Shared { upstream: upstream.into(), client: reqwest::Client::new(), book: Arc::default() };
+        let router = Router::new().route(SECRET_PATH, post(answer)).with_state(shared.clone());
+        let server = tokio::spawn(async move {
+            let _ended = axum::serve(listener, router).await;
+        });
+        Ok(Self { url: format!("http://{address}{SECRET_PATH}"), shared, server })
+    }
+
+    /// Where it listens.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// From now on this goes wrong with a method, or with [`ANY`].
+    pub fn fail(&self, method: &str, fault: Fault) {
+        self.shared.book().faults.insert(method.into(), fault);
+    }
+
+    /// From now on all is well.
+    pub fn heal(&self) {
+        self.shared.book().faults.clear();
+    }
+
+    /// How often a method was called, or with [`ANY`] all of them.
+    pub fn calls(&self, method: &str) -> usize {
+        let book = self.shared.book();
+        match method {
+            ANY => book.calls.values().sum(),
+            _ => book.calls.get(method).copied().unwrap_or_default(),
+        }
+    }
+}
+
+impl Drop for FaultyNode {
+    fn drop(&mut self) {
+        self.server.abort();
+    }
+}
+
+impl Shared {
+    fn book(&self) -> MutexGuard<'_, Book> {
+        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn ask(&self, body: Bytes) -> Response {
+        let asked = self.client.post(&self.upstream).header("content-type", "application/json").body(body).send().await;
+        match asked {
+            Ok(answer) => match answer.bytes().await {
+                Ok(bytes) => bytes.into_response(),
+                Err(_) => StatusCode::BAD_GATEWAY.into_response(),
+            },
+            Err(_) => StatusCode::BAD_GATEWAY.into_response(),
+        }
+    }
+}
+
+async fn answer(State(shared): State<Shared>, body: Bytes) -> Response {
+    let request: Value = serde_json::from_slice(&body).unwrap_or_default();
+    let method = request["method"].as_str().unwrap_or_default().to_owned();
+    let fault = {
+        let mut book = shared.book();
+        *book.calls.entry(method.clone()).or_default() += 1;
+        book.faults.get(&method).or_else(|| book.faults.get(ANY)).cloned()
+    };
+    let error = |code: i64, message: &str| {
+        let error = json!({"jsonrpc": "2.0", "id": request["id"], "error": {"code": code, "message": message}});
+        error.to_string().into_response()
+    };
+    match fault {
+        None => shared.ask(body).await,
+        Some(Fault::Silent) => {
+            tokio::time::sleep(SILENCE).await;
+            StatusCode::GATEWAY_TIMEOUT.into_response()
+        }
+        Some(Fault::Lost) => {
+            let _lost = shared.ask(body).await;
+            tokio::time::sleep(SILENCE).await;
+            StatusCode::GATEWAY_TIMEOUT.into_response()
+        }
+        Some(Fault::Garbage) => "<html>are you a robot?</html>".into_response(),
+        Some(Fault::Late(time)) => {
+            let answer = shared.ask(body).await;
+            tokio::time::sleep(time).await;
+            answer
+        }
+        Some(Fault::Status(status)) => {
+            StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR).into_response()
+        }
+        Some(Fault::Denies(status, message)) => {
+            (StatusCode::from_u16(status).unwrap_or(StatusCode::FORBIDDEN), error(-32600, message)).into_response()
+        }
+        Some(Fault::Refuses(code, message)) => error(code, message),
+        Some(Fault::Lies(code, message)) => {
+            let _answer = shared.ask(body).await;
+            error(code, message)
+        }
+        Some(Fault::Says(result)) => {
+            json!({"jsonrpc": "2.0", "id": request["id"], "result": result}).to_string().into_response()
+        }
+    }
+}
