@@ -20,7 +20,7 @@ use crate::{
     chain::Chain,
     config::{Serve, secret_file, signer_file},
     http,
-    intake::contributor::StorageKey,
+    intake::{contents::Trees, contributor::StorageKey},
 };
 
 /// What the relayer's handlers and loops share.
@@ -39,6 +39,8 @@ pub struct App {
     pub custodian: PublicKey,
     /// Contributors' secrets are sealed under it.
     pub storage_key: StorageKey,
+    /// For inclusion proofs.
+    pub trees: Trees,
     /// Bounds the large bodies in memory.
     pub bodies: Semaphore,
     /// Renders the metrics.
@@ -75,6 +77,7 @@ pub async fn serve(config: Serve) -> anyhow::Result<()> {
         attestor: AttestorClient::new(&config.attestor_url, &config.attestor_token, deployment.batch_domain())?,
         custodian: config.custodian_key,
         storage_key: StorageKey::new(&*secret_file(&config.storage_key_file)?),
+        trees: Trees::default(),
         bodies: Semaphore::new(config.bodies_at_once as usize),
         metrics: http::metrics()?,
         db,
@@ -86,6 +89,7 @@ pub async fn serve(config: Serve) -> anyhow::Result<()> {
     let mut loops = JoinSet::new();
     loops.spawn(crate::batch::run(Arc::clone(&app), stop.clone()));
     loops.spawn(crate::anchor::run(Arc::clone(&app), stop.clone()));
+    loops.spawn(crate::outbox::run(Arc::clone(&app), stop.clone()));
     let router = http::dress(crate::api::router(Arc::clone(&app)));
     let watched = async {
         while let Some(ended) = loops.join_next().await {

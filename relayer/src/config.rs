@@ -59,6 +59,9 @@ pub enum Command {
     /// API keys.
     #[command(subcommand)]
     Key(KeyCommand),
+    /// Webhooks, on which providers hear what becomes of their batches.
+    #[command(subcommand)]
+    Webhook(WebhookCommand),
     /// Write the OpenAPI document of the relayer (or, with --attestor, of the attestor) to standard output.
     Openapi {
         /// The attestor's instead.
@@ -72,6 +75,15 @@ pub enum Command {
 pub enum ProviderCommand {
     /// Let a provider in that is registered on chain; prints a new API key, once.
     Add(ProviderAdd),
+    /// Set or remove a provider's webhook; prints the secret that signs its messages, once.
+    Webhook(ProviderWebhook),
+}
+
+/// `webhook …`
+#[derive(Debug, Subcommand)]
+pub enum WebhookCommand {
+    /// Send messages again that were given up on, or all from one on.
+    Replay(WebhookReplay),
 }
 
 /// `key …`
@@ -107,6 +119,43 @@ pub struct ProviderAdd {
     /// The provider's account on chain.
     #[arg(long)]
     pub account: Address,
+}
+
+/// `provider webhook`
+#[derive(Debug, Args)]
+pub struct ProviderWebhook {
+    /// Postgres database of the relayer.
+    #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
+    pub database_url: String,
+    /// File with 32 hex bytes under which secrets are sealed in the database.
+    #[arg(long, env = "TIDEMARK_STORAGE_KEY_FILE")]
+    pub storage_key_file: PathBuf,
+    /// The provider's name.
+    #[arg(long)]
+    pub name: String,
+    /// Where messages go: https://….
+    #[arg(long, required_unless_present = "remove")]
+    pub url: Option<String>,
+    /// End the webhook instead, with all messages that wait.
+    #[arg(long, conflicts_with = "url")]
+    pub remove: bool,
+    /// Take http and addresses of the inside too; for development only.
+    #[arg(long, env = "TIDEMARK_WEBHOOK_ALLOW_PRIVATE")]
+    pub webhook_allow_private: bool,
+}
+
+/// `webhook replay`
+#[derive(Debug, Args)]
+pub struct WebhookReplay {
+    /// Postgres database of the relayer.
+    #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
+    pub database_url: String,
+    /// The provider's name.
+    #[arg(long)]
+    pub name: String,
+    /// Send every message from this id on, delivered ones too; without it, those that were given up on.
+    #[arg(long)]
+    pub from: Option<i64>,
 }
 
 /// `key revoke`
@@ -169,6 +218,18 @@ pub struct Serve {
     /// Uploads and Trace batches in memory at once, up to 32 MiB each; more wait.
     #[arg(long, env = "TIDEMARK_BODIES_AT_ONCE", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub bodies_at_once: u32,
+    /// Let webhooks point to http and to addresses of the inside; for development only.
+    #[arg(long, env = "TIDEMARK_WEBHOOK_ALLOW_PRIVATE")]
+    pub webhook_allow_private: bool,
+    /// Give up on a webhook message after this many attempts.
+    #[arg(long, env = "TIDEMARK_WEBHOOK_ATTEMPTS_MAX", default_value_t = 12, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub webhook_attempts_max: u32,
+    /// Pause after the first attempt in vain; three times as long after each, at most six hours.
+    #[arg(long, env = "TIDEMARK_WEBHOOK_RETRY_MS", default_value_t = 5_000, value_parser = clap::value_parser!(u64).range(10..=3_600_000))]
+    pub webhook_retry_ms: u64,
+    /// Keep messages that were delivered or given up on for so long.
+    #[arg(long, env = "TIDEMARK_WEBHOOK_KEEP_HOURS", default_value_t = 168, value_parser = clap::value_parser!(u32).range(1..=8_760))]
+    pub webhook_keep_hours: u32,
 }
 
 /// 1 to 2^96 − 1: beyond, a manifest's column or a batch's totals could overflow, which would hold up every later batch.

@@ -20,6 +20,7 @@ pub mod chain;
 pub mod config;
 pub mod http;
 pub mod intake;
+pub mod outbox;
 pub mod problem;
 pub mod quality;
 

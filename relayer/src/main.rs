@@ -1,4 +1,4 @@
-//! `tidemark-relayer`: runs the write side, lets providers in, revokes keys.
+//! `tidemark-relayer`: runs the write side, lets providers in, revokes keys, sets webhooks.
 #![allow(clippy::print_stdout, reason = "a command line answers on standard output")]
 
 use std::process::ExitCode;
@@ -12,8 +12,9 @@ use tidemark::{
 use tidemark_relayer::{
     app,
     chain::Chain,
-    config::{Command, KeyCommand, ProviderCommand, Relayer},
-    intake::provider,
+    config::{Command, KeyCommand, ProviderCommand, ProviderWebhook, Relayer, WebhookCommand, secret_file},
+    intake::{contributor::StorageKey, provider},
+    outbox,
 };
 
 #[tokio::main]
@@ -42,6 +43,13 @@ async fn run(Relayer { command, log }: Relayer) -> anyhow::Result<()> {
             println!("{key}");
             Ok(())
         }
+        Command::Provider(ProviderCommand::Webhook(set)) => set_webhook(set).await,
+        Command::Webhook(WebhookCommand::Replay(replay)) => {
+            let db = app::open_database(&replay.database_url, &app::MIGRATIONS).await?;
+            let count = outbox::replay(&db, provider::named(&db, &replay.name).await?, replay.from).await?;
+            println!("{count}");
+            Ok(())
+        }
         Command::Key(KeyCommand::Revoke(revoke)) => {
             let db = app::open_database(&revoke.database_url, &app::MIGRATIONS).await?;
             let key = match revoke.key {
@@ -58,4 +66,20 @@ async fn run(Relayer { command, log }: Relayer) -> anyhow::Result<()> {
             Ok(())
         }
     }
+}
+
+async fn set_webhook(set: ProviderWebhook) -> anyhow::Result<()> {
+    let db = app::open_database(&set.database_url, &app::MIGRATIONS).await?;
+    let account = provider::named(&db, &set.name).await?;
+    let Some(url) = set.url else {
+        anyhow::ensure!(outbox::remove_endpoint(&db, account).await?, "{} has no webhook", set.name);
+        println!("removed");
+        return Ok(());
+    };
+    outbox::address::check_url(&url, set.webhook_allow_private)?;
+    let key = StorageKey::new(&*secret_file(&set.storage_key_file)?);
+    let secret = outbox::set_endpoint(&db, &key, account, &url).await?;
+    eprintln!("Secret of {}'s webhook; it is shown only now:", set.name);
+    println!("{secret}");
+    Ok(())
 }

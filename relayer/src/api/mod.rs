@@ -5,6 +5,7 @@ pub mod ops;
 pub mod records;
 pub mod submissions;
 pub mod trace;
+pub mod webhooks;
 pub mod withdrawals;
 
 use std::sync::Arc;
@@ -42,6 +43,8 @@ fn routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(records::get_record))
         .routes(routes!(records::get_contributor_records))
         .routes(routes!(records::get_batches))
+        .routes(routes!(records::get_batch_records))
+        .routes(routes!(webhooks::get_webhooks))
         .routes(routes!(gateway::get_block))
         .routes(routes!(ops::health))
         .routes(routes!(ops::ready))

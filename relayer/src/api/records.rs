@@ -21,7 +21,7 @@ use crate::{
     anchor::follow::{Carrier, carriers},
     app::App,
     batch,
-    intake::record,
+    intake::{contents, record},
     problem::{Kind, Problem},
 };
 
@@ -62,7 +62,7 @@ pub struct EventView {
     sequence: i32,
     /// registered, accepted, rejected, metadata_updated, consent_withdrawn, erased.
     kind: String,
-    /// pending, sealed, submitted, mined, final.
+    /// pending, sealed, signed, submitted, mined, final.
     state: String,
     /// Unix seconds.
     occurred_at: i64,
@@ -70,6 +70,9 @@ pub struct EventView {
     leaf: Option<B256>,
     batch_number: Option<i64>,
     index: Option<i32>,
+    /// From the leaf to the batch's root, as MerkleProof.sol takes it; as soon as the event is sealed.
+    #[schema(value_type = Option<Vec<String>>)]
+    proof: Option<Vec<B256>>,
     #[schema(value_type = Option<String>)]
     transaction: Option<B256>,
     block_number: Option<i64>,
@@ -106,33 +109,30 @@ pub async fn get_record(
     let numbers: Vec<i64> = seen.events.iter().filter_map(|event| event.batch_number).collect();
     let carriers = carriers_by_number(&app, provider.account, &numbers).await?;
     let states = batch::states(&app.db, provider.account, &numbers).await?;
-    let events = seen
-        .events
-        .into_iter()
-        .map(|event| {
-            let carrier = event.batch_number.and_then(|number| carriers.get(&number));
-            let state = event.batch_number.and_then(|number| states.get(&number));
-            EventView {
-                sequence: event.sequence,
-                kind: u8::try_from(event.kind)
-                    .ok()
-                    .and_then(EventKind::from_u8)
-                    .map_or("unknown", EventKind::name)
-                    .into(),
-                state: match state.map(String::as_str) {
-                    None => "pending".into(),
-                    Some("signed") => "sealed".into(),
-                    Some(state) => state.to_owned(),
-                },
-                occurred_at: event.occurred_at,
-                leaf: event.leaf,
-                batch_number: event.batch_number,
-                index: event.batch_index,
-                transaction: carrier.map(|carrier| carrier.hash),
-                block_number: carrier.and_then(|carrier| carrier.block_number),
+    let mut events = Vec::with_capacity(seen.events.len());
+    for event in seen.events {
+        let carrier = event.batch_number.and_then(|number| carriers.get(&number));
+        let state = event.batch_number.and_then(|number| states.get(&number));
+        let proof = match event.batch_number.zip(event.batch_index) {
+            Some((number, index)) => {
+                let tree = app.trees.of_batch(&app.db, provider.account, number).await?;
+                usize::try_from(index).ok().and_then(|index| tree.proof(index))
             }
-        })
-        .collect();
+            None => None,
+        };
+        events.push(EventView {
+            sequence: event.sequence,
+            kind: kind_name(event.kind).into(),
+            state: state.map_or("pending", String::as_str).to_owned(),
+            occurred_at: event.occurred_at,
+            leaf: event.leaf,
+            batch_number: event.batch_number,
+            index: event.batch_index,
+            proof,
+            transaction: carrier.map(|carrier| carrier.hash),
+            block_number: carrier.and_then(|carrier| carrier.block_number),
+        });
+    }
     Ok(Json(RecordView {
         data_id: id,
         source_record_id: seen.source_record_id,
@@ -154,6 +154,10 @@ pub async fn get_record(
     }))
 }
 
+fn kind_name(kind: i16) -> &'static str {
+    u8::try_from(kind).ok().and_then(EventKind::from_u8).map_or("unknown", EventKind::name)
+}
+
 async fn carriers_by_number(
     app: &App,
     provider: alloy::primitives::Address,
@@ -172,17 +176,24 @@ pub struct Page {
     limit: Option<i64>,
 }
 
-impl Page {
-    fn limit(&self) -> Result<i64, Problem> {
-        let limit = self.limit.unwrap_or(PAGE);
-        if (1..=PAGE_MAX).contains(&limit) {
-            return Ok(limit);
-        }
-        Err(Problem::field(Kind::FieldInvalid, "limit", format!("1 to {PAGE_MAX}"), limit.to_string()))
+/// The length of a page.
+pub(super) fn page_limit(limit: Option<i64>) -> Result<i64, Problem> {
+    let limit = limit.unwrap_or(PAGE);
+    if (1..=PAGE_MAX).contains(&limit) {
+        return Ok(limit);
     }
+    Err(Problem::field(Kind::FieldInvalid, "limit", format!("1 to {PAGE_MAX}"), limit.to_string()))
 }
 
-fn query<T>(query: Result<Query<T>, QueryRejection>) -> Result<T, Problem> {
+/// Where a page begins whose rows are numbered.
+pub(super) fn cursor_number<T: std::str::FromStr + Default + PartialOrd>(cursor: Option<&str>) -> Result<T, Problem> {
+    let Some(cursor) = cursor else { return Ok(T::default()) };
+    let number = cursor.parse().ok().filter(|from: &T| *from >= T::default());
+    number.ok_or_else(|| Problem::field(Kind::FieldInvalid, "cursor", "a next_cursor", cursor))
+}
+
+/// The query of a request.
+pub(super) fn query<T>(query: Result<Query<T>, QueryRejection>) -> Result<T, Problem> {
     query.map(|Query(query)| query).map_err(|error| Problem::new(Kind::FieldInvalid, error.body_text()))
 }
 
@@ -218,7 +229,7 @@ pub async fn get_contributor_records(
     let provider = caller(&app, &headers, false).await?;
     let reference = segment("contributor_ref", reference)?;
     let page = query(page)?;
-    let limit = page.limit()?;
+    let limit = page_limit(page.limit)?;
     let after: Option<Uuid> = page
         .cursor
         .as_deref()
@@ -286,19 +297,12 @@ pub async fn get_batches(
 ) -> Result<Json<Batches>, Problem> {
     let provider = caller(&app, &headers, false).await?;
     let BatchQuery { state, cursor, limit } = query(page)?;
-    let limit = Page { cursor: None, limit }.limit()?;
+    let limit = page_limit(limit)?;
     let states = ["sealed", "signed", "submitted", "mined", "final"];
     if let Some(state) = state.as_deref().filter(|state| !states.contains(state)) {
         return Err(Problem::field(Kind::FieldInvalid, "state", states.join(", "), state));
     }
-    let from = match cursor.as_deref() {
-        None => 0,
-        Some(cursor) => cursor
-            .parse()
-            .ok()
-            .filter(|from: &i64| *from >= 0)
-            .ok_or_else(|| Problem::field(Kind::FieldInvalid, "cursor", "a next_cursor", cursor))?,
-    };
+    let from = cursor_number(cursor.as_deref())?;
     let found = batch::list(&app.db, provider.account, state.as_deref(), from, limit).await?;
     let numbers: Vec<i64> = found.iter().map(|batch| batch.number).collect();
     let carriers = carriers_by_number(&app, provider.account, &numbers).await?;
@@ -322,4 +326,64 @@ pub async fn get_batches(
         })
         .collect();
     Ok(Json(Batches { batches, next_cursor }))
+}
+
+/// What is in a batch.
+#[derive(Serialize, ToSchema)]
+pub struct BatchRecords {
+    records: Vec<BatchRecord>,
+    /// Where the next page begins; none on the last.
+    next_cursor: Option<String>,
+}
+
+/// One event of a batch, and the record that it is of.
+#[derive(Serialize, ToSchema)]
+pub struct BatchRecord {
+    /// Position in the batch.
+    index: i32,
+    #[schema(value_type = String, format = Uuid)]
+    data_id: DataId,
+    /// Position in the record's chain.
+    sequence: i32,
+    /// registered, accepted, rejected, metadata_updated, consent_withdrawn, erased.
+    kind: &'static str,
+}
+
+/// The events of a batch of the caller, with their records, ascending by index.
+#[utoipa::path(get, path = "/v1/batches/{number}/records",
+    params(("number" = u64, Path, description = "the batch's number"), Page,
+           ("X-API-Key" = String, Header, description = "issued to the provider")),
+    responses((status = 200, description = "ascending by index", body = BatchRecords),
+              (status = "default", description = "not-found", body = tidemark::service::Problem)))]
+pub async fn get_batch_records(
+    State(app): State<Arc<App>>,
+    headers: HeaderMap,
+    number: Result<Path<String>, PathRejection>,
+    page: Result<Query<Page>, QueryRejection>,
+) -> Result<Json<BatchRecords>, Problem> {
+    let provider = caller(&app, &headers, false).await?;
+    let text = segment("number", number)?;
+    let number: i64 = text
+        .parse()
+        .ok()
+        .filter(|number| *number >= 0)
+        .ok_or_else(|| Problem::field(Kind::FieldInvalid, "number", "a batch number", text.clone()))?;
+    let Page { cursor, limit } = query(page)?;
+    let limit = page_limit(limit)?;
+    let found = contents::list(&app.db, provider.account, number, cursor_number(cursor.as_deref())?, limit).await?;
+    if found.is_empty() && batch::states(&app.db, provider.account, &[number]).await?.is_empty() {
+        return Err(Problem::field(Kind::NotFound, "number", "a sealed batch of this provider", text));
+    }
+    let is_full = i64::try_from(found.len()).is_ok_and(|count| count == limit);
+    let next_cursor = found.last().filter(|_| is_full).map(|entry| entry.index.saturating_add(1).to_string());
+    let records = found
+        .into_iter()
+        .map(|entry| BatchRecord {
+            index: entry.index,
+            data_id: entry.data_id,
+            sequence: entry.sequence,
+            kind: kind_name(entry.kind),
+        })
+        .collect();
+    Ok(Json(BatchRecords { records, next_cursor }))
 }

@@ -16,7 +16,7 @@ use super::Tx;
 /// The longest reference, in bytes.
 pub const REFERENCE_BYTES_MAX: usize = 512;
 
-/// Seals contributors' secrets in the database.
+/// Seals contributors' and webhooks' secrets in the database.
 pub struct StorageKey(XChaCha20Poly1305);
 
 impl StorageKey {
@@ -29,26 +29,26 @@ impl StorageKey {
         [provider.as_slice(), reference.as_bytes()].concat()
     }
 
-    fn seal(&self, provider: Address, reference: &str, secret: &[u8; 32]) -> anyhow::Result<Vec<u8>> {
+    pub(crate) fn seal(&self, provider: Address, reference: &str, secret: &[u8; 32]) -> anyhow::Result<Vec<u8>> {
         let mut nonce = [0u8; 24];
         getrandom::fill(&mut nonce)?;
         let payload = Payload { msg: secret, aad: &Self::context(provider, reference) };
-        let sealed = self
-            .0
-            .encrypt(&XNonce::from(nonce), payload)
-            .map_err(|_| anyhow::anyhow!("seal a contributor's secret"))?;
+        let sealed = self.0.encrypt(&XNonce::from(nonce), payload).map_err(|_| anyhow::anyhow!("seal a secret"))?;
         Ok([&nonce[..], &sealed].concat())
     }
 
-    fn open(&self, provider: Address, reference: &str, sealed: &[u8]) -> anyhow::Result<Zeroizing<[u8; 32]>> {
+    pub(crate) fn open(
+        &self,
+        provider: Address,
+        reference: &str,
+        sealed: &[u8],
+    ) -> anyhow::Result<Zeroizing<[u8; 32]>> {
         let (nonce, sealed) = sealed.split_first_chunk::<24>().context("a sealed secret is cut")?;
         let payload = Payload { msg: sealed, aad: &Self::context(provider, reference) };
         let secret = Zeroizing::new(self.0.decrypt(&XNonce::from(*nonce), payload).map_err(|_| {
-            anyhow::anyhow!("a contributor's secret does not open: is this the storage key it was sealed with?")
+            anyhow::anyhow!("a sealed secret does not open: is this the storage key it was sealed with?")
         })?);
-        Ok(Zeroizing::new(
-            <[u8; 32]>::try_from(secret.as_slice()).context("a contributor's secret has another length")?,
-        ))
+        Ok(Zeroizing::new(<[u8; 32]>::try_from(secret.as_slice()).context("a sealed secret has another length")?))
     }
 }
 

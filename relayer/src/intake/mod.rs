@@ -9,6 +9,7 @@
 
 pub mod budget;
 pub mod consent;
+pub mod contents;
 pub mod contributor;
 pub mod event;
 pub mod provider;

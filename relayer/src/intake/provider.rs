@@ -29,6 +29,13 @@ pub async fn is_known(db: &PgPool, name: &str) -> sqlx::Result<bool> {
     sqlx::query_scalar("SELECT EXISTS (SELECT FROM provider WHERE name = $1)").bind(name).fetch_one(db).await
 }
 
+/// The account of a provider that was let in under this name.
+pub async fn named(db: &PgPool, name: &str) -> anyhow::Result<Address> {
+    let account: Option<[u8; 20]> =
+        sqlx::query_scalar("SELECT account FROM provider WHERE name = $1").bind(name).fetch_optional(db).await?;
+    account.map(Address::from).ok_or_else(|| anyhow::anyhow!("no provider named {name:?} was let in here"))
+}
+
 /// Lets a provider in that the chain knows under this name and account, and issues an API key.
 pub async fn add(db: &PgPool, chain: &Chain, name: &str, account: Address) -> anyhow::Result<String> {
     let holder = chain.provider_named(name).await?;
