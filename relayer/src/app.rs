@@ -89,6 +89,7 @@ pub async fn serve(config: Serve) -> anyhow::Result<()> {
     let mut loops = JoinSet::new();
     loops.spawn(crate::batch::run(Arc::clone(&app), stop.clone()));
     loops.spawn(crate::anchor::run(Arc::clone(&app), stop.clone()));
+    loops.spawn(crate::intake::erase::run(Arc::clone(&app), stop.clone()));
     loops.spawn(crate::outbox::run(Arc::clone(&app), stop.clone()));
     let router = http::dress(crate::api::router(Arc::clone(&app)));
     let watched = async {

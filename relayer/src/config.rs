@@ -9,7 +9,7 @@ use std::{
 use alloy::{primitives::Address, signers::local::PrivateKeySigner};
 use anyhow::{Context, ensure};
 use clap::{Args, Parser, Subcommand};
-use tidemark::{dataset::WEIGHT_MAX, sealing::PublicKey};
+use tidemark::{dataset::WEIGHT_MAX, ids::DataId, sealing::PublicKey};
 use zeroize::Zeroizing;
 
 /// The write side: takes submissions in, has them judged, batches and anchors them.
@@ -62,6 +62,8 @@ pub enum Command {
     /// Webhooks, on which providers hear what becomes of their batches.
     #[command(subcommand)]
     Webhook(WebhookCommand),
+    /// Erase what is private of a record; prints how far that is, and the running service does it.
+    Erase(Erase),
     /// Write the OpenAPI document of the relayer (or, with --attestor, of the attestor) to standard output.
     Openapi {
         /// The attestor's instead.
@@ -156,6 +158,17 @@ pub struct WebhookReplay {
     /// Send every message from this id on, delivered ones too; without it, those that were given up on.
     #[arg(long)]
     pub from: Option<i64>,
+}
+
+/// `erase`
+#[derive(Debug, Args)]
+pub struct Erase {
+    /// Postgres database of the relayer.
+    #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
+    pub database_url: String,
+    /// The record.
+    #[arg(long)]
+    pub data_id: DataId,
 }
 
 /// `key revoke`

@@ -13,7 +13,7 @@ use tidemark_relayer::{
     app,
     chain::Chain,
     config::{Command, KeyCommand, ProviderCommand, ProviderWebhook, Relayer, WebhookCommand, secret_file},
-    intake::{contributor::StorageKey, provider},
+    intake::{contributor::StorageKey, erase, provider},
     outbox,
 };
 
@@ -48,6 +48,13 @@ async fn run(Relayer { command, log }: Relayer) -> anyhow::Result<()> {
             let db = app::open_database(&replay.database_url, &app::MIGRATIONS).await?;
             let count = outbox::replay(&db, provider::named(&db, &replay.name).await?, replay.from).await?;
             println!("{count}");
+            Ok(())
+        }
+        Command::Erase(wanted) => {
+            let db = app::open_database(&wanted.database_url, &app::MIGRATIONS).await?;
+            let erasure = erase::ask(&db, None, wanted.data_id).await?;
+            let erasure = erasure.with_context(|| format!("no record {} here", wanted.data_id))?;
+            println!("{}", erasure.state);
             Ok(())
         }
         Command::Key(KeyCommand::Revoke(revoke)) => {

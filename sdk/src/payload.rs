@@ -20,6 +20,16 @@ pub struct Delivery {
     pub size_bytes: u64,
 }
 
+/// A batch's disclosures are in another file than its manifest says, because rows of the first were erased.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Moved {
+    /// Which batch of the same provider.
+    pub number: u64,
+    /// The file.
+    #[serde(with = "cid_text")]
+    pub cid: Cid,
+}
+
 /// The payload of one event.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
@@ -68,5 +78,9 @@ pub enum Payload {
         signature: Bytes,
     },
     /// The record's secrets are gone.
-    Erased {},
+    Erased {
+        /// Where the batches that held them keep what they still disclose.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        disclosures: Vec<Moved>,
+    },
 }

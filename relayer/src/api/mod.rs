@@ -41,6 +41,7 @@ fn routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(submissions::post_submission))
         .routes(routes!(withdrawals::post_withdrawal))
         .routes(routes!(records::get_record))
+        .routes(routes!(records::post_erasure))
         .routes(routes!(records::get_contributor_records))
         .routes(routes!(records::get_batches))
         .routes(routes!(records::get_batch_records))

@@ -9,7 +9,7 @@ use axum::{
         Path, Query, State,
         rejection::{PathRejection, QueryRejection},
     },
-    http::HeaderMap,
+    http::{HeaderMap, StatusCode},
 };
 use serde::{Deserialize, Serialize};
 use tidemark::{batch::Header, event::EventKind, ids::DataId};
@@ -21,7 +21,11 @@ use crate::{
     anchor::follow::{Carrier, carriers},
     app::App,
     batch,
-    intake::{contents, record},
+    intake::{
+        contents,
+        erase::{self, Erasure},
+        record,
+    },
     problem::{Kind, Problem},
 };
 
@@ -54,6 +58,8 @@ pub struct RecordView {
     events: Vec<EventView>,
     /// Updates that wait or were refused.
     updates: Vec<UpdateView>,
+    /// Where an erasure was asked for: what was private of the record is on its way out, or gone.
+    erasure: Option<Erasure>,
 }
 
 /// An event and how far it is.
@@ -151,7 +157,29 @@ pub async fn get_record(
             .into_iter()
             .map(|update| UpdateView { seq: update.seq, state: update.state, reason: update.reason })
             .collect(),
+        erasure: erase::state(&app.db, Some(provider.account), id).await?,
     }))
+}
+
+/// Erase what is private of a record: its metadata and salts, its file and key, updates, and its contributor's secret where
+/// that has no other record. What was anchored stays, and so do the proofs. Asking again tells how far it is.
+#[utoipa::path(post, path = "/v1/records/{data_id}/erasure",
+    params(("data_id" = String, Path, description = "UUID"), ("X-API-Key" = String, Header, description = "issued to the provider")),
+    responses((status = 202, description = "under way: nothing more can happen to the record", body = Erasure),
+              (status = 200, description = "done", body = Erasure),
+              (status = "default", description = "record-unknown", body = tidemark::service::Problem)))]
+pub async fn post_erasure(
+    State(app): State<Arc<App>>,
+    headers: HeaderMap,
+    id: Result<Path<String>, PathRejection>,
+) -> Result<(StatusCode, Json<Erasure>), Problem> {
+    let provider = caller(&app, &headers, false).await?;
+    let id = data_id(&segment("data_id", id)?)?;
+    let Some(erasure) = erase::ask(&app.db, Some(provider.account), id).await? else {
+        return Err(Problem::field(Kind::RecordUnknown, "data_id", "a record of this provider", id.to_string()));
+    };
+    let status = if erasure.erased_at.is_some() { StatusCode::OK } else { StatusCode::ACCEPTED };
+    Ok((status, Json(erasure)))
 }
 
 fn kind_name(kind: i16) -> &'static str {

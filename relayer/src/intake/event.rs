@@ -70,7 +70,7 @@ impl NewEvent {
             Payload::Rejected { .. } => EventKind::Rejected,
             Payload::MetadataUpdated { .. } => EventKind::MetadataUpdated,
             Payload::ConsentWithdrawn { .. } => EventKind::ConsentWithdrawn,
-            Payload::Erased {} => EventKind::Erased,
+            Payload::Erased { .. } => EventKind::Erased,
         };
         let payload = String::from_utf8(jcs(payload)?).context("canonical JSON is UTF-8")?;
         let mut salt = [0u8; 32];

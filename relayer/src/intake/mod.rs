@@ -11,6 +11,7 @@ pub mod budget;
 pub mod consent;
 pub mod contents;
 pub mod contributor;
+pub mod erase;
 pub mod event;
 pub mod provider;
 pub mod record;

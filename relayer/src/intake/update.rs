@@ -10,7 +10,7 @@ use tidemark::{
 };
 
 use super::{
-    Tx, bigint,
+    Tx, bigint, erase,
     event::{self, NewEvent},
     record::{self, Head},
     register::Status,
@@ -162,8 +162,13 @@ fn continues(head: &Head, update: &Update) -> Result<(), String> {
 pub async fn take(tx: &mut Tx<'_>, provider: Address, updates: Vec<Update>) -> anyhow::Result<Vec<Answer>> {
     let ids: BTreeSet<DataId> = updates.iter().map(|update| update.data_id).collect();
     let mut lines = lines(tx, provider, &ids).await?;
+    let erased = erase::among(tx, &ids).await?;
     let mut answers = Vec::with_capacity(updates.len());
     for update in updates {
+        if erased.contains(&update.data_id) {
+            answers.push(Answer::conflict("the record was erased"));
+            continue;
+        }
         let line = lines.entry(update.data_id).or_insert_with(|| Line {
             head: None,
             rows: BTreeMap::new(),
