@@ -49,10 +49,13 @@ pub struct App {
     pub config: Serve,
 }
 
+/// Connections that a process takes of its database at most.
+pub const CONNECTIONS_MAX: u32 = 16;
+
 /// Opens a database and brings its tables up to date.
 pub async fn open_database(url: &str, migrator: &sqlx::migrate::Migrator) -> anyhow::Result<PgPool> {
     let db = PgPoolOptions::new()
-        .max_connections(16)
+        .max_connections(CONNECTIONS_MAX)
         .acquire_timeout(Duration::from_secs(10))
         .connect(url)
         .await

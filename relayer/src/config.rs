@@ -64,6 +64,8 @@ pub enum Command {
     Webhook(WebhookCommand),
     /// Erase what is private of a record; prints how far that is, and the running service does it.
     Erase(Erase),
+    /// Check everything that `serve` with the same flags needs, and say how to fix it; fails where something is broken.
+    Doctor(Doctor),
     /// Write the OpenAPI document of the relayer (or, with --attestor, of the attestor) to standard output.
     Openapi {
         /// The attestor's instead.
@@ -158,6 +160,17 @@ pub struct WebhookReplay {
     /// Send every message from this id on, delivered ones too; without it, those that were given up on.
     #[arg(long)]
     pub from: Option<i64>,
+}
+
+/// `doctor`
+#[derive(Debug, Args)]
+pub struct Doctor {
+    /// The service's.
+    #[command(flatten)]
+    pub serve: Serve,
+    /// Write JSON lines {verdict, part, found, fix}.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `erase`

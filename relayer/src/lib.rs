@@ -18,6 +18,7 @@ pub mod attestor;
 pub mod batch;
 pub mod chain;
 pub mod config;
+pub mod doctor;
 pub mod http;
 pub mod intake;
 pub mod outbox;

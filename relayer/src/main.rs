@@ -12,7 +12,8 @@ use tidemark::{
 use tidemark_relayer::{
     app,
     chain::Chain,
-    config::{Command, KeyCommand, ProviderCommand, ProviderWebhook, Relayer, WebhookCommand, secret_file},
+    config::{Command, Doctor, KeyCommand, ProviderCommand, ProviderWebhook, Relayer, WebhookCommand, secret_file},
+    doctor::{self, Verdict},
     intake::{contributor::StorageKey, erase, provider},
     outbox,
 };
@@ -21,7 +22,7 @@ use tidemark_relayer::{
 async fn main() -> ExitCode {
     tidemark::install_tls();
     match run(Relayer::parse()).await {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             // causes name addresses, and those of nodes and databases may hold keys: they are cut here
             eprintln!("tidemark-relayer: {}", causes(error.as_ref()));
@@ -30,10 +31,11 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn run(Relayer { command, log }: Relayer) -> anyhow::Result<()> {
+async fn run(Relayer { command, log }: Relayer) -> anyhow::Result<ExitCode> {
     start_log(&log).with_context(|| format!("--log: {log:?} is no filter; try info"))?;
     match command {
-        Command::Serve(config) => app::serve(config).await,
+        Command::Doctor(wanted) => return examine(wanted).await,
+        Command::Serve(config) => app::serve(config).await?,
         Command::Provider(ProviderCommand::Add(add)) => {
             let deployment = Deployment::load(&add.base.deployment)?;
             let chain = Chain::new(checked_reader(&add.base.rpc_url, &deployment).await?, deployment);
@@ -41,21 +43,18 @@ async fn run(Relayer { command, log }: Relayer) -> anyhow::Result<()> {
             let key = provider::add(&db, &chain, &add.name, add.account).await?;
             eprintln!("API key of {}; it is shown only now:", add.name);
             println!("{key}");
-            Ok(())
         }
-        Command::Provider(ProviderCommand::Webhook(set)) => set_webhook(set).await,
+        Command::Provider(ProviderCommand::Webhook(set)) => set_webhook(set).await?,
         Command::Webhook(WebhookCommand::Replay(replay)) => {
             let db = app::open_database(&replay.database_url, &app::MIGRATIONS).await?;
             let count = outbox::replay(&db, provider::named(&db, &replay.name).await?, replay.from).await?;
             println!("{count}");
-            Ok(())
         }
         Command::Erase(wanted) => {
             let db = app::open_database(&wanted.database_url, &app::MIGRATIONS).await?;
             let erasure = erase::ask(&db, None, wanted.data_id).await?;
             let erasure = erasure.with_context(|| format!("no record {} here", wanted.data_id))?;
             println!("{}", erasure.state);
-            Ok(())
         }
         Command::Key(KeyCommand::Revoke(revoke)) => {
             let db = app::open_database(&revoke.database_url, &app::MIGRATIONS).await?;
@@ -65,14 +64,26 @@ async fn run(Relayer { command, log }: Relayer) -> anyhow::Result<()> {
             };
             anyhow::ensure!(provider::revoke_key(&db, key.trim()).await?, "no such key, or it is revoked already");
             println!("revoked");
-            Ok(())
         }
         Command::Openapi { attestor } => {
             let api = if attestor { tidemark_relayer::attestor::api::openapi() } else { tidemark_relayer::openapi() };
             println!("{}", api.to_pretty_json()?);
-            Ok(())
         }
     }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Prints what the doctor finds; fails where something is broken.
+async fn examine(wanted: Doctor) -> anyhow::Result<ExitCode> {
+    let findings = doctor::examine(&wanted.serve).await;
+    for finding in &findings {
+        match wanted.json {
+            true => println!("{}", serde_json::to_string(finding)?),
+            false => println!("{}", finding.line()),
+        }
+    }
+    let is_broken = findings.iter().any(|finding| finding.verdict == Verdict::Fail);
+    Ok(if is_broken { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
 async fn set_webhook(set: ProviderWebhook) -> anyhow::Result<()> {

@@ -8,7 +8,7 @@ use chacha20poly1305::{
     KeyInit, XChaCha20Poly1305, XNonce,
     aead::{Aead, Payload},
 };
-use sqlx::Row;
+use sqlx::{PgPool, Row};
 use zeroize::Zeroizing;
 
 use super::Tx;
@@ -96,6 +96,15 @@ pub async fn secrets(
             Ok((reference, secret))
         })
         .collect()
+}
+
+/// Whether a storage key opens a sealed secret; none where there is none.
+pub async fn opens_a_secret(db: &PgPool, key: &StorageKey) -> anyhow::Result<Option<bool>> {
+    let row =
+        sqlx::query("SELECT provider, reference, sealed_secret FROM contributor LIMIT 1").fetch_optional(db).await?;
+    let Some(row) = row else { return Ok(None) };
+    let provider = Address::from(row.try_get::<[u8; 20], _>(0)?);
+    Ok(Some(key.open(provider, row.try_get(1)?, row.try_get::<&[u8], _>(2)?).is_ok()))
 }
 
 #[cfg(test)]

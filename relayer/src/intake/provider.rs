@@ -29,6 +29,14 @@ pub async fn is_known(db: &PgPool, name: &str) -> sqlx::Result<bool> {
     sqlx::query_scalar("SELECT EXISTS (SELECT FROM provider WHERE name = $1)").bind(name).fetch_one(db).await
 }
 
+/// Every provider that was let in, by name.
+pub async fn all(db: &PgPool) -> sqlx::Result<Vec<Provider>> {
+    let rows = sqlx::query("SELECT account, name FROM provider ORDER BY name").fetch_all(db).await?;
+    rows.iter()
+        .map(|row| Ok(Provider { account: Address::from(row.try_get::<[u8; 20], _>(0)?), name: row.try_get(1)? }))
+        .collect()
+}
+
 /// The account of a provider that was let in under this name.
 pub async fn named(db: &PgPool, name: &str) -> anyhow::Result<Address> {
     let account: Option<[u8; 20]> =

@@ -431,7 +431,7 @@ pub async fn backlog(db: &PgPool) -> sqlx::Result<Backlog> {
     Ok(Backlog { waiting: row.try_get(0)?, dead: row.try_get(1)?, oldest_age_seconds: row.try_get(2)? })
 }
 
-/// A storage key that does not open this sealed secret is not the one it was sealed with.
+/// Whether a storage key opens a sealed secret; none where there is none.
 pub async fn opens_a_secret(db: &PgPool, key: &StorageKey) -> anyhow::Result<Option<bool>> {
     let row = sqlx::query("SELECT provider, sealed_secret FROM outbox_endpoint LIMIT 1").fetch_optional(db).await?;
     let Some(row) = row else { return Ok(None) };
