@@ -1,4 +1,5 @@
--- The outbox: every change of a batch's state, told to its provider's webhook, at least once and in order.
+-- The outbox: every change of a batch's state, told to its provider's webhook, at least once and in order. And when a batch
+-- got how far, for the histograms.
 
 CREATE TABLE outbox_endpoint (
     provider      bytea PRIMARY KEY REFERENCES provider,
@@ -52,3 +53,30 @@ END $$;
 CREATE TRIGGER outbox_note_new AFTER INSERT ON batch FOR EACH ROW EXECUTE FUNCTION outbox_note();
 CREATE TRIGGER outbox_note_moved AFTER UPDATE OF state ON batch FOR EACH ROW
     WHEN (OLD.state IS DISTINCT FROM NEW.state) EXECUTE FUNCTION outbox_note();
+
+ALTER TABLE batch
+    ADD COLUMN signed_at  timestamptz,
+    ADD COLUMN mined_at   timestamptz,
+    ADD COLUMN final_at   timestamptz,
+    ADD COLUMN changed_at timestamptz NOT NULL DEFAULT now();
+CREATE INDEX batch_changed ON batch (changed_at);
+
+-- clock_timestamp: a transaction that seals a million events began long before it ends.
+CREATE FUNCTION batch_stamp() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    NEW.changed_at := clock_timestamp();
+    IF TG_OP = 'INSERT' THEN
+        NEW.sealed_at := NEW.changed_at;
+    ELSIF NEW.state = 'signed' AND OLD.state = 'sealed' THEN
+        NEW.signed_at := NEW.changed_at;
+    ELSIF NEW.state = 'mined' THEN
+        NEW.mined_at := NEW.changed_at;
+    ELSIF NEW.state = 'final' THEN
+        NEW.final_at := NEW.changed_at;
+        NEW.mined_at := coalesce(NEW.mined_at, NEW.changed_at);
+    END IF;
+    RETURN NEW;
+END $$;
+CREATE TRIGGER batch_stamp_new BEFORE INSERT ON batch FOR EACH ROW EXECUTE FUNCTION batch_stamp();
+CREATE TRIGGER batch_stamp_moved BEFORE UPDATE OF state ON batch FOR EACH ROW
+    WHEN (OLD.state IS DISTINCT FROM NEW.state) EXECUTE FUNCTION batch_stamp();

@@ -87,11 +87,16 @@ pub async fn serve(config: Serve) -> anyhow::Result<()> {
         config,
     });
     let listener = http::bind(app.config.listen).await?;
+    let operator_listener = match app.config.operator_listen {
+        Some(address) => Some(http::bind(address).await?),
+        None => None,
+    };
     tracing::info!(listen = %app.config.listen, sender = %app.sender.address(), "relayer starts");
 
     let mut loops = JoinSet::new();
     loops.spawn(crate::batch::run(Arc::clone(&app), stop.clone()));
     loops.spawn(crate::anchor::run(Arc::clone(&app), stop.clone()));
+    loops.spawn(crate::dwell::run(Arc::clone(&app), stop.clone()));
     loops.spawn(crate::intake::erase::run(Arc::clone(&app), stop.clone()));
     loops.spawn(crate::outbox::run(Arc::clone(&app), stop.clone()));
     let router = http::dress(crate::api::router(Arc::clone(&app)));
@@ -109,8 +114,14 @@ pub async fn serve(config: Serve) -> anyhow::Result<()> {
         stop.cancel();
         served
     };
-    let (served, ()) = tokio::join!(served, watched);
+    let operated = async {
+        let Some(listener) = operator_listener else { return Ok(()) };
+        let router = http::dress(crate::api::operator_router(Arc::clone(&app)));
+        serve_until_stopped(listener, router, stop.clone()).await
+    };
+    let (served, operated, ()) = tokio::join!(served, operated, watched);
     app.db.close().await;
+    operated.context("serve HTTP to operators")?;
     tracing::info!("relayer stops");
     served.context("serve HTTP")
 }

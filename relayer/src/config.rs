@@ -204,6 +204,9 @@ pub struct Serve {
     /// Address to listen on.
     #[arg(long, env = "TIDEMARK_RELAYER_LISTEN", default_value = "127.0.0.1:8080")]
     pub listen: SocketAddr,
+    /// Address for /status and /metrics, which are then not on the other one any more; --listen's where absent.
+    #[arg(long, env = "TIDEMARK_RELAYER_OPERATOR_LISTEN")]
+    pub operator_listen: Option<SocketAddr>,
     /// Content store: folder:/path, kubo:http://host:port.
     #[arg(long, env = "TIDEMARK_STORE")]
     pub store: String,

@@ -19,6 +19,7 @@ pub mod batch;
 pub mod chain;
 pub mod config;
 pub mod doctor;
+pub mod dwell;
 pub mod http;
 pub mod intake;
 pub mod outbox;

@@ -34,9 +34,9 @@ fn doctor(stack: &Stack, changed: &[(&'static str, &str)], arguments: &[&str]) -
 /// Fails with a line about a part that holds a text and a fix.
 fn fails(stack: &Stack, changed: &[(&'static str, &str)], part: &str, text: &str) {
     let (content, printed) = doctor(stack, changed, &[]);
-    let found = printed.lines().any(|line| {
-        line.starts_with(&format!("FAIL {part}")) && line.contains(text) && line.contains("; fix: ")
-    });
+    let found = printed
+        .lines()
+        .any(|line| line.starts_with(&format!("FAIL {part}")) && line.contains(text) && line.contains("; fix: "));
     assert!(!content && found, "{changed:?}: expected FAIL {part} … {text}\n{printed}");
 }
 

@@ -49,20 +49,32 @@ fn routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(gateway::get_block))
         .routes(routes!(ops::health))
         .routes(routes!(ops::ready))
-        .routes(routes!(ops::status))
+}
+
+/// What operators ask, and nobody else should.
+fn operator_routes() -> OpenApiRouter<Arc<App>> {
+    OpenApiRouter::new().routes(routes!(ops::status))
 }
 
 /// The OpenAPI document.
 pub fn openapi() -> utoipa::openapi::OpenApi {
-    routes().into_openapi()
+    routes().merge(operator_routes()).into_openapi()
 }
 
-/// All routes.
+/// Routes for operators alone, where they have an address of their own.
+pub fn operator_router(app: Arc<App>) -> Router {
+    let (router, _) = operator_routes().routes(routes!(ops::health)).routes(routes!(ops::ready)).split_for_parts();
+    router.route("/metrics", get(ops::metrics)).with_state(app)
+}
+
+/// All routes, but for those of operators where these have an address of their own.
 pub fn router(app: Arc<App>) -> Router {
-    let (router, api) = routes().split_for_parts();
-    let document = api.to_pretty_json().unwrap_or_default();
+    let document = openapi().to_pretty_json().unwrap_or_default();
+    let (mut router, _) = routes().split_for_parts();
+    if app.config.operator_listen.is_none() {
+        router = router.merge(operator_routes().split_for_parts().0).route("/metrics", get(ops::metrics));
+    }
     router
-        .route("/metrics", get(ops::metrics))
         .route("/openapi.json", get(async move || http::openapi_json(&document)))
         .route("/docs", get(tidemark::service::docs))
         // every handler that takes a body bounds it itself

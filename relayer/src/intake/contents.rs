@@ -1,4 +1,5 @@
-//! What is in a batch, for its provider: the events page by page, and their inclusion proofs out of a few cached trees.
+//! What is in batches, for readers: events page by page, their inclusion proofs out of a few cached trees, and how old what
+//! no block has yet is.
 
 use std::{
     collections::VecDeque,
@@ -113,6 +114,20 @@ pub async fn list(db: &PgPool, provider: Address, number: i64, from: i32, limit:
             })
         })
         .collect()
+}
+
+/// Age in seconds of the oldest event that is in no block: pending, or in its provider's first open batch.
+pub async fn oldest_unanchored(db: &PgPool) -> sqlx::Result<Option<i64>> {
+    sqlx::query_scalar(
+        "SELECT extract(epoch FROM now() - least(
+             (SELECT min(e.received_at) FROM (
+                  SELECT DISTINCT ON (provider) provider, number FROM batch WHERE state NOT IN ('mined', 'final')
+                  ORDER BY provider, number) AS b
+              JOIN event e ON e.provider = b.provider AND e.batch_number = b.number),
+             (SELECT min(received_at) FROM event WHERE batch_number IS NULL)))::bigint",
+    )
+    .fetch_one(db)
+    .await
 }
 
 #[cfg(test)]

@@ -405,7 +405,7 @@ pub async fn remove(db: &PgPool, store: &Store, provider: Address) -> anyhow::Re
     .bind(provider.0.0)
     .execute(db)
     .await?;
-    metrics::counter!("tidemark_relayer_records_erased_total").increment(done.rows_affected());
+    metrics::counter!("records_erased_total").increment(done.rows_affected());
     match failed {
         Some(error) => Err(error.context("a file can't be deleted from the content store")),
         None => Ok(()),

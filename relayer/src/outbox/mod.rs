@@ -295,7 +295,7 @@ async fn note(app: &App, message: &Message, outcome: &Outcome) -> anyhow::Result
     .bind(i64::try_from(pause_ms)?)
     .execute(&app.db)
     .await?;
-    metrics::counter!("tidemark_relayer_outbox_attempts_total", "outcome" => state).increment(1);
+    metrics::counter!("outbox_attempts_total", "outcome" => state).increment(1);
     Ok(state != "waiting")
 }
 
