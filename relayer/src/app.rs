@@ -93,12 +93,13 @@ pub async fn serve(config: Serve) -> anyhow::Result<()> {
     };
     tracing::info!(listen = %app.config.listen, sender = %app.sender.address(), "relayer starts");
 
+    let webhooks = crate::outbox::deliver::Client::new(app.config.webhook_allow_private)?;
     let mut loops = JoinSet::new();
     loops.spawn(crate::batch::run(Arc::clone(&app), stop.clone()));
     loops.spawn(crate::anchor::run(Arc::clone(&app), stop.clone()));
     loops.spawn(crate::dwell::run(Arc::clone(&app), stop.clone()));
     loops.spawn(crate::intake::erase::run(Arc::clone(&app), stop.clone()));
-    loops.spawn(crate::outbox::run(Arc::clone(&app), stop.clone()));
+    loops.spawn(crate::outbox::run(Arc::clone(&app), webhooks, stop.clone()));
     let router = http::dress(crate::api::router(Arc::clone(&app)));
     let watched = async {
         while let Some(ended) = loops.join_next().await {

@@ -1,5 +1,5 @@
-//! How long records and batches stay in each stage, out of the times in the tables: nothing is missed in a restart's shadow
-//! but the restart itself, and what somebody else anchored counts too.
+//! How long records and batches stay in each stage, out of the times in the tables: no step has to remember to measure, and
+//! what somebody else anchored counts too.
 
 use std::{sync::Arc, time::Duration};
 
@@ -12,6 +12,8 @@ use crate::{app::App, http::SECONDS_BUCKETS};
 const EVERY: Duration = Duration::from_secs(5);
 /// A stamp is visible once its transaction is over; it is looked for this much later, in microseconds.
 const LAG_US: i64 = 10_000_000;
+/// What is older is not looked for any more, after hours without the database.
+const WINDOW_US_MAX: i64 = 3_600_000_000;
 
 /// Observes what moved since the last look, until `stop`. Each process sees all that its database does.
 pub async fn run(app: Arc<App>, stop: CancellationToken) {
@@ -34,6 +36,7 @@ async fn observe(db: &PgPool, from_us: Option<i64>) -> anyhow::Result<i64> {
         sqlx::query_scalar("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint").fetch_one(db).await?;
     let to_us = now_us.saturating_sub(LAG_US);
     let Some(from_us) = from_us else { return Ok(to_us) };
+    let from_us = from_us.max(to_us.saturating_sub(WINDOW_US_MAX));
     let stages = sqlx::query(
         "SELECT stage.name, extract(epoch FROM stage.ended - stage.began)::float8
          FROM batch b CROSS JOIN LATERAL (VALUES

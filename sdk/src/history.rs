@@ -506,3 +506,71 @@ fn anchored(log: ProvenanceLog::BatchAnchored, place: Place) -> Result<AnchoredB
         place,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        ids::{ConsentId, ContentHash},
+        payload::Moved,
+        store::cid_of,
+    };
+
+    /// A batch whose erasures say, in order, where these batches' disclosures are.
+    fn batch(number: u64, moved: &[(u64, Cid)]) -> LoadedBatch {
+        let mut disclosures = BTreeMap::new();
+        let mut events = Vec::new();
+        for (index, (number, cid)) in (0u32..).zip(moved) {
+            let payload = Payload::Erased { disclosures: vec![Moved { number: *number, cid: *cid }] };
+            let payload = serde_json::to_string(&payload).unwrap();
+            disclosures.insert(index, Disclosure { index, salt: [1; 32], payload });
+            events.push(Event {
+                index,
+                data_id: DataId::from_bytes([index as u8; 16]),
+                sequence: 1,
+                kind: EventKind::Erased,
+                contributor: B256::ZERO,
+                content_hash: ContentHash::ZERO,
+                consent_id: ConsentId::ZERO,
+                commitment: B256::ZERO,
+                previous: B256::ZERO,
+                occurred_at: 1,
+                task_id: 0,
+                reward: 0,
+                payee: Address::ZERO,
+            });
+        }
+        let header = Header {
+            provider: Address::ZERO,
+            number,
+            root: B256::ZERO,
+            event_count: 1,
+            points_total: 0,
+            wallet_total: 0,
+            debits: Vec::new(),
+            manifest_cid: cid_of(b"manifest"),
+        };
+        LoadedBatch {
+            anchored: AnchoredBatch {
+                header,
+                attestor: Address::ZERO,
+                place: Place { block: 1, transaction: B256::ZERO, is_final: true },
+            },
+            manifest: Manifest { provider: Address::ZERO, number, events, disclosures: None },
+            disclosures,
+        }
+    }
+
+    #[test]
+    fn the_newest_erasure_says_where_a_batch_s_disclosures_are() {
+        let [first, second, third, other] = [b"1", b"2", b"3", b"4"].map(|bytes| cid_of(bytes));
+        let batches = [batch(0, &[]), batch(1, &[(0, first)]), batch(2, &[(0, second), (0, third), (1, other)])];
+        let mut moved = MovedDisclosures::default();
+        let mut found = Vec::new();
+        for batch in batches.iter().rev() {
+            found.push(moved.of(&batch.anchored.header));
+            moved.learn(batch);
+        }
+        assert_eq!(found, [None, Some(other), Some(third)]);
+    }
+}

@@ -328,6 +328,14 @@ async fn an_erasure_that_is_killed_between_any_two_steps_is_finished_and_leaves_
     assert!(blocks_with(&stack, "d-name") > 0, "whoever is not erased stays");
     signed(&db, 7).await;
 
+    // three erasures moved the same batch's disclosures: a stranger finds the last file
+    let history = market::history(&stack).unwrap();
+    finality::anchored(&history, &world, &[(ids[0], 2), (ids[1], 2), (ids[2], 2), (ids[3], 1)]).await.unwrap();
+    for (id, is_kept) in ids.iter().zip([false, false, false, true]) {
+        let events = history.record(*id, None).await.unwrap();
+        assert_eq!(events[0].payload.is_some(), is_kept, "{events:?}");
+    }
+
     // the last one: a file without rows stays
     let (status, _) = ask(&stack, &world.api_key, &ids[3].to_string()).await;
     assert_eq!(status, 202);

@@ -24,7 +24,8 @@ use tidemark_tests::{
     wirings::relayer_command,
 };
 
-const TIME_MAX: Duration = Duration::from_secs(40);
+/// A killed relayer leaves a lease of 20 s behind.
+const TIME_MAX: Duration = Duration::from_secs(60);
 
 /// A message as it came.
 #[derive(Clone, Debug)]

@@ -363,7 +363,7 @@ async fn blank(tx: &mut Tx<'_>, provider: Address, ids: &BTreeSet<DataId>) -> sq
     Ok(())
 }
 
-/// Deletes the files that were noted, takes the records out of kept answers, and ends the erasures that have nothing left.
+/// Deletes the files that were noted, and ends the erasures that have none left.
 pub async fn remove(db: &PgPool, store: &Store, provider: Address) -> anyhow::Result<()> {
     let rows = sqlx::query(
         "SELECT DISTINCT s.cid, b.disclosures_cid FROM store_removal s
@@ -397,15 +397,7 @@ pub async fn remove(db: &PgPool, store: &Store, provider: Address) -> anyhow::Re
             }
         }
     }
-    forget_answers(db, provider).await?;
-    let done = sqlx::query(
-        "UPDATE record r SET erasure = 'erased', erased_at = now() WHERE r.provider = $1 AND r.erasure = 'erasing'
-         AND NOT EXISTS (SELECT FROM store_removal s WHERE s.data_id = r.data_id)",
-    )
-    .bind(provider.0.0)
-    .execute(db)
-    .await?;
-    metrics::counter!("records_erased_total").increment(done.rows_affected());
+    finish(db, provider).await?;
     match failed {
         Some(error) => Err(error.context("a file can't be deleted from the content store")),
         None => Ok(()),
@@ -420,12 +412,16 @@ async fn remove_file(store: &Store, cid: &str, kept: Option<&str>) -> anyhow::Re
     Ok(store.delete_beside(&cid.parse()?, kept.as_ref()).await?)
 }
 
-/// Takes what the provider calls these records, and reasons with their roots, out of the answers kept for retries.
-async fn forget_answers(db: &PgPool, provider: Address) -> sqlx::Result<()> {
-    let ids: Vec<Uuid> = sqlx::query_scalar("SELECT data_id FROM record WHERE provider = $1 AND erasure = 'erasing'")
-        .bind(provider.0.0)
-        .fetch_all(db)
-        .await?;
+/// Takes records that have no file left out of kept answers too, what the provider calls them and reasons with their roots;
+/// then they are erased.
+async fn finish(db: &PgPool, provider: Address) -> sqlx::Result<()> {
+    let ids: Vec<Uuid> = sqlx::query_scalar(
+        "SELECT r.data_id FROM record r WHERE r.provider = $1 AND r.erasure = 'erasing'
+         AND NOT EXISTS (SELECT FROM store_removal s WHERE s.data_id = r.data_id)",
+    )
+    .bind(provider.0.0)
+    .fetch_all(db)
+    .await?;
     if ids.is_empty() {
         return Ok(());
     }
@@ -442,5 +438,12 @@ async fn forget_answers(db: &PgPool, provider: Address) -> sqlx::Result<()> {
     .bind(ids.iter().map(Uuid::to_string).collect::<Vec<_>>())
     .execute(db)
     .await?;
+    let done = sqlx::query(
+        "UPDATE record SET erasure = 'erased', erased_at = now() WHERE data_id = ANY($1) AND erasure = 'erasing'",
+    )
+    .bind(ids)
+    .execute(db)
+    .await?;
+    metrics::counter!("records_erased_total").increment(done.rows_affected());
     Ok(())
 }

@@ -81,12 +81,8 @@ pub async fn replay(db: &PgPool, provider: Address, from: Option<i64>) -> sqlx::
 }
 
 /// Gives messages their bodies, sends what is due, cleans up, until `stop`.
-pub async fn run(app: Arc<App>, stop: CancellationToken) {
-    let client = match Client::new(app.config.webhook_allow_private) {
-        Ok(client) => Arc::new(client),
-        // the loop ends, and with it the relayer's start
-        Err(error) => return tracing::error!(cause = causes(error.as_ref()), "no webhook can be sent"),
-    };
+pub async fn run(app: Arc<App>, client: Client, stop: CancellationToken) {
+    let client = Arc::new(client);
     let mut under_way = JoinSet::new();
     let mut cleaned_at: Option<tokio::time::Instant> = None;
     loop {
@@ -133,10 +129,18 @@ async fn write_bodies(db: &PgPool) -> anyhow::Result<()> {
     .fetch_all(db)
     .await?;
     for row in &rows {
-        let body = body(db, row).await?;
+        let id: i64 = row.try_get(0)?;
+        let body = match body(db, row).await {
+            Ok(body) => body,
+            Err(error) => {
+                // it waits, and those of its provider behind it; the other providers' do not
+                tracing::error!(id, cause = causes(error.as_ref()), "a webhook message can't be written");
+                continue;
+            }
+        };
         // another process may have been faster: its bytes stay
         sqlx::query("UPDATE outbox_message SET body = $2 WHERE id = $1 AND body IS NULL")
-            .bind(row.try_get::<i64, _>(0)?)
+            .bind(id)
             .bind(body)
             .execute(db)
             .await?;
@@ -189,7 +193,7 @@ async fn claim(db: &PgPool, limit: i64) -> anyhow::Result<Vec<Claim>> {
     }
     let id = Uuid::new_v4();
     let rows = sqlx::query(
-        "UPDATE outbox_endpoint SET claim = $1, claimed_until = now() + interval '60 seconds' WHERE provider IN (
+        "UPDATE outbox_endpoint SET claim = $1, claimed_until = now() + interval '20 seconds' WHERE provider IN (
              SELECT e.provider FROM outbox_endpoint e CROSS JOIN LATERAL (
                  SELECT m.next_attempt_at, m.body FROM outbox_message m
                  WHERE m.provider = e.provider AND m.state = 'waiting' ORDER BY m.id LIMIT 1) AS head
@@ -261,7 +265,7 @@ async fn next(db: &PgPool, provider: Address) -> sqlx::Result<Option<Message>> {
 
 async fn renew(db: &PgPool, claim: &Claim) -> sqlx::Result<bool> {
     let done = sqlx::query(
-        "UPDATE outbox_endpoint SET claimed_until = now() + interval '60 seconds' WHERE provider = $1 AND claim = $2",
+        "UPDATE outbox_endpoint SET claimed_until = now() + interval '20 seconds' WHERE provider = $1 AND claim = $2",
     )
     .bind(claim.provider.0.0)
     .bind(claim.id)
