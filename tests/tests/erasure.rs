@@ -300,6 +300,9 @@ async fn an_erasure_that_is_killed_between_any_two_steps_is_finished_and_leaves_
 
     // killed after the draft: it is the first of two records, and the draft is not what is written in the end
     stack.relayer.as_mut().unwrap().kill();
+    let stranger = alloy::primitives::Address::repeat_byte(9);
+    assert_eq!(erase::ask(&db, Some(stranger), ids[0]).await.unwrap(), None, "another provider's record");
+    assert_eq!(erase::state(&db, None, ids[0]).await.unwrap(), None);
     erase::ask(&db, Some(world.provider), ids[0]).await.unwrap().unwrap();
     let drafts = erase::draft(&db, &store, world.provider, &due(&db, &world, 1).await).await.unwrap();
     erase::ask(&db, Some(world.provider), ids[1]).await.unwrap().unwrap();

@@ -297,3 +297,68 @@ async fn two_relayers_never_send_one_message_at_the_same_time() {
     let ids: BTreeSet<&String> = got.iter().map(|got| &got.id).collect();
     assert_eq!(ids.len(), got.len(), "each message came once: {got:#?}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_inside_is_reached_without_leave_and_old_messages_end_and_go() {
+    let (mut stack, world, doors) = start().await;
+    let receiver = Receiver::start(Duration::ZERO).await;
+    set(&stack, &receiver.url);
+    let mut strict = stack.relayer.as_ref().unwrap().wiring().clone();
+    for (name, value) in &mut strict.environment {
+        if *name == "TIDEMARK_WEBHOOK_ALLOW_PRIVATE" {
+            *value = "false".into();
+        }
+    }
+    stack.relayer.as_mut().unwrap().stop();
+    stack.relayer = Some(Service::start(&stack.folder, strict).await.unwrap());
+    for wrong in [receiver.url.as_str(), "https://127.0.0.1/", "https://[::1]/", "https://10.0.0.1/hook"] {
+        let refused = run(&stack, &["provider", "webhook", "--name", "numo", "--url", wrong]).unwrap_err().to_string();
+        assert!(refused.contains("expected https") || refused.contains("public address"), "{wrong}: {refused}");
+    }
+    register(&doors, "a").await;
+    let deadline = Instant::now() + TIME_MAX;
+    let tried = loop {
+        let (_, body) = get(&stack, &world.api_key, "/v1/webhooks").await;
+        let first = &body["messages"][0];
+        if first["attempts"].as_i64() >= Some(1) {
+            break first.clone();
+        }
+        assert!(Instant::now() < deadline, "{body}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    };
+    assert!(tried["last_error"].as_str().unwrap().contains("expected https"), "{tried}");
+
+    // a name that leads inside, however it is spelled
+    set(&stack, "https://localhost:9/");
+    let deadline = Instant::now() + TIME_MAX;
+    loop {
+        let (_, body) = get(&stack, &world.api_key, "/v1/webhooks").await;
+        if body.to_string().contains("public addresses only") {
+            break;
+        }
+        assert!(Instant::now() < deadline, "{body}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(receiver.got().len(), 0);
+
+    // what nobody takes ends after three days, and what has ended goes after its time
+    stack.relayer.as_mut().unwrap().stop();
+    let db = sqlx::PgPool::connect(&stack.postgres.url("relayer")).await.unwrap();
+    let states = async |state: &str| -> i64 {
+        let count = sqlx::query_scalar("SELECT count(*) FROM outbox_message WHERE state = $1").bind(state);
+        count.fetch_one(&db).await.unwrap()
+    };
+    sqlx::query("UPDATE outbox_message SET state = 'waiting', ended_at = NULL").execute(&db).await.unwrap();
+    let all = states("waiting").await;
+    assert!(all >= 2);
+    tidemark_relayer::outbox::clean(&db, 1).await.unwrap();
+    assert_eq!(states("waiting").await, all, "not before their time");
+    sqlx::query("UPDATE outbox_message SET created_at = now() - interval '73 hours'").execute(&db).await.unwrap();
+    tidemark_relayer::outbox::clean(&db, 1).await.unwrap();
+    assert_eq!((states("waiting").await, states("dead").await), (0, all));
+    sqlx::query("UPDATE outbox_message SET ended_at = now() - interval '61 minutes'").execute(&db).await.unwrap();
+    tidemark_relayer::outbox::clean(&db, 2).await.unwrap();
+    assert_eq!(states("dead").await, all);
+    tidemark_relayer::outbox::clean(&db, 1).await.unwrap();
+    assert_eq!(states("dead").await, 0);
+}

@@ -317,7 +317,7 @@ fn pause_ms(first_ms: u64, attempts: u32, random: u8) -> u64 {
 }
 
 /// Ends what nobody took for three days, so that an endpoint that is gone has a bounded queue; deletes what ended long ago.
-async fn clean(db: &PgPool, keep_hours: u32) -> sqlx::Result<()> {
+pub async fn clean(db: &PgPool, keep_hours: u32) -> sqlx::Result<()> {
     sqlx::query(
         "UPDATE outbox_message SET state = 'dead', ended_at = now(), last_error = coalesce(last_error, 'nobody took it in time')
          WHERE id IN (SELECT id FROM outbox_message WHERE state = 'waiting' AND created_at < now() - interval '72 hours'
