@@ -17,7 +17,7 @@ use crate::{
     chain::Chain,
     config::{Serve, secret_file, signer_file},
     http,
-    intake::{attestation::Keys, contributor::StorageKey},
+    intake::{attestation::Keys, contents::Trees, contributor::StorageKey},
     lease::Leases,
     nodes::{self, Nodes},
 };
@@ -45,6 +45,8 @@ pub struct App {
     pub custodian: PublicKey,
     /// Contributors' secrets are sealed under it.
     pub storage_key: StorageKey,
+    /// For inclusion proofs.
+    pub trees: Trees,
     /// Bounds the large bodies in memory.
     pub bodies: Arc<Semaphore>,
     /// Providers' keys, which sign metadata.
@@ -57,10 +59,13 @@ pub struct App {
     pub config: Serve,
 }
 
+/// Connections that a process takes of its database at most.
+pub const CONNECTIONS_MAX: u32 = 16;
+
 /// Opens a database and brings its tables up to date.
 pub async fn open_database(url: &str, migrator: &sqlx::migrate::Migrator) -> anyhow::Result<PgPool> {
     let db = PgPoolOptions::new()
-        .max_connections(16)
+        .max_connections(CONNECTIONS_MAX)
         .acquire_timeout(Duration::from_secs(10))
         .connect(url)
         .await
@@ -88,6 +93,7 @@ pub async fn serve(config: Serve) -> anyhow::Result<()> {
         attestor: AttestorClient::new(&config.attestor_url, &config.attestor_token, deployment.batch_domain())?,
         custodian: config.custodian_key,
         storage_key: StorageKey::new(&*secret_file(&config.storage_key_file)?),
+        trees: Trees::default(),
         bodies: Arc::new(Semaphore::new(config.bodies_at_once as usize)),
         keys: Keys::new()?,
         rates: Rates::new(config.requests_per_minute, config.requests_at_once),
@@ -97,9 +103,14 @@ pub async fn serve(config: Serve) -> anyhow::Result<()> {
         config,
     });
     let listener = http::bind(app.config.listen).await?;
+    let operator_listener = match app.config.operator_listen {
+        Some(address) => Some(http::bind(address).await?),
+        None => None,
+    };
     let signers: Vec<String> = app.senders.iter().map(|sender| sender.address().to_string()).collect();
     tracing::info!(listen = %app.config.listen, senders = signers.join(","), "relayer starts");
 
+    let webhooks = crate::outbox::deliver::Client::new(app.config.webhook_allow_private)?;
     let mut loops = JoinSet::new();
     loops.spawn(crate::batch::run(Arc::clone(&app), stop.clone()));
     loops.spawn(crate::intake::idempotency::run(Arc::clone(&app), stop.clone()));
@@ -108,6 +119,9 @@ pub async fn serve(config: Serve) -> anyhow::Result<()> {
     }
     let (renewed, until) = (Arc::clone(&app), stop.clone());
     loops.spawn(async move { renewed.leases.renew(&until).await });
+    loops.spawn(crate::dwell::run(Arc::clone(&app), stop.clone()));
+    loops.spawn(crate::intake::erase::run(Arc::clone(&app), stop.clone()));
+    loops.spawn(crate::outbox::run(Arc::clone(&app), webhooks, stop.clone()));
     let router = http::dress(crate::api::router(Arc::clone(&app)));
     let watched = async {
         while let Some(ended) = loops.join_next().await {
@@ -123,11 +137,17 @@ pub async fn serve(config: Serve) -> anyhow::Result<()> {
         stop.cancel();
         served
     };
-    let (served, ()) = tokio::join!(served, watched);
+    let operated = async {
+        let Some(listener) = operator_listener else { return Ok(()) };
+        let router = http::dress(crate::api::operator_router(Arc::clone(&app)));
+        serve_until_stopped(listener, router, stop.clone()).await
+    };
+    let (served, operated, ()) = tokio::join!(served, operated, watched);
     if let Err(error) = app.leases.release_all().await {
         tracing::warn!(%error, "leases were not given up: another relayer has to wait until their time is up");
     }
     app.db.close().await;
+    operated.context("serve HTTP to operators")?;
     tracing::info!("relayer stops");
     served.context("serve HTTP")
 }

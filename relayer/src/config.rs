@@ -9,7 +9,7 @@ use std::{
 use alloy::{primitives::Address, signers::local::PrivateKeySigner};
 use anyhow::{Context, ensure};
 use clap::{Args, Parser, Subcommand};
-use tidemark::{dataset::WEIGHT_MAX, sealing::PublicKey};
+use tidemark::{dataset::WEIGHT_MAX, ids::DataId, sealing::PublicKey};
 use zeroize::Zeroizing;
 
 use crate::intake::{
@@ -68,6 +68,13 @@ pub enum Command {
     /// API keys.
     #[command(subcommand)]
     Key(KeyCommand),
+    /// Webhooks, on which providers hear what becomes of their batches.
+    #[command(subcommand)]
+    Webhook(WebhookCommand),
+    /// Erase what is private of a record; prints how far that is, and the running service does it.
+    Erase(Erase),
+    /// Check everything that `serve` with the same flags needs, and say how to fix it; fails where something is broken.
+    Doctor(Doctor),
     /// Write the OpenAPI document of the relayer (or, with --attestor, of the attestor) to standard output.
     Openapi {
         /// The attestor's instead.
@@ -83,6 +90,15 @@ pub enum ProviderCommand {
     Add(ProviderAdd),
     /// Say how a provider's metadata is checked; what is not given stays as it is.
     Set(ProviderSet),
+    /// Set or remove a provider's webhook; prints the secret that signs its messages, once.
+    Webhook(ProviderWebhook),
+}
+
+/// `webhook …`
+#[derive(Debug, Subcommand)]
+pub enum WebhookCommand {
+    /// Send messages again that were given up on, or all from one on.
+    Replay(WebhookReplay),
 }
 
 /// `key …`
@@ -122,6 +138,65 @@ pub struct ProviderAdd {
     /// The provider's account on chain.
     #[arg(long)]
     pub account: Address,
+}
+
+/// `provider webhook`
+#[derive(Debug, Args)]
+pub struct ProviderWebhook {
+    /// Postgres database of the relayer.
+    #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
+    pub database_url: String,
+    /// File with 32 hex bytes under which secrets are sealed in the database.
+    #[arg(long, env = "TIDEMARK_STORAGE_KEY_FILE")]
+    pub storage_key_file: PathBuf,
+    /// The provider's name.
+    #[arg(long)]
+    pub name: String,
+    /// Where messages go: https://….
+    #[arg(long, required_unless_present = "remove")]
+    pub url: Option<String>,
+    /// End the webhook instead, with all messages that wait.
+    #[arg(long, conflicts_with = "url")]
+    pub remove: bool,
+    /// Take http and addresses of the inside too; for development only.
+    #[arg(long, env = "TIDEMARK_WEBHOOK_ALLOW_PRIVATE")]
+    pub webhook_allow_private: bool,
+}
+
+/// `webhook replay`
+#[derive(Debug, Args)]
+pub struct WebhookReplay {
+    /// Postgres database of the relayer.
+    #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
+    pub database_url: String,
+    /// The provider's name.
+    #[arg(long)]
+    pub name: String,
+    /// Send every message from this id on, delivered ones too; without it, those that were given up on.
+    #[arg(long)]
+    pub from: Option<i64>,
+}
+
+/// `doctor`
+#[derive(Debug, Args)]
+pub struct Doctor {
+    /// The service's.
+    #[command(flatten)]
+    pub serve: Serve,
+    /// Write JSON lines {verdict, part, found, fix}.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `erase`
+#[derive(Debug, Args)]
+pub struct Erase {
+    /// Postgres database of the relayer.
+    #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
+    pub database_url: String,
+    /// The record.
+    #[arg(long)]
+    pub data_id: DataId,
 }
 
 /// `provider set`
@@ -204,6 +279,9 @@ pub struct Serve {
     /// Address to listen on.
     #[arg(long, env = "TIDEMARK_RELAYER_LISTEN", default_value = "127.0.0.1:8080")]
     pub listen: SocketAddr,
+    /// Address for /status and /metrics, which are then not on the other one any more; --listen's where absent.
+    #[arg(long, env = "TIDEMARK_RELAYER_OPERATOR_LISTEN")]
+    pub operator_listen: Option<SocketAddr>,
     /// Content store: folder:/path, kubo:http://host:port.
     #[arg(long, env = "TIDEMARK_STORE")]
     pub store: String,
@@ -262,6 +340,18 @@ pub struct Serve {
     /// Hours for which an answer is kept under its Idempotency-Key.
     #[arg(long, env = "TIDEMARK_IDEMPOTENCY_HOURS", default_value_t = 24, value_parser = clap::value_parser!(u32).range(1..=720))]
     pub idempotency_hours: u32,
+    /// Let webhooks point to http and to addresses of the inside; for development only.
+    #[arg(long, env = "TIDEMARK_WEBHOOK_ALLOW_PRIVATE")]
+    pub webhook_allow_private: bool,
+    /// Give up on a webhook message after this many attempts.
+    #[arg(long, env = "TIDEMARK_WEBHOOK_ATTEMPTS_MAX", default_value_t = 12, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub webhook_attempts_max: u32,
+    /// Pause after the first attempt in vain; three times as long after each, at most six hours.
+    #[arg(long, env = "TIDEMARK_WEBHOOK_RETRY_MS", default_value_t = 5_000, value_parser = clap::value_parser!(u64).range(10..=3_600_000))]
+    pub webhook_retry_ms: u64,
+    /// Keep messages that were delivered or given up on for so long.
+    #[arg(long, env = "TIDEMARK_WEBHOOK_KEEP_HOURS", default_value_t = 168, value_parser = clap::value_parser!(u32).range(1..=8_760))]
+    pub webhook_keep_hours: u32,
 }
 
 /// 1 to 2^96 − 1: beyond, a manifest's column or a batch's totals could overflow, which would hold up every later batch.

@@ -18,10 +18,13 @@ pub mod attestor;
 pub mod batch;
 pub mod chain;
 pub mod config;
+pub mod doctor;
+pub mod dwell;
 pub mod http;
 pub mod intake;
 pub mod lease;
 pub mod nodes;
+pub mod outbox;
 pub mod problem;
 pub mod quality;
 

@@ -1,4 +1,4 @@
-//! `tidemark-relayer`: runs the write side, lets providers in, issues and revokes keys.
+//! `tidemark-relayer`: runs the write side, lets providers in, issues and revokes keys, sets webhooks, erases, examines.
 #![allow(clippy::print_stdout, reason = "a command line answers on standard output")]
 
 use std::process::ExitCode;
@@ -12,19 +12,25 @@ use tidemark::{
 use tidemark_relayer::{
     app,
     chain::Chain,
-    config::{Command, KeyCommand, KeyRevoke, ProviderCommand, ProviderSet, Relayer},
+    config::{
+        Command, Doctor, KeyCommand, KeyRevoke, ProviderCommand, ProviderSet, ProviderWebhook, Relayer, WebhookCommand,
+        secret_file,
+    },
+    doctor::{self, Verdict},
     intake::{
+        contributor::StorageKey,
+        erase,
         key::{self, NewKey},
         provider::{self, Change},
     },
-    nodes,
+    nodes, outbox,
 };
 
 #[tokio::main]
 async fn main() -> ExitCode {
     tidemark::install_tls();
     match run(Relayer::parse()).await {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             // causes name addresses, and those of nodes and databases may hold keys: they are cut here
             eprintln!("tidemark-relayer: {}", causes(error.as_ref()));
@@ -33,10 +39,11 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn run(Relayer { command, log }: Relayer) -> anyhow::Result<()> {
+async fn run(Relayer { command, log }: Relayer) -> anyhow::Result<ExitCode> {
     start_log(&log).with_context(|| format!("--log: {log:?} is no filter; try info"))?;
     match command {
-        Command::Serve(config) => app::serve(config).await,
+        Command::Doctor(wanted) => return examine(wanted).await,
+        Command::Serve(config) => app::serve(config).await?,
         Command::Provider(ProviderCommand::Add(add)) => {
             let deployment = Deployment::load(&add.base.deployment)?;
             let (provider, _) = nodes::connect(&add.base.rpc_urls, &deployment).await?;
@@ -45,14 +52,24 @@ async fn run(Relayer { command, log }: Relayer) -> anyhow::Result<()> {
             let key = provider::add(&db, &chain, &add.name, add.account).await?;
             eprintln!("API key of {}; it is shown only now:", add.name);
             println!("{key}");
-            Ok(())
+        }
+        Command::Provider(ProviderCommand::Webhook(set)) => set_webhook(set).await?,
+        Command::Webhook(WebhookCommand::Replay(replay)) => {
+            let db = app::open_database(&replay.database_url, &app::MIGRATIONS).await?;
+            let count = outbox::replay(&db, provider::account_of(&db, &replay.name).await?, replay.from).await?;
+            println!("{count}");
+        }
+        Command::Erase(wanted) => {
+            let db = app::open_database(&wanted.database_url, &app::MIGRATIONS).await?;
+            let erasure = erase::ask(&db, None, wanted.data_id).await?;
+            let erasure = erasure.with_context(|| format!("no record {} here", wanted.data_id))?;
+            println!("{}", erasure.state);
         }
         Command::Provider(ProviderCommand::Set(set)) => {
             let db = app::open_database(&set.database_url, &app::MIGRATIONS).await?;
             let ProviderSet { name, attestation, key_url, policies, signed_requests, .. } = set;
             let change = Change { attestation, key_url, policies, signed_requests };
             println!("{}", provider::set(&db, &name, &change).await?);
-            Ok(())
         }
         Command::Key(KeyCommand::Issue(issue)) => {
             let db = app::open_database(&issue.database_url, &app::MIGRATIONS).await?;
@@ -63,12 +80,10 @@ async fn run(Relayer { command, log }: Relayer) -> anyhow::Result<()> {
             tx.commit().await?;
             eprintln!("API key of {}; it is shown only now:", issue.provider);
             println!("{key}");
-            Ok(())
         }
         Command::Key(KeyCommand::List(list)) => {
             let db = app::open_database(&list.database_url, &app::MIGRATIONS).await?;
             key::list(&db, &list.provider).await?.iter().for_each(|line| println!("{line}"));
-            Ok(())
         }
         Command::Key(KeyCommand::Revoke(KeyRevoke { database_url, key, provider, name })) => {
             let db = app::open_database(&database_url, &app::MIGRATIONS).await?;
@@ -79,12 +94,40 @@ async fn run(Relayer { command, log }: Relayer) -> anyhow::Result<()> {
             };
             anyhow::ensure!(is_ended, "no such key, or it is revoked already");
             println!("revoked");
-            Ok(())
         }
         Command::Openapi { attestor } => {
             let api = if attestor { tidemark_relayer::attestor::api::openapi() } else { tidemark_relayer::openapi() };
             println!("{}", api.to_pretty_json()?);
-            Ok(())
         }
     }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Prints what the doctor finds; fails where something is broken.
+async fn examine(wanted: Doctor) -> anyhow::Result<ExitCode> {
+    let findings = doctor::examine(&wanted.serve).await;
+    for finding in &findings {
+        match wanted.json {
+            true => println!("{}", serde_json::to_string(finding)?),
+            false => println!("{}", finding.line()),
+        }
+    }
+    let is_broken = findings.iter().any(|finding| finding.verdict == Verdict::Fail);
+    Ok(if is_broken { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+async fn set_webhook(set: ProviderWebhook) -> anyhow::Result<()> {
+    let db = app::open_database(&set.database_url, &app::MIGRATIONS).await?;
+    let account = provider::account_of(&db, &set.name).await?;
+    let Some(url) = set.url else {
+        anyhow::ensure!(outbox::remove_endpoint(&db, account).await?, "{} has no webhook", set.name);
+        println!("removed");
+        return Ok(());
+    };
+    outbox::address::check_url(&url, set.webhook_allow_private)?;
+    let key = StorageKey::new(&*secret_file(&set.storage_key_file)?);
+    let secret = outbox::set_endpoint(&db, &key, account, &url).await?;
+    eprintln!("Secret of {}'s webhook; it is shown only now:", set.name);
+    println!("{secret}");
+    Ok(())
 }

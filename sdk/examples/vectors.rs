@@ -311,7 +311,7 @@ impl Telling {
     }
 
     fn erase(&mut self, record: &str) -> Result<()> {
-        self.tell(record, &Payload::Erased {}, |e| e.kind = EventKind::Erased)
+        self.tell(record, &Payload::Erased { disclosures: Vec::new() }, |e| e.kind = EventKind::Erased)
     }
 }
 

@@ -215,6 +215,11 @@ impl History {
 
     /// Fetches a batch's manifest and, where they still exist, its disclosures.
     pub async fn load(&self, anchored: AnchoredBatch) -> Result<LoadedBatch, HistoryError> {
+        self.load_moved(anchored, None).await
+    }
+
+    /// The same, with the disclosures from where an erasure moved them, once they are not where the manifest says.
+    async fn load_moved(&self, anchored: AnchoredBatch, moved: Option<&Cid>) -> Result<LoadedBatch, HistoryError> {
         let what = format!("the manifest of batch {} of {}", anchored.header.number, anchored.header.provider);
         let bytes = self
             .store
@@ -222,16 +227,26 @@ impl History {
             .await
             .map_err(|source| HistoryError::Store { what: what.clone(), source })?;
         let manifest = Manifest::decode(bytes).map_err(|source| HistoryError::Manifest { what, source })?;
-        let mut disclosures = BTreeMap::new();
-        if let Some(cid) = manifest.disclosures {
-            for disclosure in self.disclosures(&cid).await? {
-                let event = manifest.events.get(disclosure.index as usize);
-                if event.is_some_and(|event| event.commitment == disclosure.commitment()) {
-                    disclosures.insert(disclosure.index, disclosure);
-                }
+        let mut loaded = LoadedBatch { anchored, manifest, disclosures: BTreeMap::new() };
+        for cid in loaded.manifest.disclosures.as_ref().into_iter().chain(moved) {
+            loaded.disclosures = self.disclosures_of(&loaded.manifest, cid).await?;
+            if !loaded.disclosures.is_empty() {
+                break;
             }
         }
-        Ok(LoadedBatch { anchored, manifest, disclosures })
+        Ok(loaded)
+    }
+
+    /// What a file discloses of a batch's events; nothing where it is not there.
+    async fn disclosures_of(&self, manifest: &Manifest, cid: &Cid) -> Result<BTreeMap<u32, Disclosure>, HistoryError> {
+        let mut disclosures = BTreeMap::new();
+        for disclosure in self.disclosures(cid).await? {
+            let event = manifest.events.get(disclosure.index as usize);
+            if event.is_some_and(|event| event.commitment == disclosure.commitment()) {
+                disclosures.insert(disclosure.index, disclosure);
+            }
+        }
+        Ok(disclosures)
     }
 
     async fn disclosures(&self, cid: &Cid) -> Result<Vec<Disclosure>, HistoryError> {
@@ -247,17 +262,29 @@ impl History {
     /// All batches of a provider (or of all) with their files, in the order of the chain.
     pub async fn load_all(&self, provider: Option<Address>) -> Result<Vec<LoadedBatch>, HistoryError> {
         let anchored = self.anchored(provider).await?;
-        futures::stream::iter(anchored.into_iter().map(|batch| self.load(batch)))
+        let mut batches: Vec<LoadedBatch> = futures::stream::iter(anchored.into_iter().map(|batch| self.load(batch)))
             .buffered(FETCHES_AT_ONCE)
             .try_collect()
-            .await
+            .await?;
+        // newest first: where an erasure moved disclosures to may itself have been moved by a later one
+        let mut moved = MovedDisclosures::default();
+        for batch in batches.iter_mut().rev() {
+            if let (true, Some(cid)) = (batch.disclosures.is_empty(), moved.of(&batch.anchored.header)) {
+                batch.disclosures = self.disclosures_of(&batch.manifest, &cid).await?;
+            }
+            moved.learn(batch);
+        }
+        Ok(batches)
     }
 
     /// The events of one record in sequence order, with proofs.
     pub async fn record(&self, data_id: DataId, provider: Option<Address>) -> Result<Vec<RecordEvent>, HistoryError> {
         let mut found = Vec::new();
-        for anchored in self.anchored(provider).await? {
-            let batch = self.load(anchored).await?;
+        let mut moved = MovedDisclosures::default();
+        for anchored in self.anchored(provider).await?.into_iter().rev() {
+            let cid = moved.of(&anchored.header);
+            let batch = self.load_moved(anchored, cid.as_ref()).await?;
+            moved.learn(&batch);
             if !batch.manifest.events.iter().any(|event| event.data_id == data_id) {
                 continue;
             }
@@ -341,6 +368,27 @@ impl History {
         narrow: impl Fn(Filter) -> Filter,
     ) -> Result<Vec<(LicenseRegistry::LicenseSold, Place)>, HistoryError> {
         self.logs::<LicenseRegistry::LicenseSold>(self.deployment.license_registry, narrow).await
+    }
+}
+
+/// Where erasures say that disclosures are now, learnt from the newest batch to the oldest.
+#[derive(Default)]
+struct MovedDisclosures(BTreeMap<(Address, u64), Cid>);
+
+impl MovedDisclosures {
+    fn of(&self, header: &Header) -> Option<Cid> {
+        self.0.get(&(header.provider, header.number)).copied()
+    }
+
+    fn learn(&mut self, batch: &LoadedBatch) {
+        let erased = batch.manifest.events.iter().rev().filter(|event| event.kind == EventKind::Erased);
+        for event in erased {
+            if let Some(Payload::Erased { disclosures }) = batch.payload(event.index) {
+                for moved in disclosures {
+                    self.0.entry((batch.anchored.header.provider, moved.number)).or_insert(moved.cid);
+                }
+            }
+        }
     }
 }
 
@@ -457,4 +505,72 @@ fn anchored(log: ProvenanceLog::BatchAnchored, place: Place) -> Result<AnchoredB
         attestor: log.attestor,
         place,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        ids::{ConsentId, ContentHash},
+        payload::Moved,
+        store::cid_of,
+    };
+
+    /// A batch whose erasures say, in order, where these batches' disclosures are.
+    fn batch(number: u64, moved: &[(u64, Cid)]) -> LoadedBatch {
+        let mut disclosures = BTreeMap::new();
+        let mut events = Vec::new();
+        for (index, (number, cid)) in (0u32..).zip(moved) {
+            let payload = Payload::Erased { disclosures: vec![Moved { number: *number, cid: *cid }] };
+            let payload = serde_json::to_string(&payload).unwrap();
+            disclosures.insert(index, Disclosure { index, salt: [1; 32], payload });
+            events.push(Event {
+                index,
+                data_id: DataId::from_bytes([index as u8; 16]),
+                sequence: 1,
+                kind: EventKind::Erased,
+                contributor: B256::ZERO,
+                content_hash: ContentHash::ZERO,
+                consent_id: ConsentId::ZERO,
+                commitment: B256::ZERO,
+                previous: B256::ZERO,
+                occurred_at: 1,
+                task_id: 0,
+                reward: 0,
+                payee: Address::ZERO,
+            });
+        }
+        let header = Header {
+            provider: Address::ZERO,
+            number,
+            root: B256::ZERO,
+            event_count: 1,
+            points_total: 0,
+            wallet_total: 0,
+            debits: Vec::new(),
+            manifest_cid: cid_of(b"manifest"),
+        };
+        LoadedBatch {
+            anchored: AnchoredBatch {
+                header,
+                attestor: Address::ZERO,
+                place: Place { block: 1, transaction: B256::ZERO, is_final: true },
+            },
+            manifest: Manifest { provider: Address::ZERO, number, events, disclosures: None },
+            disclosures,
+        }
+    }
+
+    #[test]
+    fn the_newest_erasure_says_where_a_batch_s_disclosures_are() {
+        let [first, second, third, other] = [b"1", b"2", b"3", b"4"].map(|bytes| cid_of(bytes));
+        let batches = [batch(0, &[]), batch(1, &[(0, first)]), batch(2, &[(0, second), (0, third), (1, other)])];
+        let mut moved = MovedDisclosures::default();
+        let mut found = Vec::new();
+        for batch in batches.iter().rev() {
+            found.push(moved.of(&batch.anchored.header));
+            moved.learn(batch);
+        }
+        assert_eq!(found, [None, Some(other), Some(third)]);
+    }
 }

@@ -25,6 +25,16 @@ pub struct Delivery {
     pub size_bytes: u64,
 }
 
+/// A batch's disclosures are in another file than its manifest says, because rows of the first were erased.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Moved {
+    /// Which batch of the same provider.
+    pub number: u64,
+    /// The file.
+    #[serde(with = "cid_text")]
+    pub cid: Cid,
+}
+
 /// The payload of one event.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
@@ -73,7 +83,28 @@ pub enum Payload {
         signature: Bytes,
     },
     /// The record's secrets are gone.
-    Erased {},
+    Erased {
+        /// Where the batches that held them keep what they still disclose.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        disclosures: Vec<Moved>,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_erasure_says_where_disclosures_are_and_nothing_where_none_moved() {
+        let none = Payload::Erased { disclosures: Vec::new() };
+        assert_eq!(serde_json::to_string(&none).unwrap(), r#"{"kind":"erased"}"#);
+        assert_eq!(serde_json::from_str::<Payload>(r#"{"kind":"erased"}"#).unwrap(), none);
+        let cid = crate::store::cid_of(b"rows");
+        let moved = Payload::Erased { disclosures: vec![Moved { number: 7, cid }] };
+        let text = format!(r#"{{"kind":"erased","disclosures":[{{"number":7,"cid":"{cid}"}}]}}"#);
+        assert_eq!(serde_json::to_string(&moved).unwrap(), text);
+        assert_eq!(serde_json::from_str::<Payload>(&text).unwrap(), moved);
+    }
 }
 
 impl Payload {

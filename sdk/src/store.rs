@@ -215,8 +215,18 @@ impl Store {
 
     /// Deletes a file's blocks; what is not there is as good as deleted.
     pub async fn delete(&self, cid: &Cid) -> Result<(), StoreError> {
-        let mut open = vec![(*cid, 0usize)];
-        if let Backend::Kubo(client) = self.0.as_ref() {
+        self.delete_beside(cid, None).await
+    }
+
+    /// Deletes a file's blocks but for those that another file has too, which stays whole.
+    pub async fn delete_beside(&self, cid: &Cid, kept: Option<&Cid>) -> Result<(), StoreError> {
+        let kept: HashSet<Cid> = match kept {
+            Some(kept) => self.blocks_of(kept).await?.into_iter().collect(),
+            None => HashSet::new(),
+        };
+        if let Backend::Kubo(client) = self.0.as_ref()
+            && !kept.contains(cid)
+        {
             match within("unpin in Kubo", client.pin_rm(&cid.to_string(), true)).await {
                 Err(StoreError::Io { source, .. }) if !source.to_string().contains("not pinned") => {
                     return Err(StoreError::Io { doing: format!("unpin {cid}"), source });
@@ -224,6 +234,30 @@ impl Store {
                 _ => {}
             }
         }
+        // what names a block goes after the block, so that a deletion that was cut short can be taken up again
+        for next in self.blocks_of(cid).await?.iter().rev().filter(|block| !kept.contains(*block)) {
+            match self.0.as_ref() {
+                Backend::Folder(path) => match tokio::fs::remove_file(block_path(path, next)).await {
+                    Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                        return Err(io(format!("delete block {next}"), e));
+                    }
+                    _ => {}
+                },
+                Backend::Kubo(client) => {
+                    let removed = within("delete a block in Kubo", client.block_rm(&next.to_string())).await?;
+                    if let Some(error) = removed.error.filter(|error| !error.contains(KUBO_HAS_IT_NOT)) {
+                        return Err(io(format!("delete block {next} in Kubo"), error));
+                    }
+                }
+                Backend::Gateway { .. } => return Err(StoreError::ReadOnly),
+            }
+        }
+        Ok(())
+    }
+
+    /// The blocks of a file as far as they are there, each once, a node before what it links to.
+    async fn blocks_of(&self, cid: &Cid) -> Result<Vec<Cid>, StoreError> {
+        let mut open = vec![(*cid, 0usize)];
         let mut found = Vec::new();
         let mut seen = HashSet::new();
         while let Some((next, depth)) = open.pop() {
@@ -242,25 +276,7 @@ impl Store {
                 }
             }
         }
-        // what names a block goes after the block, so that a deletion that was cut short can be taken up again
-        for next in found.iter().rev() {
-            match self.0.as_ref() {
-                Backend::Folder(path) => match tokio::fs::remove_file(block_path(path, next)).await {
-                    Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                        return Err(io(format!("delete block {next}"), e));
-                    }
-                    _ => {}
-                },
-                Backend::Kubo(client) => {
-                    let removed = within("delete a block in Kubo", client.block_rm(&next.to_string())).await?;
-                    if let Some(error) = removed.error.filter(|error| !error.contains(KUBO_HAS_IT_NOT)) {
-                        return Err(io(format!("delete block {next} in Kubo"), error));
-                    }
-                }
-                Backend::Gateway { .. } => return Err(StoreError::ReadOnly),
-            }
-        }
-        Ok(())
+        Ok(found)
     }
 }
 
@@ -409,6 +425,20 @@ mod tests {
         assert!(matches!(store.get(&cid, 1 << 20).await, Err(StoreError::Wrong { .. })));
         store.delete(&cid).await.unwrap();
         assert!(matches!(store.get_block(&cid).await, Err(StoreError::NotFound { .. })));
+    }
+
+    #[tokio::test]
+    async fn deleting_a_file_leaves_the_blocks_that_another_one_has_too() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&format!("folder:{}", folder.path().display())).unwrap();
+        let first: Vec<u8> = (0..3 * CHUNK_BYTES).map(|i| (i / CHUNK_BYTES) as u8).collect();
+        let second = [&first[..2 * CHUNK_BYTES], b"other"].concat();
+        let (first, second) = (store.put(&first).await.unwrap(), store.put(&second).await.unwrap());
+        store.delete_beside(&first, Some(&second)).await.unwrap();
+        assert!(matches!(store.get(&first, 4 << 20).await, Err(StoreError::NotFound { .. })));
+        assert!(store.get(&second, 4 << 20).await.is_ok());
+        store.delete_beside(&second, Some(&second)).await.unwrap();
+        assert!(store.get(&second, 4 << 20).await.is_ok(), "itself is kept too");
     }
 
     #[tokio::test]

@@ -127,6 +127,10 @@ pub fn relayer(wires: &Wires, database: String, port: u16, attestor_url: &str, o
         ("TIDEMARK_REQUESTS_PER_MINUTE", "0".into()),
         // one that was killed and starts again waits for its own lease
         ("TIDEMARK_LEASE_MS", "1500".into()),
+        // receivers of the tests listen on this machine, and nobody waits for a day
+        ("TIDEMARK_WEBHOOK_ALLOW_PRIVATE", "true".into()),
+        ("TIDEMARK_WEBHOOK_RETRY_MS", "100".into()),
+        ("TIDEMARK_WEBHOOK_ATTEMPTS_MAX", "4".into()),
     ];
     Ok(wires.wiring("relayer", "tidemark-relayer", &["serve"], port, own))
 }
@@ -134,9 +138,13 @@ pub fn relayer(wires: &Wires, database: String, port: u16, attestor_url: &str, o
 /// The command that lets the provider in and prints its API key.
 pub fn relayer_add_provider(relayer: &Wiring) -> Result<Wiring> {
     let account = dev_address(role::PROVIDER)?.to_string();
-    let arguments = ["provider", "add", "--name", PROVIDER_NAME, "--account", &account];
+    Ok(relayer_command(relayer, &["provider", "add", "--name", PROVIDER_NAME, "--account", &account]))
+}
+
+/// Another command of the relayer's program, in the relayer's environment.
+pub fn relayer_command(relayer: &Wiring, arguments: &[&str]) -> Wiring {
     let arguments = arguments.iter().map(|argument| (*argument).to_owned()).collect();
-    Ok(Wiring { name: "relayer-provider-add".into(), arguments, ..relayer.clone() })
+    Wiring { name: "relayer-command".into(), arguments, ..relayer.clone() }
 }
 
 /// An indexer; `name` also names its log.

@@ -10,13 +10,14 @@ use tidemark::{
     event::{Event, EventKind},
     ids::DataId,
     manifest::{DISCLOSURES_BYTES_MAX, Disclosure, MANIFEST_BYTES_MAX, Manifest, decode_disclosures},
+    payload::{Moved, Payload},
     service::causes,
 };
 
 use super::{
     Files, SettleError,
     disclosed::{Checked, Judge},
-    fetch::{Fetched, fetch, forget},
+    fetch::{Fetched, ask_for, fetch, forget},
     lock_tables, record,
     stored::{self, corrupt, count, digits},
     verify::{Promised, Tail, TaskTerms, check_chains, check_header},
@@ -26,6 +27,8 @@ use crate::ledger::{self, AccountKey, Cause, Kind};
 const BATCHES_PER_STEP: i64 = 64;
 /// After this many tries disclosures count as erased.
 const LATE_ATTEMPTS_MAX: i64 = 40;
+/// Batches that one erasure may say to have moved; a record has no more events.
+const MOVED_MAX: usize = 128;
 
 /// The next batch of a provider that waits.
 pub struct Next {
@@ -138,6 +141,7 @@ pub async fn settle(files: &Files, next: Next) -> Result<bool, SettleError> {
     }
     stored::insert_events(connection, provider, next.number, events, &leaves).await?;
     stored::insert_disclosures(connection, provider, next.number, &disclosures).await?;
+    follow_moved(connection, provider, next.number, events, &disclosures).await?;
     let erased: Vec<uuid::Uuid> =
         events.iter().filter(|event| event.kind == EventKind::Erased).map(|event| event.data_id.0).collect();
     if !erased.is_empty() {
@@ -283,6 +287,46 @@ async fn disclosures(
     Ok(checked)
 }
 
+/// Erasures say where batches keep what they still disclose: whatever of them is not here is asked for there. Where a later
+/// erasure took something out of the same batch, its word counts, whichever of the two is read first.
+async fn follow_moved(
+    connection: &mut PgConnection,
+    provider: Address,
+    told_in: i64,
+    events: &[Event],
+    disclosures: &[(u32, Checked)],
+) -> Result<(), sqlx::Error> {
+    for (index, checked) in disclosures {
+        let is_erasure = events.get(*index as usize).is_some_and(|event| event.kind == EventKind::Erased);
+        let payload = checked.payload.as_ref().filter(|_| is_erasure && checked.fault.is_none());
+        let Some(Ok(Payload::Erased { disclosures: moved })) = payload.map(|payload| serde_json::from_str(payload))
+        else {
+            continue;
+        };
+        for Moved { number, cid } in moved.into_iter().take(MOVED_MAX) {
+            let Ok(number) = i64::try_from(number) else { continue };
+            let known = sqlx::query(
+                "UPDATE batch SET disclosures_cid = $3 WHERE provider = $1 AND number = $2 AND state = 'valid'
+                 AND NOT EXISTS (
+                     SELECT FROM event AS held JOIN event AS erased USING (provider, data_id)
+                     WHERE held.provider = $1 AND held.number = $2
+                       AND erased.kind = 5 AND (erased.number, erased.index) > ($4, $5))",
+            )
+            .bind(provider.as_slice())
+            .bind(number)
+            .bind(cid.to_string())
+            .bind(told_in)
+            .bind(i64::from(*index))
+            .execute(&mut *connection)
+            .await?;
+            if known.rows_affected() == 1 {
+                ask_for(&mut *connection, &disclosures_of(provider, number), &cid).await?;
+            }
+        }
+    }
+    Ok(())
+}
+
 fn check_all(judge: &Judge, events: &[Event], disclosures: Vec<Disclosure>) -> Vec<(u32, Checked)> {
     use rayon::prelude::*;
     let mut checked: Vec<(u32, Checked)> = disclosures
@@ -354,6 +398,7 @@ pub async fn settle_late(files: &Files, late: Late) -> Result<bool, SettleError>
     let mut transaction = files.pool.begin().await?;
     lock_tables(&mut transaction).await?;
     stored::insert_disclosures(&mut transaction, provider, number, &disclosures).await?;
+    follow_moved(&mut transaction, provider, number, &events, &disclosures).await?;
     let erased: Vec<uuid::Uuid> = sqlx::query_scalar(
         "SELECT e.data_id FROM event AS e WHERE e.provider = $1 AND e.kind = 5 AND e.data_id IN
              (SELECT data_id FROM event WHERE provider = $1 AND number = $2)",

@@ -71,7 +71,7 @@ impl Judge {
                     (*consent_id != event.consent_id).then(|| "consent_id: another than the event's".to_owned());
                 (EventKind::ConsentWithdrawn, fault)
             }
-            Payload::Erased {} => (EventKind::Erased, None),
+            Payload::Erased { .. } => (EventKind::Erased, None),
         };
         match kind == event.kind {
             true => fault,
@@ -166,7 +166,7 @@ mod tests {
         assert_eq!(fault(registered("rec-1", json!({"a": 1}))), None);
         assert!(fault(registered("rec-2", json!({"a": 1}))).unwrap().starts_with("source_record_id"));
         assert!(fault(registered("rec-1", json!({"a": 2}))).unwrap().starts_with("metadata_root"));
-        assert!(fault(Payload::Erased {}).unwrap().starts_with("kind"));
+        assert!(fault(Payload::Erased { disclosures: Vec::new() }).unwrap().starts_with("kind"));
     }
 
     #[test]

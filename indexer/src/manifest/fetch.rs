@@ -94,6 +94,19 @@ pub async fn ask_again(pool: &PgPool) -> Result<(), sqlx::Error> {
     Ok(())
 }
 
+/// Notes a file to be asked for now, in place of another of the same purpose.
+pub async fn ask_for(executor: impl PgExecutor<'_>, what: &str, cid: &Cid) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "INSERT INTO local.fetch (what, cid, attempts, last_error, next_attempt_at) VALUES ($1, $2, 1, 'not asked for yet', now())
+         ON CONFLICT (what) DO UPDATE SET cid = excluded.cid, attempts = 1, next_attempt_at = now()",
+    )
+    .bind(what)
+    .bind(cid.to_string())
+    .execute(executor)
+    .await?;
+    Ok(())
+}
+
 /// Forgets a file that came, or that is waited for no more.
 pub async fn forget(executor: impl PgExecutor<'_>, what: &str) -> Result<(), sqlx::Error> {
     sqlx::query("DELETE FROM local.fetch WHERE what = $1").bind(what).execute(executor).await?;

@@ -89,7 +89,7 @@ fn record_of(seen: &[Seen]) -> Option<Record> {
                 record.reason = Some(verdict.outcome.name());
                 record.reason_detail = Some(verdict.detail.replace('\0', "\u{fffd}"));
             }
-            Payload::Accepted { .. } | Payload::ConsentWithdrawn { .. } | Payload::Erased {} => {}
+            Payload::Accepted { .. } | Payload::ConsentWithdrawn { .. } | Payload::Erased { .. } => {}
         }
     }
     Some(record)

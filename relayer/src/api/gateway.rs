@@ -58,7 +58,8 @@ pub async fn get_block(
     })?;
     let headers = [
         (header::CONTENT_TYPE, RAW.to_owned()),
-        (header::CACHE_CONTROL, "public, max-age=31536000, immutable".into()),
+        // it never changes, but it may be erased, and caches then forget it within a day
+        (header::CACHE_CONTROL, "public, max-age=86400, immutable".into()),
         (header::ETAG, format!("\"{cid}.raw\"")),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff".into()),
     ];

@@ -8,6 +8,7 @@ pub mod records;
 pub mod signature;
 pub mod submissions;
 pub mod trace;
+pub mod webhooks;
 pub mod withdrawals;
 
 use std::sync::Arc;
@@ -50,31 +51,43 @@ fn provider_routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(submissions::post_submission))
         .routes(routes!(withdrawals::post_withdrawal))
         .routes(routes!(records::get_record))
+        .routes(routes!(records::post_erasure))
         .routes(routes!(records::get_contributor_records))
         .routes(routes!(records::get_batches))
+        .routes(routes!(records::get_batch_records))
+        .routes(routes!(webhooks::get_webhooks))
 }
 
 /// What anybody may ask.
 fn open_routes() -> OpenApiRouter<Arc<App>> {
-    OpenApiRouter::new()
-        .routes(routes!(gateway::get_block))
-        .routes(routes!(ops::health))
-        .routes(routes!(ops::ready))
-        .routes(routes!(ops::status))
+    OpenApiRouter::new().routes(routes!(gateway::get_block)).routes(routes!(ops::health)).routes(routes!(ops::ready))
+}
+
+/// What operators ask, and nobody else should.
+fn operator_routes() -> OpenApiRouter<Arc<App>> {
+    OpenApiRouter::new().routes(routes!(ops::status))
 }
 
 /// The OpenAPI document.
 pub fn openapi() -> utoipa::openapi::OpenApi {
-    provider_routes().merge(open_routes()).into_openapi()
+    provider_routes().merge(open_routes()).merge(operator_routes()).into_openapi()
 }
 
-/// All routes.
+/// Routes for operators alone, where they have an address of their own.
+pub fn operator_router(app: Arc<App>) -> Router {
+    let (router, _) = operator_routes().routes(routes!(ops::health)).routes(routes!(ops::ready)).split_for_parts();
+    router.route("/metrics", get(ops::metrics)).with_state(app)
+}
+
+/// All routes, but for those of operators where these have an address of their own.
 pub fn router(app: Arc<App>) -> Router {
+    let document = openapi().to_pretty_json().unwrap_or_default();
     let gate = axum::middleware::from_fn_with_state(Arc::clone(&app), gate::admit);
-    let (router, api) = provider_routes().layer(gate).merge(open_routes()).split_for_parts();
-    let document = api.to_pretty_json().unwrap_or_default();
+    let (mut router, _) = provider_routes().layer(gate).merge(open_routes()).split_for_parts();
+    if app.config.operator_listen.is_none() {
+        router = router.merge(operator_routes().split_for_parts().0).route("/metrics", get(ops::metrics));
+    }
     router
-        .route("/metrics", get(ops::metrics))
         .route("/openapi.json", get(async move || http::openapi_json(&document)))
         .route("/docs", get(tidemark::service::docs))
         // every handler that takes a body bounds it itself

@@ -16,8 +16,9 @@ use crate::{
     anchor::{Sender, follow},
     app::App,
     batch,
-    intake::{event, withdraw},
+    intake::{contents, erase, event, withdraw},
     nodes::Seen,
+    outbox,
     problem::Problem,
 };
 
@@ -62,6 +63,14 @@ pub struct Status {
     withdrawal_error: Option<String>,
     /// Transactions by state.
     transactions: Vec<Count>,
+    /// Age of the oldest record that has something in no block.
+    oldest_unanchored_age_seconds: Option<i64>,
+    /// Messages to webhooks.
+    outbox: outbox::Backlog,
+    /// Erasures that are under way.
+    erasures: i64,
+    /// Age of the oldest of them.
+    erasure_age_seconds: Option<i64>,
     /// Who sends, a lane a key.
     lanes: Vec<Lane>,
     /// Nodes of the chain, in the order in which they are asked.
@@ -133,6 +142,7 @@ async fn gather(app: &App) -> Result<Status, Problem> {
     let transactions = follow::counts(&app.db).await?;
     let (withdrawals, withdrawal_error) = withdraw::waiting(&app.db).await?;
     let lanes = futures::future::try_join_all(app.senders.iter().map(|sender| lane(app, sender))).await?;
+    let (erasures, erasure_age_seconds) = erase::backlog(&app.db).await?;
     Ok(Status {
         backlog_events,
         backlog_age_ms,
@@ -146,6 +156,10 @@ async fn gather(app: &App) -> Result<Status, Problem> {
         withdrawals,
         withdrawal_error,
         transactions: counts(transactions),
+        oldest_unanchored_age_seconds: contents::oldest_unanchored(&app.db).await?,
+        outbox: outbox::backlog(&app.db).await?,
+        erasures,
+        erasure_age_seconds,
         lanes,
         nodes: app.nodes.seen().into_iter().map(|Seen { name, error }| NodeSeen { name, error }).collect(),
     })
@@ -171,15 +185,29 @@ async fn lane(app: &App, sender: &Sender) -> Result<Lane, Problem> {
     })
 }
 
-/// Prometheus text; the gauges are read now.
-pub async fn metrics(State(app): State<Arc<App>>) -> String {
-    if let Ok(status) = gather(&app).await {
-        let gauge = |name: &'static str, value: i64| {
-            metrics::gauge!(name).set(f64::from(i32::try_from(value).unwrap_or(i32::MAX)))
-        };
-        gauge("backlog_events", status.backlog_events);
-        gauge("backlog_age_ms", status.backlog_age_ms.unwrap_or(0));
-        gauge("unanchored_age_ms", status.unanchored_age_ms.unwrap_or(0));
+/// Prometheus text; the gauges are read now, and left out where they can't be, rather than told wrong.
+pub async fn metrics(State(app): State<Arc<App>>) -> Result<String, Problem> {
+    let status = gather(&app).await?;
+    // beyond 2^53 a gauge would be rounded, and none of these gets there
+    #[allow(clippy::cast_precision_loss, reason = "counts and seconds")]
+    let number = |value: i64| value as f64;
+    let seconds = |value: Option<i64>| number(value.unwrap_or(0));
+    metrics::gauge!("backlog_events").set(number(status.backlog_events));
+    metrics::gauge!("backlog_age_seconds").set(seconds(status.backlog_age_ms.map(|age| age / 1000)));
+    metrics::gauge!("unanchored_age_seconds").set(seconds(status.oldest_unanchored_age_seconds));
+    metrics::gauge!("batch_errors").set(number(i64::try_from(status.errors.len()).map_err(anyhow::Error::from)?));
+    for state in ["sealed", "signed", "submitted", "mined"] {
+        let count = status.batches.iter().find(|count| count.state == state).map_or(0, |count| count.count);
+        metrics::gauge!("batches_open", "state" => state).set(number(count));
     }
-    app.metrics.render()
+    metrics::gauge!("withdrawals_waiting").set(number(status.withdrawals));
+    metrics::gauge!("outbox_waiting").set(number(status.outbox.waiting));
+    metrics::gauge!("outbox_dead").set(number(status.outbox.dead));
+    metrics::gauge!("outbox_age_seconds").set(seconds(status.outbox.oldest_age_seconds));
+    metrics::gauge!("erasures_open").set(number(status.erasures));
+    metrics::gauge!("erasure_age_seconds").set(seconds(status.erasure_age_seconds));
+    metrics::gauge!("database_connections", "state" => "open").set(f64::from(app.db.size()));
+    let idle = u32::try_from(app.db.num_idle()).unwrap_or(u32::MAX);
+    metrics::gauge!("database_connections", "state" => "idle").set(f64::from(idle));
+    Ok(app.metrics.render())
 }

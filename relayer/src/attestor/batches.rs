@@ -164,7 +164,7 @@ fn check_payload(event: &Event, index: u32, commitment: B256, payload: &str) -> 
         Payload::Accepted { .. } => EventKind::Accepted,
         Payload::Rejected { .. } => EventKind::Rejected,
         Payload::ConsentWithdrawn { .. } => EventKind::ConsentWithdrawn,
-        Payload::Erased {} => EventKind::Erased,
+        Payload::Erased { .. } => EventKind::Erased,
     };
     if kind != event.kind {
         return Err(format!("kind: expected {}, as its payload says, got {}", kind.name(), event.kind.name()));

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use alloy::{primitives::Bytes, sol_types::Eip712Domain};
+use alloy::{
+    primitives::{Address, Bytes},
+    sol_types::Eip712Domain,
+};
 use anyhow::Context;
 use reqwest::StatusCode;
 use serde::{Deserialize, Serialize};
@@ -33,6 +36,11 @@ struct BatchQuestion<'a> {
 }
 
 #[derive(Deserialize)]
+struct KeyAnswer {
+    attestor: Address,
+}
+
+#[derive(Deserialize)]
 struct SignatureAnswer {
     signature: Bytes,
 }
@@ -55,6 +63,27 @@ impl AttestorClient {
         let asked = self.url.join("ready").map(|url| self.client.get(url).timeout(CONNECT_TIME_MAX).send());
         let Ok(asked) = asked else { return false };
         asked.await.is_ok_and(|answer| answer.status().is_success())
+    }
+
+    /// Whether it takes our token: an empty question is refused either way, and how tells it.
+    pub async fn takes_token(&self) -> anyhow::Result<bool> {
+        let asked = self.client.post(self.url.join("v1/batches")?).bearer_auth(&self.token).timeout(CONNECT_TIME_MAX);
+        let answer = asked.send().await.map_err(reqwest::Error::without_url).context("ask the attestor")?;
+        match answer.status() {
+            StatusCode::BAD_REQUEST => Ok(true),
+            StatusCode::UNAUTHORIZED => Ok(false),
+            other => anyhow::bail!("the attestor answers {other} to an empty question"),
+        }
+    }
+
+    /// Whose signatures it makes.
+    pub async fn address(&self) -> anyhow::Result<Address> {
+        let asked = self.client.get(self.url.join("v1/key")?).timeout(CONNECT_TIME_MAX);
+        let answer = asked.send().await.map_err(reqwest::Error::without_url).context("ask the attestor for its key")?;
+        let (status, body) = read(answer).await?;
+        anyhow::ensure!(status.is_success(), "the attestor answers {status}");
+        let KeyAnswer { attestor } = serde_json::from_slice(&body).context("read the attestor's key")?;
+        Ok(attestor)
     }
 
     /// Has a submission judged. The bytes go over the wire and stay nowhere.

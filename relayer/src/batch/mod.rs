@@ -34,6 +34,15 @@ pub async fn start_lane(tx: &mut Tx<'_>, provider: Address, next_number: u64) ->
     Ok(())
 }
 
+/// The number that a provider's next batch gets; none where it has no lane.
+pub async fn next_number(db: &PgPool, provider: Address) -> anyhow::Result<Option<u64>> {
+    let next: Option<i64> = sqlx::query_scalar("SELECT next_number FROM batch_lane WHERE provider = $1")
+        .bind(provider.0.0)
+        .fetch_optional(db)
+        .await?;
+    Ok(next.map(u64::try_from).transpose()?)
+}
+
 /// Seals, builds and has signed whatever is due, until `stop`.
 pub async fn run(app: Arc<App>, stop: CancellationToken) {
     loop {

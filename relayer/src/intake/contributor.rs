@@ -8,7 +8,7 @@ use chacha20poly1305::{
     KeyInit, XChaCha20Poly1305, XNonce,
     aead::{Aead, Payload},
 };
-use sqlx::Row;
+use sqlx::{PgPool, Row};
 use zeroize::Zeroizing;
 
 use super::Tx;
@@ -16,7 +16,7 @@ use super::Tx;
 /// The longest reference, in bytes.
 pub const REFERENCE_BYTES_MAX: usize = 512;
 
-/// Seals contributors' secrets in the database.
+/// Seals contributors' and webhooks' secrets in the database.
 pub struct StorageKey(XChaCha20Poly1305);
 
 impl StorageKey {
@@ -29,26 +29,26 @@ impl StorageKey {
         [provider.as_slice(), reference.as_bytes()].concat()
     }
 
-    fn seal(&self, provider: Address, reference: &str, secret: &[u8; 32]) -> anyhow::Result<Vec<u8>> {
+    pub(crate) fn seal(&self, provider: Address, reference: &str, secret: &[u8; 32]) -> anyhow::Result<Vec<u8>> {
         let mut nonce = [0u8; 24];
         getrandom::fill(&mut nonce)?;
         let payload = Payload { msg: secret, aad: &Self::context(provider, reference) };
-        let sealed = self
-            .0
-            .encrypt(&XNonce::from(nonce), payload)
-            .map_err(|_| anyhow::anyhow!("seal a contributor's secret"))?;
+        let sealed = self.0.encrypt(&XNonce::from(nonce), payload).map_err(|_| anyhow::anyhow!("seal a secret"))?;
         Ok([&nonce[..], &sealed].concat())
     }
 
-    fn open(&self, provider: Address, reference: &str, sealed: &[u8]) -> anyhow::Result<Zeroizing<[u8; 32]>> {
+    pub(crate) fn open(
+        &self,
+        provider: Address,
+        reference: &str,
+        sealed: &[u8],
+    ) -> anyhow::Result<Zeroizing<[u8; 32]>> {
         let (nonce, sealed) = sealed.split_first_chunk::<24>().context("a sealed secret is cut")?;
         let payload = Payload { msg: sealed, aad: &Self::context(provider, reference) };
         let secret = Zeroizing::new(self.0.decrypt(&XNonce::from(*nonce), payload).map_err(|_| {
-            anyhow::anyhow!("a contributor's secret does not open: is this the storage key it was sealed with?")
+            anyhow::anyhow!("a sealed secret does not open: is this the storage key it was sealed with?")
         })?);
-        Ok(Zeroizing::new(
-            <[u8; 32]>::try_from(secret.as_slice()).context("a contributor's secret has another length")?,
-        ))
+        Ok(Zeroizing::new(<[u8; 32]>::try_from(secret.as_slice()).context("a sealed secret has another length")?))
     }
 }
 
@@ -114,6 +114,15 @@ async fn kept(
             Ok((reference, secret))
         })
         .collect()
+}
+
+/// Whether a storage key opens a sealed secret; none where there is none.
+pub async fn opens_a_secret(db: &PgPool, key: &StorageKey) -> anyhow::Result<Option<bool>> {
+    let row =
+        sqlx::query("SELECT provider, reference, sealed_secret FROM contributor LIMIT 1").fetch_optional(db).await?;
+    let Some(row) = row else { return Ok(None) };
+    let provider = Address::from(row.try_get::<[u8; 20], _>(0)?);
+    Ok(Some(key.open(provider, row.try_get(1)?, row.try_get::<&[u8], _>(2)?).is_ok()))
 }
 
 #[cfg(test)]

@@ -86,7 +86,7 @@ impl NewEvent {
             Payload::Rejected { .. } => EventKind::Rejected,
             Payload::MetadataUpdated { .. } => EventKind::MetadataUpdated,
             Payload::ConsentWithdrawn { .. } => EventKind::ConsentWithdrawn,
-            Payload::Erased {} => EventKind::Erased,
+            Payload::Erased { .. } => EventKind::Erased,
         };
         let mut salt = [0u8; 32];
         getrandom::fill(&mut salt)?;

@@ -27,7 +27,7 @@ pub enum Scope {
     Records,
     /// Uploads of files.
     Uploads,
-    /// Withdrawals of consent.
+    /// Withdrawals of consent, and erasures.
     Withdrawals,
     /// What became of records and batches.
     Read,

@@ -6,7 +6,7 @@ use alloy::primitives::Address;
 use anyhow::{bail, ensure};
 use clap::ValueEnum;
 use reqwest::Url;
-use sqlx::PgPool;
+use sqlx::{PgPool, Row};
 
 use super::{
     Provider,
@@ -108,6 +108,14 @@ pub async fn account_of(db: &PgPool, name: &str) -> anyhow::Result<Address> {
         Some(account) => Ok(Address::from(account)),
         None => bail!("provider {name:?}: expected one that was let in with `provider add`"),
     }
+}
+
+/// Every provider that was let in, by name.
+pub async fn all(db: &PgPool) -> sqlx::Result<Vec<Provider>> {
+    let rows = sqlx::query("SELECT account, name FROM provider ORDER BY name").fetch_all(db).await?;
+    rows.iter()
+        .map(|row| Ok(Provider { account: Address::from(row.try_get::<[u8; 20], _>(0)?), name: row.try_get(1)? }))
+        .collect()
 }
 
 /// Lets a provider in that the chain knows under this name and account, and issues an API key.

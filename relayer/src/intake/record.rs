@@ -283,7 +283,7 @@ pub struct SeenUpdate {
 pub async fn see(db: &PgPool, provider: Address, data_id: DataId) -> anyhow::Result<Option<(Seen, Kept)>> {
     let Some(kept) = kept(db, provider, data_id).await? else { return Ok(None) };
     let row = sqlx::query(
-        "SELECT source_record_id, door, contributor_reference, metadata_root, trace_seq FROM record WHERE data_id = $1",
+        "SELECT source_record_id, door, coalesce(contributor_reference, ''), metadata_root, trace_seq FROM record WHERE data_id = $1",
     )
     .bind(data_id.0)
     .fetch_one(db)

@@ -11,7 +11,7 @@ use tidemark::{
 };
 
 use super::{
-    Tx, bigint,
+    Tx, bigint, erase,
     event::{self, NewEvent},
     record::{self, Head},
     register::Status,
@@ -173,8 +173,13 @@ pub async fn take(tx: &mut Tx<'_>, provider: Address, updates: Vec<Update>) -> a
         .execute(&mut **tx)
         .await?;
     let mut lines = lines(tx, provider, &ids).await?;
+    let erased = erase::among(tx, &ids).await?;
     let mut answers = Vec::with_capacity(updates.len());
     for update in updates {
+        if erased.contains(&update.data_id) {
+            answers.push(Answer::conflict("the record was erased"));
+            continue;
+        }
         let line = lines.entry(update.data_id).or_insert_with(|| Line {
             head: None,
             rows: BTreeMap::new(),

@@ -11,7 +11,7 @@ use tidemark::{
 use utoipa::ToSchema;
 
 use super::{
-    Provider, Tx, consent,
+    Provider, Tx, consent, erase,
     event::{self, NewEvent},
     record, unix_now,
 };
@@ -70,7 +70,9 @@ pub async fn withdraw(app: &App, provider: &Provider, id: ConsentId, signature: 
 async fn append(tx: &mut Tx<'_>, id: ConsentId, signature: &Bytes) -> anyhow::Result<Vec<DataId>> {
     let ids = record::of_consent(tx, id).await?;
     let mut heads = record::lock(tx, &ids).await?;
-    let told = event::with_withdrawal(tx, &ids).await?;
+    let mut told = event::with_withdrawal(tx, &ids).await?;
+    // nothing follows an erasure
+    told.append(&mut erase::among(tx, &ids).await?);
     let payload = Payload::ConsentWithdrawn { consent_id: id, signature: signature.clone() };
     let now = unix_now();
     heads.retain(|data_id, _| !told.contains(data_id));

@@ -1,0 +1,98 @@
+//! What operators see: status and metrics on an address of their own, in base units, and what a batch's stages took.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use tidemark::ids::ContentHash;
+use tidemark_tests::{
+    Options, Stack,
+    services::{Service, Wiring, free_port},
+    stack::Services,
+    story::{
+        doors::{Doors, kept_metadata, registration},
+        world::World,
+    },
+};
+
+async fn text(url: &str) -> (u16, String) {
+    let answer = reqwest::get(url).await.unwrap();
+    (answer.status().as_u16(), answer.text().await.unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn operators_have_an_address_of_their_own_and_see_how_long_each_stage_took() -> anyhow::Result<()> {
+    tidemark::install_tls();
+    let options = Options { services: Services::WriteSide, batch_age_ms_max: 1_000, poll_ms: 50, ..Options::default() };
+    let mut stack = Stack::start(options).await?;
+    let world = World::build(&stack, [1, 1, 1]).await?;
+    let mut first = stack.relayer.take().unwrap();
+    let operator = format!("127.0.0.1:{}", free_port()?);
+    let mut wiring: Wiring = first.wiring().clone();
+    first.stop();
+    wiring.environment.push(("TIDEMARK_RELAYER_OPERATOR_LISTEN", operator.clone()));
+    stack.relayer = Some(Service::start(&stack.folder, wiring).await?);
+    let data = stack.relayer.as_ref().unwrap().url().to_owned();
+    let operator = format!("http://{operator}");
+
+    for path in ["/status", "/metrics"] {
+        assert_eq!(text(&format!("{data}{path}")).await.0, 404, "{path} is the operators' alone");
+        assert_eq!(text(&format!("{operator}{path}")).await.0, 200, "{path}");
+    }
+    for path in ["/health", "/ready"] {
+        assert_eq!((text(&format!("{data}{path}")).await.0, text(&format!("{operator}{path}")).await.0), (200, 200));
+    }
+    assert_eq!(text(&format!("{operator}/v1/batches")).await.0, 404, "and only that");
+
+    // while nothing is mined, what is unanchored grows old
+    stack.anvil.pause_mining().await?;
+    let doors = Doors::new(&stack, &world)?;
+    let items =
+        ["a", "b", "c"].map(|id| registration(id, &kept_metadata(id, ContentHash::of(id.as_bytes()), 0)).unwrap());
+    doors.register("one", &items).await?;
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        let status: Value = serde_json::from_str(&text(&format!("{operator}/status")).await.1)?;
+        if status["oldest_unanchored_age_seconds"].as_i64() >= Some(3) {
+            assert_eq!(status["outbox"]["waiting"], 0, "{status}");
+            assert_eq!(status["erasures"], 0, "{status}");
+            break;
+        }
+        assert!(Instant::now() < deadline, "{status}");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    let (_, metrics) = text(&format!("{operator}/metrics")).await;
+    let value = |metrics: &str, series: &str| -> Option<f64> {
+        metrics.lines().find_map(|line| line.strip_prefix(series)?.trim().parse().ok())
+    };
+    assert!(value(&metrics, "unanchored_age_seconds ").unwrap() >= 3.0, "{metrics}");
+    stack.anvil.resume_mining().await?;
+
+    let stages = ["received_to_sealed", "sealed_to_signed", "signed_to_mined", "mined_to_final"];
+    let metrics = loop {
+        let (_, metrics) = text(&format!("{operator}/metrics")).await;
+        let counted =
+            |stage: &&str| value(&metrics, &format!("batch_stage_seconds_count{{stage=\"{stage}\"}} ")).is_some();
+        if stages.iter().all(counted) {
+            break metrics;
+        }
+        assert!(Instant::now() < deadline, "{metrics}");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    };
+    assert_eq!(value(&metrics, "unanchored_age_seconds "), Some(0.0));
+    let of = |part: &str, stage: &str| {
+        value(&metrics, &format!("batch_stage_seconds_{part}{{stage=\"{stage}\"}} ")).unwrap()
+    };
+    assert_eq!(of("count", "received_to_sealed"), 3.0, "a record each");
+    assert!(
+        (3.0..15.0).contains(&of("sum", "received_to_sealed")),
+        "each waited for its batch for a second:\n{metrics}"
+    );
+    assert_eq!(of("count", "mined_to_final"), 1.0);
+    assert!(of("sum", "signed_to_mined") >= 1.0, "{metrics}");
+    assert!(metrics.contains("batch_stage_seconds_bucket{stage=\"signed_to_mined\",le=\"+Inf\"} 1"), "{metrics}");
+    for gone in ["quantile=", "_ms "] {
+        assert!(!metrics.contains(gone), "{gone}:\n{metrics}");
+    }
+    Ok(())
+}
