@@ -46,7 +46,8 @@ CREATE TABLE attestation_key (
     PRIMARY KEY (provider, key_id)
 );
 
--- What was found of a state of metadata: seq 0 is the registration, as in Trace. An update may be here before its record.
+-- What was found of a state of metadata: seq 0 is the registration, as in Trace. An update may be here before its
+-- record.
 CREATE TABLE metadata_check (
     provider    bytea NOT NULL REFERENCES provider,
     data_id     uuid NOT NULL,

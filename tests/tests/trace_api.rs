@@ -1,4 +1,5 @@
-//! The Trace write API as a provider's backlog, its policies and its signatures meet it; and who may call it, how often.
+//! The Trace write API as a provider's backlog, its policies and its signatures meet it; and who may call it, how
+//! often.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::{

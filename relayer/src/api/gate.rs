@@ -1,4 +1,4 @@
-//! Who may pass: the holder of an API key, as often as the provider's token bucket allows, for what the key is made for.
+//! Who may pass: the holder of an API key, as often as the provider's token bucket allows, for what the key is for.
 
 use std::{num::NonZeroU32, sync::Arc, time::Duration};
 

@@ -35,8 +35,8 @@ pub fn key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
     Ok(Some(key.to_owned()))
 }
 
-/// Does the work once for a key; without a key, just does it. The work goes on where the client goes away, so that "under
-/// way" is true for as long as it is said.
+/// Does the work once for a key; without a key, just does it. The work goes on where the client goes away, so that
+/// "under way" is true for as long as it is said.
 pub async fn once<T: Serialize + Send + Sync + 'static>(
     app: &Arc<App>,
     provider: Address,

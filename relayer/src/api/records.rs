@@ -104,7 +104,8 @@ fn data_id(text: &str) -> Result<DataId, Problem> {
 
 /// A record of the caller: its events with batch and transaction, and updates that wait.
 #[utoipa::path(get, path = "/v1/records/{data_id}",
-    params(("data_id" = String, Path, description = "UUID"), ("X-API-Key" = String, Header, description = "issued to the provider, with the scope `read`")),
+    params(("data_id" = String, Path, description = "UUID"),
+           ("X-API-Key" = String, Header, description = "issued to the provider, with the scope `read`")),
     responses((status = 200, description = "found", body = RecordView),
               (status = "default", description = "record-unknown", body = tidemark::service::Problem)))]
 pub async fn get_record(

@@ -1,8 +1,8 @@
 //! Requests that a provider signs (RFC 9421), so that an API key that leaks is of no use by itself.
 //!
-//! Signed are method, path, query, body (by its Content-Digest, RFC 9530) and the headers that say what is asked. Keys are
-//! those of the provider's attestations. A request that is sent again within its time does what it did: writes here are
-//! idempotent.
+//! Signed are method, path, query, body (by its Content-Digest, RFC 9530) and the headers that say what is asked. Keys
+//! are those of the provider's attestations. A request that is sent again within its time does what it did: writes here
+//! are idempotent.
 
 use std::{collections::BTreeSet, io};
 

@@ -81,7 +81,8 @@ pub struct Form {
 /// The same file and meta again get the same answer (200); another file under the same source_record_id is a conflict.
 #[utoipa::path(post, path = "/v1/submissions",
     params(("X-API-Key" = String, Header, description = "issued to the provider, with the scope `uploads`"),
-           ("Idempotency-Key" = Option<String>, Header, description = "the same key, meta and file again get the same answer"),
+           ("Idempotency-Key" = Option<String>, Header,
+            description = "the same key, meta and file again get the same answer"),
            ("X-Provider" = Option<String>, Header, description = "the provider's name; must be that of the key")),
     request_body(content = Form, content_type = "multipart/form-data"),
     responses((status = 201, description = "judged: accepted or rejected", body = Submitted),

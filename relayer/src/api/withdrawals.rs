@@ -43,7 +43,8 @@ pub struct Withdrawal {
 /// Withdraw a consent: its records get a ConsentWithdrawn event each, and the chain is told.
 #[utoipa::path(post, path = "/v1/withdrawals",
     params(("X-API-Key" = String, Header, description = "issued to the provider, with the scope `withdrawals`"),
-           ("Idempotency-Key" = Option<String>, Header, description = "the same key and body again get the same answer")),
+           ("Idempotency-Key" = Option<String>, Header,
+            description = "the same key and body again get the same answer")),
     request_body = Withdrawal,
     responses((status = 202, description = "withdrawn here; the chain follows", body = Withdrawn),
               (status = "default", description = "consent-unknown, signature-invalid", body = tidemark::service::Problem)))]

@@ -252,7 +252,8 @@ impl Keys {
         Ok(Self { client, fetched: std::sync::Mutex::default() })
     }
 
-    /// The keys of these ids, each the one that was pinned when it was first seen; `None` where the set can't be had now.
+    /// The keys of these ids, each the one that was pinned when it was first seen; `None` where the set can't be had
+    /// now.
     pub async fn find(
         &self,
         db: &PgPool,
@@ -383,9 +384,12 @@ mod tests {
             let p256 = self.p256.verifying_key().to_encoded_point(false);
             let k256 = self.k256.verifying_key().to_encoded_point(false);
             vec![
-                json!({"kty": "OKP", "crv": "Ed25519", "kid": "ed", "use": "sig", "x": encode(self.ed25519.verifying_key().as_bytes())}),
-                json!({"kty": "EC", "crv": "P-256", "kid": "p", "alg": "ES256", "x": encode(p256.x().unwrap()), "y": encode(p256.y().unwrap())}),
-                json!({"kty": "EC", "crv": "secp256k1", "kid": "k", "key_ops": ["verify"], "x": encode(k256.x().unwrap()), "y": encode(k256.y().unwrap())}),
+                json!({"kty": "OKP", "crv": "Ed25519", "kid": "ed", "use": "sig",
+                       "x": encode(self.ed25519.verifying_key().as_bytes())}),
+                json!({"kty": "EC", "crv": "P-256", "kid": "p", "alg": "ES256",
+                       "x": encode(p256.x().unwrap()), "y": encode(p256.y().unwrap())}),
+                json!({"kty": "EC", "crv": "secp256k1", "kid": "k", "key_ops": ["verify"],
+                       "x": encode(k256.x().unwrap()), "y": encode(k256.y().unwrap())}),
             ]
         }
 

@@ -204,8 +204,8 @@ async fn check_policies(db: &PgPool, caller: &Caller, claims: &[Claims]) -> Resu
         .collect()
 }
 
-/// Keeps findings in the transaction that takes the metadata in; an update that is sent again replaces what was found of
-/// one that was refused.
+/// Keeps findings in the transaction that takes the metadata in; an update that is sent again replaces what was found
+/// of one that was refused.
 pub async fn keep<'a>(
     tx: &mut Tx<'_>,
     provider: Address,

@@ -1,9 +1,9 @@
 //! Answers by `Idempotency-Key` (draft-ietf-httpapi-idempotency-key-header-07): a second request gets the answer of the
 //! first, or hears that it is still under way.
 //!
-//! A key is a row, written before the work begins; the answer is written into it after. Between the two a crash leaves a
-//! row without an answer, which the next request takes over once nobody can be at work on it any more. That is safe because
-//! uploads and withdrawals are idempotent by themselves: the key only saves the work.
+//! A key is a row, written before the work begins; the answer is written into it after. Between the two a crash leaves
+//! a row without an answer, which the next request takes over once nobody can be at work on it any more. That is safe
+//! because uploads and withdrawals are idempotent by themselves: the key only saves the work.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! API keys: whose they are, what they may do and until when; of a key only the SHA-256 is stored, as a key is 256 random
-//! bits.
+//! API keys: whose they are, what they may do and until when; of a key only the SHA-256 is stored, as a key is 256
+//! random bits.
 
 use alloy::primitives::Address;
 use anyhow::{Context, ensure};

@@ -1,9 +1,9 @@
 //! Finds personal data in metadata that becomes public and can't be taken back: by the words of keys, and e-mail
 //! addresses anywhere.
 //!
-//! Keys are cut into words (`firstName`, `first_name`, `first-name`, `FIRST NAME` are all `first name`), and whole words are
-//! compared together with those of the key above, so that `{"bank": {"account": …}}` is found and `file_name`,
-//! `platform_name` or `compass_heading` are not.
+//! Keys are cut into words (`firstName`, `first_name`, `first-name`, `FIRST NAME` are all `first name`), and whole
+//! words are compared together with those of the key above, so that `{"bank": {"account": …}}` is found and
+//! `file_name`, `platform_name` or `compass_heading` are not.
 
 use std::{collections::HashMap, net::IpAddr, sync::LazyLock};
 
@@ -103,8 +103,8 @@ const OTHER_ADDRESSES: &[&str] =
 const ABOUT: &[&str] =
     &["brand", "country", "kind", "model", "os", "policy", "status", "type", "verification", "verified", "version"];
 
-/// Degrees with more than one decimal say where somebody is to 5.6 km or better; CPRA draws the line at 1,850 feet, which
-/// two decimals are just about.
+/// Degrees with more than one decimal say where somebody is to 5.6 km or better; CPRA draws the line at 1,850 feet,
+/// which two decimals are just about.
 const DEGREE_DECIMALS_MAX: usize = 1;
 
 /// A term, word by word.
@@ -197,8 +197,8 @@ fn named(above: &[String], own: &[String], value: &Value) -> Option<&'static str
     (0..all.len()).find_map(|at| named_at(&all, at, above.len()))
 }
 
-/// What a term that begins at this word names, where it ends in the words of the key itself and is not turned into something
-/// else by the word before or after.
+/// What a term that begins at this word names, where it ends in the words of the key itself and is not turned into
+/// something else by the word before or after.
 fn named_at(all: &[&str], at: usize, own_from: usize) -> Option<&'static str> {
     TERMS_BY_WORD.get(all.get(at)?)?.iter().find_map(|term| {
         let end = at + term.words.len();

@@ -48,7 +48,8 @@ pub struct Policy {
 /// Makes these the provider's current ones; false where they are already.
 pub async fn put(db: &PgPool, provider: Address, policies: [(PolicyKind, &Policy); 2]) -> anyhow::Result<bool> {
     let mut tx = db.begin().await?;
-    // no key: rows that refer to the provider go on being written; one at a time, so that the newest row of each kind is from the same request
+    // no key: rows that refer to the provider go on being written; one at a time, so that the newest row of each kind
+    // is from the same request
     sqlx::query("SELECT FROM provider WHERE account = $1 FOR NO KEY UPDATE")
         .bind(provider.0.0)
         .execute(&mut *tx)

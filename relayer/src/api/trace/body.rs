@@ -196,8 +196,8 @@ fn check_length(place: Place, length: usize) -> Result<(), Problem> {
     Ok(())
 }
 
-/// Lines of a CSV file by the positions of its records, which have to ascend. The reader's own count is one behind after
-/// CRLF, as it takes the LF for the beginning of the next record.
+/// Lines of a CSV file by the positions of its records, which have to ascend. The reader's own count is one behind
+/// after CRLF, as it takes the LF for the beginning of the next record.
 struct Lines<'a> {
     body: &'a [u8],
     counted: usize,

@@ -189,7 +189,8 @@ macro_rules! endpoint {
             params(("X-API-Key" = String, Header, description = "issued to the provider, with the scope `records`"),
                    ("X-Provider" = String, Header, description = "the provider's name"),
                    ("X-Batch-Id" = String, Header, description = "stable across retries, at most 200 bytes"),
-                   ("X-Ingestion-Source" = Option<String>, Header, description = "`backlog`, which the NDJSON, CSV and text forms need, or absent"),
+                   ("X-Ingestion-Source" = Option<String>, Header,
+                    description = "`backlog`, which the NDJSON, CSV and text forms need, or absent"),
                    ("Content-Encoding" = Option<String>, Header, description = "`gzip`, which NDJSON needs, or absent")),
             request_body(content = $item, content_type = $mime, description = $body),
             responses((status = 202, description = "at least one new, none in conflict", body = BatchAnswer),
@@ -210,7 +211,8 @@ macro_rules! endpoint {
 endpoint!(
     /// Register records whose files the provider keeps. Answered once the rows are durable.
     ///
-    /// The same X-Batch-Id with the same body gets the same answer; with another body it is refused (409 batch-id-reused).
+    /// The same X-Batch-Id with the same body gets the same answer; with another body it is refused (409
+    /// batch-id-reused).
     post_records, "/webhook/v1/data-audit/records:batch", Records, Json, "application/json", Vec<RegistrationItem>,
     "at most 25 MiB when inflated, each item at most 350 KiB"
 );
