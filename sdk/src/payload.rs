@@ -90,23 +90,6 @@ pub enum Payload {
     },
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_erasure_says_where_disclosures_are_and_nothing_where_none_moved() {
-        let none = Payload::Erased { disclosures: Vec::new() };
-        assert_eq!(serde_json::to_string(&none).unwrap(), r#"{"kind":"erased"}"#);
-        assert_eq!(serde_json::from_str::<Payload>(r#"{"kind":"erased"}"#).unwrap(), none);
-        let cid = crate::store::cid_of(b"rows");
-        let moved = Payload::Erased { disclosures: vec![Moved { number: 7, cid }] };
-        let text = format!(r#"{{"kind":"erased","disclosures":[{{"number":7,"cid":"{cid}"}}]}}"#);
-        assert_eq!(serde_json::to_string(&moved).unwrap(), text);
-        assert_eq!(serde_json::from_str::<Payload>(&text).unwrap(), moved);
-    }
-}
-
 impl Payload {
     /// The canonical text of a payload whose metadata is canonical already, and null here: it is written as it is, not
     /// parsed and sorted again.
@@ -153,5 +136,17 @@ mod tests {
         };
         let whole = jcs(&updated(metadata.clone())).unwrap();
         assert_eq!(updated(Value::Null).canonical_with(&text).unwrap().as_bytes(), whole);
+    }
+
+    #[test]
+    fn an_erasure_says_where_disclosures_are_and_nothing_where_none_moved() {
+        let none = Payload::Erased { disclosures: Vec::new() };
+        assert_eq!(serde_json::to_string(&none).unwrap(), r#"{"kind":"erased"}"#);
+        assert_eq!(serde_json::from_str::<Payload>(r#"{"kind":"erased"}"#).unwrap(), none);
+        let cid = crate::store::cid_of(b"rows");
+        let moved = Payload::Erased { disclosures: vec![Moved { number: 7, cid }] };
+        let text = format!(r#"{{"kind":"erased","disclosures":[{{"number":7,"cid":"{cid}"}}]}}"#);
+        assert_eq!(serde_json::to_string(&moved).unwrap(), text);
+        assert_eq!(serde_json::from_str::<Payload>(&text).unwrap(), moved);
     }
 }

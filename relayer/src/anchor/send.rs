@@ -177,7 +177,8 @@ pub async fn send(app: &App, sender: &Sender) -> anyhow::Result<()> {
 
 async fn send_batch(app: &App, sender: &Sender, batch: batch::Signed) -> anyhow::Result<()> {
     let (provider, number, root) = (batch.header.provider, batch.header.number, batch.header.root);
-    let input = ProvenanceLog::anchorCall { batch: (&batch.header).into(), signature: batch.signature }.abi_encode();
+    let input =
+        ProvenanceLog::anchorCall { batch: (&batch.header).into(), signature: batch.signature.clone() }.abi_encode();
     let purpose = Purpose::Anchor { provider, number };
     if is_cooling(app, provider, number).await? {
         return Ok(());
@@ -198,6 +199,10 @@ async fn send_batch(app: &App, sender: &Sender, batch: batch::Signed) -> anyhow:
     } else {
         tracing::warn!(%provider, number, reason, "the chain would refuse this batch");
         batch::fail(&app.db, provider, number, &reason).await?;
+        // its attestor may have been replaced since: the new one's signature is over the same header
+        if reason.starts_with("AttestationInvalid") {
+            batch::build::sign_again(app, &batch.header, &batch.signature).await?;
+        }
     }
     Ok(())
 }

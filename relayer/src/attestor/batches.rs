@@ -82,23 +82,24 @@ async fn check_number(tx: &mut Tx<'_>, header: &Header) -> Result<(), Problem> {
     }
 }
 
+/// The signature over a header that was signed before, by today's key: one that has replaced another stands for its word.
 async fn signed(attestor: &Attestor, header: &Header, digest: B256) -> Result<Option<Bytes>, Problem> {
-    let row = sqlx::query("SELECT digest, signature FROM signed_batch WHERE provider = $1 AND number = $2")
-        .bind(header.provider.0.0)
-        .bind(bigint(header.number)?)
-        .fetch_optional(&attestor.db)
-        .await?;
-    let Some(row) = row else { return Ok(None) };
-    let before = B256::from(row.try_get::<[u8; 32], _>(0)?);
-    if before != digest {
-        return Err(Problem::field(
+    let before: Option<[u8; 32]> =
+        sqlx::query_scalar("SELECT digest FROM signed_batch WHERE provider = $1 AND number = $2")
+            .bind(header.provider.0.0)
+            .bind(bigint(header.number)?)
+            .fetch_optional(&attestor.db)
+            .await?;
+    match before.map(B256::from) {
+        None => Ok(None),
+        Some(before) if before == digest => Ok(Some(attestor.sign(digest)?)),
+        Some(before) => Err(Problem::field(
             Kind::BatchNumberTaken,
             "header",
             format!("digest {before}"),
             format!("digest {digest}"),
-        ));
+        )),
     }
-    Ok(Some(Bytes::from(row.try_get::<Vec<u8>, _>(1)?)))
 }
 
 /// Reads manifest and disclosures back and checks all that follows from them alone.

@@ -1,6 +1,6 @@
 //! Building: a sealed batch's files, the same bytes each time, and the attestor's signature over its header.
 
-use alloy::primitives::Address;
+use alloy::primitives::{Address, Bytes};
 use anyhow::Context;
 use sqlx::types::Json;
 use tidemark::{
@@ -46,5 +46,21 @@ pub async fn build_and_sign(app: &App, provider: Address, number: u64) -> anyhow
     super::keep_debits(&mut tx, &header).await?;
     tx.commit().await?;
     tracing::info!(%provider, number, root = %header.root, manifest = %manifest_cid, "batch signed");
+    Ok(())
+}
+
+/// Has a header signed by whoever is the attestor now, where the chain does not take the signature that it has.
+pub async fn sign_again(app: &App, header: &Header, before: &Bytes) -> anyhow::Result<()> {
+    let signature = app.attestor.sign_batch(header).await?;
+    if signature == *before {
+        return Ok(());
+    }
+    sqlx::query("UPDATE batch SET signature = $3 WHERE provider = $1 AND number = $2 AND state = 'signed'")
+        .bind(header.provider.0.0)
+        .bind(bigint(header.number)?)
+        .bind(signature.as_ref())
+        .execute(&app.db)
+        .await?;
+    tracing::info!(provider = %header.provider, number = header.number, "batch signed again, by the attestor of now");
     Ok(())
 }
