@@ -8,7 +8,7 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicU32, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use alloy::{primitives::B256, signers::SignerSync};
@@ -423,6 +423,7 @@ impl KeyServer {
             .route("/keys.json", get(serve))
             .route("/redirect.json", get(async || Redirect::temporary("/keys.json")))
             .route("/large.json", get(async || Json(json!({"keys": [], "note": "x".repeat(64 << 10)}))))
+            .route("/slow.json", get(async || tokio::time::sleep(Duration::from_secs(60)).await))
             .route("/broken.json", get(async || "keys"))
             .route("/failing.json", get(async || StatusCode::INTERNAL_SERVER_ERROR));
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
@@ -590,12 +591,22 @@ async fn attestations_are_verified_by_pinned_keys(bench: &mut Bench) -> Result<(
     accepted(bench.register("att-known", &own.attest("att-known", "p-1", &aside)).await.0).await;
 
     // a set that can't be had is nobody's fault that sends metadata: try again later
-    for path in ["/redirect.json", "/large.json", "/broken.json", "/failing.json"] {
+    for path in ["/redirect.json", "/large.json", "/broken.json", "/failing.json", "/slow.json"] {
         let url = format!("{}{path}", server.url);
         run(bench, set(&["enforce"], Some(&url)))?;
-        refused(bench.register("att-refused", &own.attest("att-refused", "p-1", &url)).await.0, 503, "unavailable", "")
-            .await;
+        let started = Instant::now();
+        let (answer, _) = bench.register("att-refused", &own.attest("att-refused", "p-1", &url)).await;
+        refused(answer, 503, "unavailable", "").await;
+        assert!(started.elapsed() < Duration::from_secs(30), "{path} is waited for without end");
     }
+    // and where findings are only recorded, it is one
+    let gone = format!("{}/failing.json?recorded", server.url);
+    run(bench, set(&["record"], Some(&gone)))?;
+    let (answer, data_id) = bench.register("att-gone", &own.attest("att-gone", "p-1", &gone)).await;
+    accepted(answer).await;
+    let found = bench.record(data_id).await["checks"][0].clone();
+    assert_eq!(found["attestation"], "refused", "{found}");
+    assert!(found["reason"].as_str().unwrap().contains("a JWK set that can be had"), "{found}");
     run(bench, set(&["none"], None))?;
     accepted(bench.register("att-off", &metadata("att-off")).await.0).await;
     assert_eq!(bench.record(DataId::new(PROVIDER_NAME, "att-off")?).await["checks"], json!([]));

@@ -83,10 +83,7 @@ const TERMS: &[(&str, &[&str])] = &[
         "a Korean resident registration number",
         &["rrn", "resident registration", "resident number", "jumin", "주민등록번호", "주민번호"],
     ),
-    (
-        "a postal address",
-        &["address", "street", "house number", "postal code", "postcode", "zip code", "zipcode", "주소"],
-    ),
+    ("an address", &["address", "street", "house number", "postal code", "postcode", "zip code", "zipcode", "주소"]),
     ("a date of birth", &["birth date", "date of birth", "birthdate", "birthday", "birth day", "dob", "생년월일"]),
     ("an IP address", &["ip address", "ip addr", "ipaddress", "client ip", "remote ip", "user ip"]),
     (
