@@ -301,7 +301,7 @@ pub struct Serve {
     #[arg(long, env = "TIDEMARK_CUSTODIAN_KEY")]
     pub custodian_key: PublicKey,
     /// Seal a batch at this many events …
-    #[arg(long, env = "TIDEMARK_BATCH_EVENTS_MAX", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
+    #[arg(long, env = "TIDEMARK_BATCH_EVENTS_MAX", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
     pub batch_events_max: u32,
     /// … or when its oldest event is this old.
     #[arg(long, env = "TIDEMARK_BATCH_AGE_MS_MAX", default_value_t = 10_000)]
@@ -332,10 +332,10 @@ pub struct Serve {
     #[arg(long, env = "TIDEMARK_BODIES_AT_ONCE", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub bodies_at_once: u32,
     /// Requests a minute of each provider, all its keys together; 0 for no limit.
-    #[arg(long, env = "TIDEMARK_REQUESTS_PER_MINUTE", default_value_t = 6_000)]
+    #[arg(long, env = "TIDEMARK_REQUESTS_PER_MINUTE", default_value_t = 60_000)]
     pub requests_per_minute: u32,
     /// Requests of a provider that may come at once, beyond that rate.
-    #[arg(long, env = "TIDEMARK_REQUESTS_AT_ONCE", default_value_t = 600, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, env = "TIDEMARK_REQUESTS_AT_ONCE", default_value_t = 6_000, value_parser = clap::value_parser!(u32).range(1..))]
     pub requests_at_once: u32,
     /// Hours for which an answer is kept under its Idempotency-Key.
     #[arg(long, env = "TIDEMARK_IDEMPOTENCY_HOURS", default_value_t = 24, value_parser = clap::value_parser!(u32).range(1..=720))]

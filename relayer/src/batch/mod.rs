@@ -48,8 +48,11 @@ pub async fn run(app: Arc<App>, stop: CancellationToken) {
     loop {
         // a round that hangs is dropped like one that is killed: every step of it is durable before the next
         let done = tokio::time::timeout(ROUND_TIME_MAX, round(&app)).await;
-        if let Err(error) = done.map_err(anyhow::Error::from).flatten() {
-            tracing::warn!(cause = causes(error.as_ref()), "batches have to wait");
+        match done.map_err(anyhow::Error::from).flatten() {
+            // where something was signed there may be more
+            Ok(true) if !stop.is_cancelled() => continue,
+            Ok(_) => {}
+            Err(error) => tracing::warn!(cause = causes(error.as_ref()), "batches have to wait"),
         }
         tokio::select! {
             () = stop.cancelled() => return,
@@ -58,20 +61,25 @@ pub async fn run(app: Arc<App>, stop: CancellationToken) {
     }
 }
 
-async fn round(app: &App) -> anyhow::Result<()> {
+/// Whether anything was signed.
+async fn round(app: &App) -> anyhow::Result<bool> {
     seal::seal_due(app).await?;
+    let mut is_any = false;
     for (provider, number) in sealed(&app.db).await? {
         if !app.leases.hold(&lease_of(provider)).await? {
             continue;
         }
-        if let Err(error) = build::build_and_sign(app, provider, number).await {
-            tracing::warn!(%provider, number, cause = causes(error.as_ref()), "a sealed batch is not signed yet");
-            // another process may reach store and attestor
-            app.leases.release(&lease_of(provider)).await?;
-            fail(&app.db, provider, number, &causes(error.as_ref())).await?;
+        match build::build_and_sign(app, provider, number).await {
+            Ok(()) => is_any = true,
+            Err(error) => {
+                tracing::warn!(%provider, number, cause = causes(error.as_ref()), "a sealed batch is not signed yet");
+                // another process may reach store and attestor
+                app.leases.release(&lease_of(provider)).await?;
+                fail(&app.db, provider, number, &causes(error.as_ref())).await?;
+            }
         }
     }
-    Ok(())
+    Ok(is_any)
 }
 
 /// Who holds it seals a provider's batches, builds them and has them signed.

@@ -101,8 +101,11 @@ fn record(number: u32) -> [Event; 2] {
         payee: Address::ZERO,
     };
     // every fourth is paid to one of a thousand wallets
-    let payee =
-        if number % 4 == 0 { Address::from_word(keccak256((number % 4_000).to_be_bytes())) } else { Address::ZERO };
+    let payee = if number.is_multiple_of(4) {
+        Address::from_word(keccak256((number % 4_000).to_be_bytes()))
+    } else {
+        Address::ZERO
+    };
     let commitment = sha256(&[random.as_slice(), b"2"]);
     let second = Event { sequence: 1, kind: EventKind::Accepted, commitment, reward: 300, payee, ..first.clone() };
     [first, second]
