@@ -18,6 +18,7 @@ use tidemark::{
 use tidemark_tests::{
     Options, Stack,
     keys::{dev_address, role},
+    services::Service,
     stack::Services,
     story::{
         doors::{Doors, kept_metadata, meta, metadata_update, registration},
@@ -342,5 +343,48 @@ async fn updates_and_registrations_that_cross_each_other_all_end_applied() {
         let id = DataId::new("numo", &name(n)).unwrap();
         let record = get(&stack, &world, &format!("/v1/records/{id}")).await;
         assert_eq!((&record["trace_seq"], &record["updates"]), (&json!(2), &json!([])), "{record}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_of_an_attestor_that_was_replaced_is_signed_again_and_anchored() {
+    let (mut stack, world, doors) = world(Options::default()).await;
+    doors.register("first", &items(0, 10)).await.unwrap();
+    reached(&stack, &world, 10, &["mined", "final"]).await;
+
+    let provider = stack.sender(role::PROVIDER).await.unwrap();
+    let log = ProvenanceLog::new(stack.deployment.provenance_log, &provider);
+    let next = dev_address(role::BUYER).unwrap();
+    assert!(log.setAttestor(next).send().await.unwrap().get_receipt().await.unwrap().status());
+    doors.register("second", &items(10, 10)).await.unwrap();
+    let deadline = Instant::now() + TIME_MAX;
+    loop {
+        let batches = batches(&stack, &world).await;
+        let refused = batches.iter().any(|batch| {
+            batch["error"].as_str().is_some_and(|error| error.starts_with("AttestationInvalid"))
+                && batch["state"] == "signed"
+        });
+        if refused {
+            break;
+        }
+        assert!(Instant::now() < deadline, "expected a batch that the chain refuses, got {batches:#?}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+
+    // the same attestor, with its database and another key
+    let before = stack.attestor.take().unwrap();
+    let mut wiring = before.wiring().clone();
+    drop(before);
+    for (name, value) in &mut wiring.environment {
+        if *name == "TIDEMARK_ATTESTOR_KEY_FILE" {
+            *value = stack.key_file(role::BUYER).display().to_string();
+        }
+    }
+    stack.attestor = Some(Service::start(&stack.folder, wiring).await.unwrap());
+    let batches = reached(&stack, &world, 20, &["mined", "final"]).await;
+    for batch in &batches {
+        let header: Header = serde_json::from_value(batch["header"].clone()).unwrap();
+        assert_eq!(log.rootOf(header.provider, header.number).call().await.unwrap(), header.root);
+        assert_eq!(batch["error"], Value::Null);
     }
 }
