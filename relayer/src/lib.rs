@@ -4,6 +4,8 @@
 //!  api ─► intake ─► batch ─► anchor ─► chain          (tidemark-relayer)
 //!           │         │
 //!           ▼         ▼
+//!                     └─ each change of state ─► outbox ─► providers' webhooks
+//!
 //!  attestor: quality gate, signatures over verdicts, batches, dataset versions   (tidemark-attestor)
 //! ```
 //!
