@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  api ─► intake ─► batch ─► anchor ─► chain          (tidemark-relayer)
-//!           │         │
+//!           │         ├─ each change of state ─► outbox ─► providers' webhooks
 //!           ▼         ▼
 //!  attestor: quality gate, signatures over verdicts, batches, dataset versions   (tidemark-attestor)
 //! ```

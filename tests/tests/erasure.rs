@@ -241,6 +241,8 @@ async fn an_erased_record_is_gone_everywhere_and_its_proofs_still_verify() -> an
     let body = json!({ "consent_id": consent_id, "signature": signature });
     let answer = reqwest::Client::new().post(url).header("x-api-key", &world.api_key).json(&body).send().await?;
     assert_eq!(answer.status(), 202, "the chain still hears of the withdrawal");
+    let answer: Value = serde_json::from_str(&answer.text().await?)?;
+    assert_eq!(answer["records"], json!([]));
     let events: i64 =
         sqlx::query_scalar("SELECT count(*) FROM event WHERE data_id = $1").bind(gone.0).fetch_one(&relayer_db).await?;
     assert_eq!(events, 3, "and the record gets no event after its Erased");

@@ -3,8 +3,9 @@
 
 use std::time::{Duration, Instant};
 
+use alloy::primitives::B256;
 use serde_json::Value;
-use tidemark::ids::ContentHash;
+use tidemark::{ids::ContentHash, merkle::root_from_proof};
 use tidemark_tests::{
     Options, Stack,
     services::{Service, Wiring, free_port},
@@ -94,5 +95,56 @@ async fn operators_have_an_address_of_their_own_and_see_how_long_each_stage_took
     for gone in ["quantile=", "_ms "] {
         assert!(!metrics.contains(gone), "{gone}:\n{metrics}");
     }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_shows_its_state_and_its_proof_as_soon_as_it_is_sealed() -> anyhow::Result<()> {
+    tidemark::install_tls();
+    let options = Options { services: Services::WriteSide, batch_age_ms_max: 1_000, poll_ms: 50, ..Options::default() };
+    let mut stack = Stack::start(options).await?;
+    let world = World::build(&stack, [1, 1, 1]).await?;
+    let doors = Doors::new(&stack, &world)?;
+    stack.anvil.pause_mining().await?;
+    // nobody signs for now
+    stack.attestor.as_mut().unwrap().stop();
+    let ids = ["a", "b", "c", "d", "e"];
+    let items = ids.map(|id| registration(id, &kept_metadata(id, ContentHash::of(id.as_bytes()), 0)).unwrap());
+    let answer = doors.register("one", &items).await?;
+    let data_id = answer["items"][3]["data_id"].as_str().unwrap().to_owned();
+    let url = format!("{}/v1/records/{data_id}", stack.relayer.as_ref().unwrap().url());
+    let batches = format!("{}/v1/batches", stack.relayer.as_ref().unwrap().url());
+    let ask = async |url: &str| -> Value {
+        let request = reqwest::Client::new().get(url).header("x-api-key", &world.api_key);
+        serde_json::from_str(&request.send().await.unwrap().text().await.unwrap()).unwrap()
+    };
+    let event = async |state: &str| -> Value {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        loop {
+            let event = ask(&url).await["events"][0].clone();
+            if event["state"] == state {
+                return event;
+            }
+            assert!(Instant::now() < deadline, "not {state}: {event}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let pending = event("pending").await;
+    assert!(pending["proof"].is_null() && pending["leaf"].is_null(), "{pending}");
+    let sealed = event("sealed").await;
+    let leaf: B256 = serde_json::from_value(sealed["leaf"].clone())?;
+    let proof: Vec<B256> = serde_json::from_value(sealed["proof"].clone())?;
+    assert_eq!(ask(&batches).await["batches"][0]["header"], Value::Null, "there is no header yet");
+
+    stack.attestor.as_mut().unwrap().restart().await?;
+    let submitted = event("submitted").await;
+    assert_eq!((&submitted["proof"], &submitted["leaf"]), (&sealed["proof"], &sealed["leaf"]));
+    let root: B256 = serde_json::from_value(ask(&batches).await["batches"][0]["header"]["root"].clone())?;
+    assert_eq!(root_from_proof(leaf, &proof), root);
+    stack.anvil.mine(1).await?;
+    event("mined").await;
+    stack.anvil.resume_mining().await?;
+    let done = event("final").await;
+    assert!(done["transaction"].is_string() && done["block_number"].is_number(), "{done}");
     Ok(())
 }

@@ -68,11 +68,13 @@ pub async fn withdraw(app: &App, provider: &Provider, id: ConsentId, signature: 
 
 /// Gives each record of the consent its event, where it has none yet.
 async fn append(tx: &mut Tx<'_>, id: ConsentId, signature: &Bytes) -> anyhow::Result<Vec<DataId>> {
-    let ids = record::of_consent(tx, id).await?;
+    let mut ids = record::of_consent(tx, id).await?;
     let mut heads = record::lock(tx, &ids).await?;
-    let mut told = event::with_withdrawal(tx, &ids).await?;
     // nothing follows an erasure
-    told.append(&mut erase::among(tx, &ids).await?);
+    let erased = erase::among(tx, &ids).await?;
+    ids.retain(|data_id| !erased.contains(data_id));
+    heads.retain(|data_id, _| ids.contains(data_id));
+    let told = event::with_withdrawal(tx, &ids).await?;
     let payload = Payload::ConsentWithdrawn { consent_id: id, signature: signature.clone() };
     let now = unix_now();
     heads.retain(|data_id, _| !told.contains(data_id));
