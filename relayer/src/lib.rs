@@ -24,5 +24,6 @@ pub mod lease;
 pub mod nodes;
 pub mod problem;
 pub mod quality;
+pub mod signer;
 
 pub use api::openapi;
