@@ -101,6 +101,8 @@ pub async fn serve(config: Serve) -> anyhow::Result<()> {
     }
     let (renewed, until) = (Arc::clone(&app), stop.clone());
     loops.spawn(async move { renewed.leases.renew(&until).await });
+    let (compared, until) = (app.nodes.clone(), stop.clone());
+    loops.spawn(async move { compared.watch(&until).await });
     let router = http::dress(crate::api::router(Arc::clone(&app)));
     let watched = async {
         while let Some(ended) = loops.join_next().await {
