@@ -15,11 +15,12 @@ use crate::{
     api::gate::Rates,
     attestor::client::AttestorClient,
     chain::Chain,
-    config::{Serve, secret_file, signer_file},
+    config::{Serve, secret_file},
     http,
     intake::{attestation::Keys, contents::Trees, contributor::StorageKey},
     lease::Leases,
     nodes::{self, Nodes},
+    signer,
 };
 
 /// Keys that may be given.
@@ -86,7 +87,7 @@ pub async fn serve(config: Serve) -> anyhow::Result<()> {
     let (provider, nodes) = nodes::connect(&config.base.rpc_urls, &deployment).await?;
     let db = open_database(&config.base.database_url, &MIGRATIONS).await?;
     let app = Arc::new(App {
-        senders: senders(&config, &provider, deployment.chain_id)?,
+        senders: senders(&config, &provider, deployment.chain_id).await?,
         leases: Leases::new(db.clone(), Duration::from_millis(config.lease_ms))?,
         chain: Chain::new(provider, deployment.clone()),
         store: Store::open(&config.store)?,
@@ -122,6 +123,8 @@ pub async fn serve(config: Serve) -> anyhow::Result<()> {
     loops.spawn(crate::dwell::run(Arc::clone(&app), stop.clone()));
     loops.spawn(crate::intake::erase::run(Arc::clone(&app), stop.clone()));
     loops.spawn(crate::outbox::run(Arc::clone(&app), webhooks, stop.clone()));
+    let (compared, until) = (app.nodes.clone(), stop.clone());
+    loops.spawn(async move { compared.watch(&until).await });
     let router = http::dress(crate::api::router(Arc::clone(&app)));
     let watched = async {
         while let Some(ended) = loops.join_next().await {
@@ -152,14 +155,21 @@ pub async fn serve(config: Serve) -> anyhow::Result<()> {
     served.context("serve HTTP")
 }
 
-fn senders(config: &Serve, provider: &DynProvider, chain_id: u64) -> anyhow::Result<Vec<Sender>> {
-    let files = &config.sender_key_files;
-    ensure!(files.len() <= SENDERS_MAX, "--sender-key-file: expected at most {SENDERS_MAX}, got {}", files.len());
+async fn senders(config: &Serve, provider: &DynProvider, chain_id: u64) -> anyhow::Result<Vec<Sender>> {
+    let count = config.sender_key_files.len() + config.senders.len();
+    ensure!(count <= SENDERS_MAX, "--sender-key-file, --sender: expected at most {SENDERS_MAX} keys, got {count}");
+    let mut signers = Vec::new();
+    for file in &config.sender_key_files {
+        signers.push((file.display().to_string(), signer::of_file(file)?));
+    }
+    for name in &config.senders {
+        signers.push((name.clone(), signer::of_name(name).await?));
+    }
     let mut senders: Vec<Sender> = Vec::new();
-    for file in files {
-        let sender = Sender::new(provider.clone(), chain_id, signer_file(file)?, config);
+    for (name, signer) in signers {
+        let sender = Sender::new(provider.clone(), chain_id, signer, config);
         let is_new = senders.iter().all(|other| other.address() != sender.address());
-        ensure!(is_new, "--sender-key-file: {} holds the key of another file", file.display());
+        ensure!(is_new, "--sender-key-file, --sender: {name} is a key that was given before");
         senders.push(sender);
     }
     Ok(senders)

@@ -292,8 +292,17 @@ pub struct Serve {
     #[arg(long, env = "TIDEMARK_ATTESTOR_TOKEN", hide_env_values = true)]
     pub attestor_token: String,
     /// File with the hex key that pays for and sends transactions; several, by repetition or with commas, share the work.
-    #[arg(long = "sender-key-file", env = "TIDEMARK_SENDER_KEY_FILE", value_delimiter = ',', required = true)]
+    #[arg(
+        long = "sender-key-file",
+        env = "TIDEMARK_SENDER_KEY_FILE",
+        value_delimiter = ',',
+        required_unless_present = "senders"
+    )]
     pub sender_key_files: Vec<PathBuf>,
+    /// Key in a cloud's hardware that sends too: aws-kms:KEY_ID, or gcp-kms:projects/…/cryptoKeyVersions/N, where the
+    /// relayer was built with that cargo feature.
+    #[arg(long = "sender", env = "TIDEMARK_SENDER", value_delimiter = ',')]
+    pub senders: Vec<String>,
     /// File with 32 hex bytes under which contributors' secrets are sealed in the database.
     #[arg(long, env = "TIDEMARK_STORAGE_KEY_FILE")]
     pub storage_key_file: PathBuf,

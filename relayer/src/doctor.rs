@@ -7,7 +7,6 @@ use alloy::{
     eips::BlockNumberOrTag,
     primitives::{Address, U256, utils::format_ether},
     providers::{DynProvider, Provider},
-    signers::local::PrivateKeySigner,
 };
 use anyhow::Context;
 use serde::Serialize;
@@ -24,12 +23,12 @@ use crate::{
     attestor::client::AttestorClient,
     batch,
     chain::Chain,
-    config::{Serve, secret_file, signer_file},
+    config::{Serve, secret_file},
     intake::{
         contributor::{self, StorageKey},
         provider, unix_now,
     },
-    outbox,
+    outbox, signer,
 };
 
 /// A part that takes longer than this counts as one that does not answer.
@@ -117,7 +116,7 @@ pub async fn examine(config: &Serve) -> Vec<Finding> {
     let mut report = Report::default();
     let fix = "--deployment: the file that `tidemark deploy` wrote for this chain";
     let deployment = report.value("deployment", Deployment::load(&config.base.deployment).map_err(Into::into), fix);
-    let signers = keys(&mut report, config);
+    let signers = senders(&mut report, config).await;
     let storage_key = storage_key(&mut report, config);
     let db = database(&mut report, &config.base.database_url).await;
     let mut chain = None;
@@ -141,7 +140,7 @@ pub async fn examine(config: &Serve) -> Vec<Finding> {
     }
     if let Some(chain) = &chain {
         for signer in &signers {
-            let sent = in_time(sender(&mut report, chain, db.as_ref(), signer.address())).await;
+            let sent = in_time(sender(&mut report, chain, db.as_ref(), *signer)).await;
             report.value("sender", sent, "see the chain's lines");
         }
         if let Some(db) = &db {
@@ -152,16 +151,20 @@ pub async fn examine(config: &Serve) -> Vec<Finding> {
     report.0
 }
 
-/// Senders' keys, as far as they can be read.
-fn keys(report: &mut Report, config: &Serve) -> Vec<PrivateKeySigner> {
-    let fix = "openssl rand -hex 32 > sender.key, mode 0600";
-    let paths = config.sender_key_files.iter();
-    paths
-        .filter_map(|path| {
-            private(report, "sender key", path);
-            report.value("sender key", signer_file(path), fix)
-        })
-        .collect()
+/// Senders' addresses, as far as their keys can be had.
+async fn senders(report: &mut Report, config: &Serve) -> Vec<Address> {
+    let mut found = Vec::new();
+    for path in &config.sender_key_files {
+        private(report, "sender key", path);
+        let fix = "openssl rand -hex 32 > sender.key, mode 0600";
+        found.extend(report.value("sender key", signer::of_file(path), fix).map(|signer| signer.address()));
+    }
+    for name in &config.senders {
+        let fix = "name a secp256k1 signing key that this machine's cloud account may use (docs/operate-relayer.md)";
+        let signer = in_time(signer::of_name(name)).await;
+        found.extend(report.value("sender key", signer, fix).map(|signer| signer.address()));
+    }
+    found
 }
 
 fn storage_key(report: &mut Report, config: &Serve) -> Option<StorageKey> {

@@ -29,9 +29,11 @@ impl Leases {
 
     /// Takes a lease that nobody holds, or renews it; false where somebody else has it.
     pub async fn hold(&self, name: &str) -> sqlx::Result<bool> {
+        // not excluded.until, which is of before the wait for whoever writes under the lease
         let held = sqlx::query(
             "INSERT INTO lease (name, holder, until) VALUES ($1, $2, clock_timestamp() + $3 * interval '1 ms')
-             ON CONFLICT (name) DO UPDATE SET holder = excluded.holder, until = excluded.until
+             ON CONFLICT (name) DO UPDATE
+                 SET holder = excluded.holder, until = clock_timestamp() + $3 * interval '1 ms'
              WHERE lease.holder = excluded.holder OR lease.until <= clock_timestamp()",
         )
         .bind(name)

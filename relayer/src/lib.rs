@@ -27,5 +27,6 @@ pub mod nodes;
 pub mod outbox;
 pub mod problem;
 pub mod quality;
+pub mod signer;
 
 pub use api::openapi;

@@ -156,6 +156,35 @@ async fn a_node_of_another_chain_or_with_other_code_is_refused_at_the_start_and_
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_answers_of_the_past_is_kept_out_until_it_has_caught_up() {
+    let (stack, faulty) = start().await;
+    let (provider, nodes) = connect(&faulty, &stack.deployment).await.unwrap();
+    nodes.compare().await;
+    assert!(nodes.seen().iter().all(|node| node.error.is_none()), "{:?}", nodes.seen());
+    let mut old = stack.anvil.call("eth_getBlockByNumber", json!(["latest", false])).await.unwrap();
+    old["timestamp"] = json!("0x1");
+    faulty[0].fail("eth_getBlockByNumber", Fault::Says(old.clone()));
+    nodes.compare().await;
+    let error = nodes.seen()[0].error.clone().unwrap();
+    assert!(error.contains("older than another node's"), "{error}");
+    // its trials do not let it in, and reads go on
+    tokio::time::sleep(Duration::from_millis(2_500)).await;
+    for _ in 0..5 {
+        provider.get_block_number().await.unwrap();
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(nodes.seen()[0].error, Some(error));
+    faulty[0].heal();
+    until_first_is(&provider, &nodes, true).await;
+
+    // one that lies of the future keeps nobody out
+    old["timestamp"] = json!("0xffffffffff");
+    faulty[1].fail("eth_getBlockByNumber", Fault::Says(old));
+    nodes.compare().await;
+    assert!(nodes.seen().iter().all(|node| node.error.is_none()), "{:?}", nodes.seen());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_signed_transaction_reaches_all_nodes_whatever_the_first_says() {
     let (stack, faulty) = start().await;
     let (provider, _nodes) = connect(&faulty, &stack.deployment).await.unwrap();

@@ -5,13 +5,19 @@ use std::time::{Duration, Instant};
 
 use alloy::primitives::Address;
 use serde_json::{Value, json};
-use tidemark_relayer::anchor::nonce::serves;
+use tidemark_relayer::{
+    anchor::nonce::serves,
+    app::{MIGRATIONS, open_database},
+    lease::Leases,
+};
 use tidemark_tests::{
     Options, Stack,
     keys::{dev_address, dev_secret, role},
     services::Service,
+    stack::Services,
     write_side::{another_provider, another_relayer, rewire, start},
 };
+use tokio_util::sync::CancellationToken;
 
 fn quick() -> Options {
     Options { batch_events_max: 4, batch_age_ms_max: 100, poll_ms: 30, ..Options::default() }
@@ -137,6 +143,50 @@ async fn two_relayers_with_one_key_and_two_databases_both_get_all_of_their_batch
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lease_has_one_holder_and_nobody_writes_under_one_that_is_over() {
+    tidemark::install_tls();
+    let stack = Stack::start(Options { services: Services::None, ..quick() }).await.unwrap();
+    let db = open_database(&stack.postgres.url("relayer"), &MIGRATIONS).await.unwrap();
+    let time = Duration::from_millis(500);
+    let (one, two) = (Leases::new(db.clone(), time).unwrap(), Leases::new(db.clone(), time).unwrap());
+    assert!(one.begin("work").await.is_err(), "nobody holds it");
+    assert!(one.hold("work").await.unwrap());
+    assert!(one.hold("work").await.unwrap(), "renewed");
+    assert!(!two.hold("work").await.unwrap());
+    assert!(two.hold("other work").await.unwrap());
+    assert!((one.is_mine("work").await.unwrap(), two.is_mine("work").await.unwrap()) == (true, false));
+    assert_eq!(one.held("other").await.unwrap(), ["other work"]);
+    assert!(one.begin("work").await.is_ok());
+    let error = two.begin("work").await.err().unwrap().to_string();
+    assert!(error.contains("another process has taken over: work"), "{error}");
+
+    // while its holder writes, nobody takes it over, though its time is up
+    let writes = one.begin("work").await.unwrap();
+    tokio::time::sleep(time * 2).await;
+    let taking = tokio::spawn(async move { (two.hold("work").await.unwrap(), two) });
+    tokio::time::sleep(time).await;
+    assert!(!taking.is_finished());
+    writes.commit().await.unwrap();
+    let (taken, two) = taking.await.unwrap();
+    assert!(taken);
+    assert!(one.begin("work").await.is_err(), "it was asleep, and its next write is refused");
+
+    // renewed in the background it does not end; given back it is free at once
+    let stop = CancellationToken::new();
+    let two = std::sync::Arc::new(two);
+    let (renewing, until) = (std::sync::Arc::clone(&two), stop.clone());
+    let renewed = tokio::spawn(async move { renewing.renew(&until).await });
+    tokio::time::sleep(time * 3).await;
+    assert!(!one.hold("work").await.unwrap());
+    stop.cancel();
+    renewed.await.unwrap();
+    one.release("work").await.unwrap();
+    assert!(!one.hold("work").await.unwrap(), "only its holder gives it back");
+    two.release_all().await.unwrap();
+    assert!(one.hold("work").await.unwrap());
 }
 
 /// A key file and its address, such that of two keys each serves one of two providers.

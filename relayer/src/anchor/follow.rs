@@ -250,11 +250,11 @@ async fn failed(
     set(&mut tx, open.intent.id, name, Some((place, gas, false)), Some(&reason)).await?;
     if let Purpose::Anchor { provider, number } = open.purpose {
         batch::set_state(&mut tx, provider, number, state).await?;
+        if state != State::Mined {
+            batch::fail(&mut *tx, provider, number, &reason).await?;
+        }
     }
     tx.commit().await?;
-    if let (Purpose::Anchor { provider, number }, State::Signed | State::Submitted) = (open.purpose, state) {
-        batch::fail(&app.db, provider, number, &reason).await?;
-    }
     Ok(())
 }
 

@@ -3,11 +3,10 @@
 use alloy::{
     consensus::{SignableTransaction, TxEip1559, TxEnvelope},
     eips::{eip1559::Eip1559Estimation, eip2718::Encodable2718},
-    network::{TransactionBuilder, TxSignerSync},
+    network::TransactionBuilder,
     primitives::{Address, B256, Bytes, TxKind, U256},
     providers::{DynProvider, Provider},
     rpc::types::TransactionRequest,
-    signers::local::PrivateKeySigner,
     sol_types::SolCall,
     transports::TransportError,
 };
@@ -29,6 +28,7 @@ use crate::{
     config::Serve,
     intake::{Tx, bigint, withdraw},
     nodes::said::Said,
+    signer::{SIGNING_TIME_MAX, Signer},
 };
 
 const WITHDRAWALS_PER_ROUND: i64 = 32;
@@ -50,7 +50,7 @@ pub struct Sender {
     pub balance_floor_wei: U256,
     /// How the chain asks for data, once that is known.
     pub data_fee: OnceCell<DataFee>,
-    signer: PrivateKeySigner,
+    signer: Signer,
     lease: String,
 }
 
@@ -90,7 +90,7 @@ impl Sender {
     pub const LEASES: &str = "send ";
 
     /// A lane from one key.
-    pub fn new(provider: DynProvider, chain_id: u64, signer: PrivateKeySigner, config: &Serve) -> Self {
+    pub fn new(provider: DynProvider, chain_id: u64, signer: Signer, config: &Serve) -> Self {
         Self {
             provider,
             chain_id,
@@ -133,9 +133,10 @@ impl Sender {
         }
     }
 
-    fn sign(&self, intent: &Intent, offered: Eip1559Estimation) -> anyhow::Result<(B256, Vec<u8>)> {
+    async fn sign(&self, intent: &Intent, offered: Eip1559Estimation) -> anyhow::Result<(B256, Vec<u8>)> {
         let mut transaction = self.draft(intent.nonce, intent.gas, intent.target, &intent.input, offered);
-        let signature = self.signer.sign_transaction_sync(&mut transaction).context("sign a transaction")?;
+        let signing = tokio::time::timeout(SIGNING_TIME_MAX, self.signer.sign_transaction(&mut transaction));
+        let signature = signing.await.context("the key did not sign in time")?.context("sign a transaction")?;
         let signed = transaction.into_signed(signature);
         Ok((*signed.hash(), TxEnvelope::from(signed).encoded_2718()))
     }
@@ -372,7 +373,7 @@ pub async fn sign_and_broadcast(
     offered: Eip1559Estimation,
 ) -> anyhow::Result<()> {
     let head = sender.provider.get_block_number().await.context("ask for the block number")?;
-    let (hash, raw) = sender.sign(intent, offered)?;
+    let (hash, raw) = sender.sign(intent, offered).await?;
     let mut tx = app.leases.begin(sender.lease()).await?;
     sqlx::query(
         "INSERT INTO attempt (hash, transaction_id, raw, max_fee_wei, tip_wei, signed_at_block)

@@ -10,7 +10,7 @@ pub mod seal;
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use alloy::primitives::{Address, Bytes};
-use sqlx::{PgConnection, PgPool, Row, postgres::PgRow, types::Json};
+use sqlx::{PgConnection, PgExecutor, PgPool, Row, postgres::PgRow, types::Json};
 use tidemark::{batch::Header, service::causes};
 use tokio_util::sync::CancellationToken;
 
@@ -103,7 +103,7 @@ fn key(row: &PgRow) -> anyhow::Result<(Address, u64)> {
 }
 
 /// Notes why a batch's last step failed.
-pub async fn fail(db: &PgPool, provider: Address, number: u64, error: &str) -> anyhow::Result<()> {
+pub async fn fail(db: impl PgExecutor<'_>, provider: Address, number: u64, error: &str) -> anyhow::Result<()> {
     let error: String = error.chars().take(1000).collect();
     sqlx::query("UPDATE batch SET error = $3 WHERE provider = $1 AND number = $2 AND error IS DISTINCT FROM $3")
         .bind(provider.0.0)

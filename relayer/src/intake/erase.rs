@@ -336,11 +336,12 @@ async fn blank(tx: &mut Tx<'_>, provider: Address, ids: &BTreeSet<DataId>) -> sq
         .bind(uuids(ids))
         .execute(&mut **tx)
         .await?;
-    sqlx::query("DELETE FROM metadata_update WHERE provider = $1 AND data_id = ANY($2)")
-        .bind(provider.0.0)
-        .bind(uuids(ids))
-        .execute(&mut **tx)
-        .await?;
+    for statement in [
+        "DELETE FROM metadata_update WHERE provider = $1 AND data_id = ANY($2)",
+        "DELETE FROM metadata_check WHERE provider = $1 AND data_id = ANY($2)",
+    ] {
+        sqlx::query(statement).bind(provider.0.0).bind(uuids(ids)).execute(&mut **tx).await?;
+    }
     let references: Vec<String> = sqlx::query_scalar(
         "UPDATE record AS r SET erasure = 'erasing', next_sequence = r.next_sequence + 1, contributor_reference = NULL,
              source_record_id = r.data_id::text, fingerprint = $2, metadata_root = $2, detail = NULL
@@ -433,6 +434,14 @@ async fn finish(db: &PgPool, provider: Address) -> sqlx::Result<()> {
          WHERE provider = $1 AND EXISTS (
              SELECT FROM jsonb_array_elements(answer -> 'items') AS item
              WHERE item ->> 'data_id' = ANY($2) AND (item ? 'source_record_id' OR item ? 'reason'))",
+    )
+    .bind(provider.0.0)
+    .bind(ids.iter().map(Uuid::to_string).collect::<Vec<_>>())
+    .execute(db)
+    .await?;
+    sqlx::query(
+        "DELETE FROM idempotency WHERE provider = $1 AND EXISTS (
+             SELECT FROM unnest($2::text[]) AS id WHERE answer LIKE '%' || id || '%')",
     )
     .bind(provider.0.0)
     .bind(ids.iter().map(Uuid::to_string).collect::<Vec<_>>())

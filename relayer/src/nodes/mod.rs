@@ -1,7 +1,7 @@
 //! Nodes of the chain: reads go to the first one that is well, signed transactions to all of them; a breaker for each.
 //!
 //! ```text
-//!  closed ── failures in a row ──► open ── after a while: the trial (chain id, code) ──► closed, or open again
+//!  closed ── failures in a row ──► open ── after a while: the trial (chain id, code, newest block) ──► closed, or open
 //! ```
 //!
 //! alloy has a `FallbackLayer`; it asks several nodes at once, scores them by latency and takes the first answer. Here the
@@ -13,12 +13,16 @@ pub mod said;
 
 use std::{
     fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     task::{Context as TaskContext, Poll},
     time::{Duration, Instant},
 };
 
 use alloy::{
+    eips::BlockNumberOrTag,
     primitives::keccak256,
     providers::{DynProvider, Provider, ProviderBuilder},
     rpc::{
@@ -31,9 +35,11 @@ use anyhow::{Context, bail, ensure};
 use futures::{StreamExt, stream::FuturesUnordered};
 use reqwest::{Client, Url, redirect::Policy};
 use tidemark::{chain::Deployment, service::causes};
+use tokio_util::sync::CancellationToken;
 use tower::Service;
 
 use self::said::Said;
+use crate::intake::unix_now;
 
 /// Nodes that may be given.
 const NODES_MAX: usize = 8;
@@ -46,6 +52,10 @@ const ANSWER_BYTES_MAX: usize = 32 << 20;
 const ERROR_CHARS_MAX: usize = 300;
 /// Failures in a row that open a breaker.
 const FAILURES_MAX: u32 = 3;
+/// How often the nodes' newest blocks are compared.
+const COMPARE_TIME: Duration = Duration::from_secs(15);
+/// A node whose newest block is so many seconds older than another's is kept out: it answers, and of the past.
+const BEHIND_SECONDS_MAX: u64 = 60;
 /// How long an open breaker keeps a node out before its next trial.
 const OPEN_TIME: Duration = Duration::from_secs(2);
 
@@ -57,6 +67,8 @@ pub struct Nodes(Arc<Inner>);
 struct Inner {
     nodes: Vec<Arc<Node>>,
     deployment: Deployment,
+    /// Unix seconds of the newest block of any node, when they were compared last.
+    newest: AtomicU64,
 }
 
 /// How a node is, for `/status`.
@@ -105,8 +117,9 @@ pub async fn connect(urls: &[String], deployment: &Deployment) -> anyhow::Result
     let client = Client::builder().timeout(CALL_TIME_MAX).connect_timeout(CONNECT_TIME_MAX).redirect(Policy::none());
     let client = client.build().context("make an HTTP client")?;
     let nodes = urls.iter().enumerate().map(|(at, url)| Node::new(urls, at, url, &client).map(Arc::new));
-    let nodes = Nodes(Arc::new(Inner { nodes: nodes.collect::<anyhow::Result<_>>()?, deployment: deployment.clone() }));
-    let checks = nodes.0.nodes.iter().map(|node| node.check(deployment));
+    let nodes = nodes.collect::<anyhow::Result<_>>()?;
+    let nodes = Nodes(Arc::new(Inner { nodes, deployment: deployment.clone(), newest: AtomicU64::new(0) }));
+    let checks = nodes.0.nodes.iter().map(|node| node.check(&nodes.0));
     let mut errors = Vec::new();
     for (node, checked) in nodes.0.nodes.iter().zip(futures::future::join_all(checks).await) {
         match checked {
@@ -130,6 +143,31 @@ impl Nodes {
         self.0.nodes.iter().map(seen).collect()
     }
 
+    /// Compares the nodes from time to time, until `stop`.
+    pub async fn watch(&self, stop: &CancellationToken) {
+        while stop.run_until_cancelled(tokio::time::sleep(COMPARE_TIME)).await.is_some() {
+            self.compare().await;
+        }
+    }
+
+    /// Keeps those out that stay behind the others.
+    pub async fn compare(&self) {
+        let closed = self.closed();
+        if self.0.nodes.len() < 2 || closed.is_empty() {
+            return;
+        }
+        let blocks = futures::future::join_all(closed.iter().map(|node| node.newest())).await;
+        // a block of the future is a lie, or a clock that is wrong: others are not behind it
+        let latest = unix_now().saturating_add(BEHIND_SECONDS_MAX);
+        let newest = blocks.iter().flatten().copied().filter(|time| *time <= latest).max().unwrap_or(0);
+        self.0.newest.store(newest, Ordering::Relaxed);
+        for (node, block) in closed.iter().zip(blocks) {
+            if let Some(error) = block.ok().and_then(|block| behind(block, newest)) {
+                node.open(error);
+            }
+        }
+    }
+
     fn closed(&self) -> Vec<Arc<Node>> {
         self.0.nodes.iter().filter(|node| node.why_out().is_none()).cloned().collect()
     }
@@ -140,12 +178,12 @@ impl Nodes {
         let closed = self.closed();
         let due: Vec<_> = self.0.nodes.iter().filter(|node| node.is_due()).cloned().collect();
         if closed.is_empty() {
-            futures::future::join_all(due.iter().map(|node| node.try_out(&self.0.deployment))).await;
+            futures::future::join_all(due.iter().map(|node| node.try_out(&self.0))).await;
             return self.closed();
         }
         for node in due {
             let nodes = self.clone();
-            tokio::spawn(async move { node.try_out(&nodes.0.deployment).await });
+            tokio::spawn(async move { node.try_out(&nodes.0).await });
         }
         closed
     }
@@ -207,6 +245,12 @@ impl Service<RequestPacket> for Nodes {
             false => Box::pin(nodes.read(request)),
         }
     }
+}
+
+/// How far a node is behind, where that is too far.
+fn behind(newest_of_node: u64, newest: u64) -> Option<String> {
+    let seconds = newest.saturating_sub(newest_of_node);
+    (seconds > BEHIND_SECONDS_MAX).then(|| format!("its newest block is {seconds} s older than another node's"))
 }
 
 /// One node as a transport, past its breaker: for its trial.
@@ -312,12 +356,12 @@ impl Node {
     }
 
     /// The trial of a node whose time has come; whoever comes meanwhile waits for it.
-    async fn try_out(self: &Arc<Self>, deployment: &Deployment) {
+    async fn try_out(self: &Arc<Self>, all: &Inner) {
         let _one = self.trial.lock().await;
         if !self.is_due() {
             return;
         }
-        match self.check(deployment).await {
+        match self.check(all).await {
             Ok(()) => {
                 tracing::info!(node = self.name, "node is well again");
                 self.close();
@@ -326,9 +370,19 @@ impl Node {
         }
     }
 
-    /// Whether it is of the right chain and knows the contracts.
-    async fn check(self: &Arc<Self>, deployment: &Deployment) -> Result<(), Unfit> {
-        let node = ProviderBuilder::new().connect_client(RpcClient::new(Direct(Arc::clone(self)), false));
+    fn direct(self: &Arc<Self>) -> impl Provider {
+        ProviderBuilder::new().connect_client(RpcClient::new(Direct(Arc::clone(self)), false))
+    }
+
+    /// Unix seconds of its newest block.
+    async fn newest(self: &Arc<Self>) -> Result<u64, TransportError> {
+        let block = self.direct().get_block_by_number(BlockNumberOrTag::Latest).await?;
+        block.map(|block| block.header.timestamp).ok_or(RpcError::NullResp)
+    }
+
+    /// Whether it is of the right chain, knows the contracts and is not far behind the others.
+    async fn check(self: &Arc<Self>, all: &Inner) -> Result<(), Unfit> {
+        let (node, deployment) = (self.direct(), &all.deployment);
         let silent = |error: TransportError| Unfit::Now(causes(&error));
         let (expected, actual) = (deployment.chain_id, node.get_chain_id().await.map_err(silent)?);
         if actual != expected {
@@ -346,7 +400,11 @@ impl Node {
                 return Err(Unfit::Ever(format!("{name} at {address} has other code than the deployment file says")));
             }
         }
-        Ok(())
+        let newest = all.newest.load(Ordering::Relaxed);
+        if newest == 0 {
+            return Ok(());
+        }
+        behind(self.newest().await.map_err(silent)?, newest).map_or(Ok(()), |error| Err(Unfit::Now(error)))
     }
 
     async fn post(&self, request: &RequestPacket) -> Result<ResponsePacket, TransportError> {
