@@ -160,9 +160,14 @@ async fn follow_one(app: &App, sender: &Sender, heads: Heads, open: Open) -> any
         tx.commit().await?;
         return send::broadcast(app, sender, open.intent.id, newest.hash, &newest.raw).await;
     }
-    if nonce::count(&sender.provider, sender.address(), Some(heads.finalized)).await? > open.intent.nonce {
-        // asked again after the count: a block may have come between the two questions
-        if receipt(sender, &attempts).await?.is_none() {
+    let is_used = async || {
+        let count = nonce::count(&sender.provider, sender.address(), Some(heads.finalized)).await?;
+        anyhow::Ok(count > open.intent.nonce)
+    };
+    if is_used().await? {
+        // asked again after the count, as a block may have come between the two questions; and the count once more, as
+        // another node may have answered that is behind, and that would not know the block
+        if receipt(sender, &attempts).await?.is_none() && is_used().await? {
             return lose(app, sender, &open).await;
         }
         return Ok(());
