@@ -14,6 +14,7 @@ use crate::{
     anchor::Sender,
     api::gate::Rates,
     attestor::client::AttestorClient,
+    backlog::Backlog,
     chain::Chain,
     config::{Serve, secret_file},
     http,
@@ -48,6 +49,8 @@ pub struct App {
     pub storage_key: StorageKey,
     /// For inclusion proofs.
     pub trees: Trees,
+    /// Bounds what waits for the chain.
+    pub backlog: Backlog,
     /// Bounds the large bodies in memory.
     pub bodies: Arc<Semaphore>,
     /// Providers' keys, which sign metadata.
@@ -95,6 +98,7 @@ pub async fn serve(config: Serve) -> anyhow::Result<()> {
         custodian: config.custodian_key,
         storage_key: StorageKey::new(&*secret_file(&config.storage_key_file)?),
         trees: Trees::default(),
+        backlog: Backlog::new(config.backlog_events_max),
         bodies: Arc::new(Semaphore::new(config.bodies_at_once as usize)),
         keys: Keys::new()?,
         rates: Rates::new(config.requests_per_minute, config.requests_at_once),
@@ -114,6 +118,7 @@ pub async fn serve(config: Serve) -> anyhow::Result<()> {
     let webhooks = crate::outbox::deliver::Client::new(app.config.webhook_allow_private)?;
     let mut loops = JoinSet::new();
     loops.spawn(crate::batch::run(Arc::clone(&app), stop.clone()));
+    loops.spawn(crate::backlog::run(Arc::clone(&app), stop.clone()));
     loops.spawn(crate::intake::idempotency::run(Arc::clone(&app), stop.clone()));
     for lane in 0..app.senders.len() {
         loops.spawn(crate::anchor::run(Arc::clone(&app), lane, stop.clone()));

@@ -15,6 +15,7 @@ pub mod anchor;
 pub mod api;
 pub mod app;
 pub mod attestor;
+pub mod backlog;
 pub mod batch;
 pub mod chain;
 pub mod config;

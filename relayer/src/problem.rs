@@ -1,7 +1,7 @@
 //! The types of problems that this crate answers with, and what of our own failures a client gets to see.
 
 use axum::{
-    http::StatusCode,
+    http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use tidemark::service::{self, causes};
@@ -42,6 +42,7 @@ kinds! {
     ApiKeyOfOther = FORBIDDEN, "api-key-not-for-provider", "The API key belongs to another provider";
     RequestSignatureInvalid = UNAUTHORIZED, "request-signature-invalid", "The request is not signed by its provider";
     ScopeMissing = FORBIDDEN, "scope-missing", "The API key is not for this";
+    BacklogFull = SERVICE_UNAVAILABLE, "backlog-full", "Too much waits for the chain";
     RateLimited = TOO_MANY_REQUESTS, "rate-limited", "There were too many requests";
     ProviderUnknown = FORBIDDEN, "provider-unknown", "The provider is not known here";
     TokenWrong = UNAUTHORIZED, "token-wrong", "The bearer token is missing or wrong";
@@ -118,7 +119,12 @@ impl Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        self.0.into_response()
+        let is_for_a_while = self.0.status == StatusCode::SERVICE_UNAVAILABLE;
+        let mut response = self.0.into_response();
+        if is_for_a_while {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        response
     }
 }
 

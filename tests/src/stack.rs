@@ -43,6 +43,8 @@ pub struct Options {
     pub batch_events_max: u32,
     /// … or is so old.
     pub batch_age_ms_max: u64,
+    /// Events that may wait for the chain.
+    pub backlog_events_max: u32,
     /// How often the services look for work and at the chain.
     pub poll_ms: u64,
     /// Keeps logs after a clean end, too.
@@ -69,6 +71,7 @@ impl Default for Options {
             progress: Progress::quiet(),
             batch_events_max: 1_000,
             batch_age_ms_max: 1_000,
+            backlog_events_max: 5_000_000,
             poll_ms: 100,
             keep_logs: false,
         }

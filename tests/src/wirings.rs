@@ -122,6 +122,7 @@ pub fn relayer(wires: &Wires, database: String, port: u16, attestor_url: &str, o
         ("TIDEMARK_CUSTODIAN_KEY", custodian.public_key().to_string()),
         ("TIDEMARK_BATCH_EVENTS_MAX", options.batch_events_max.to_string()),
         ("TIDEMARK_BATCH_AGE_MS_MAX", options.batch_age_ms_max.to_string()),
+        ("TIDEMARK_BACKLOG_EVENTS_MAX", options.backlog_events_max.to_string()),
         ("TIDEMARK_POLL_MS", options.poll_ms.to_string()),
         // tests and benchmarks ask as fast as they can
         ("TIDEMARK_REQUESTS_PER_MINUTE", "0".into()),

@@ -85,10 +85,7 @@ async fn operators_have_an_address_of_their_own_and_see_how_long_each_stage_took
         value(&metrics, &format!("batch_stage_seconds_{part}{{stage=\"{stage}\"}} ")).unwrap()
     };
     assert_eq!(of("count", "received_to_sealed"), 3.0, "a record each");
-    assert!(
-        (3.0..15.0).contains(&of("sum", "received_to_sealed")),
-        "each waited for its batch for a second:\n{metrics}"
-    );
+    assert!(of("sum", "received_to_sealed") >= 3.0, "each waited for its batch for a second:\n{metrics}");
     assert_eq!(of("count", "mined_to_final"), 1.0);
     assert!(of("sum", "signed_to_mined") >= 1.0, "{metrics}");
     assert!(metrics.contains("batch_stage_seconds_bucket{stage=\"signed_to_mined\",le=\"+Inf\"} 1"), "{metrics}");
@@ -146,5 +143,48 @@ async fn a_record_shows_its_state_and_its_proof_as_soon_as_it_is_sealed() -> any
     stack.anvil.resume_mining().await?;
     let done = event("final").await;
     assert!(done["transaction"].is_string() && done["block_number"].is_number(), "{done}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_too_much_waits_for_the_chain_more_is_turned_away_until_it_does_not() -> anyhow::Result<()> {
+    tidemark::install_tls();
+    let options = Options {
+        services: Services::WriteSide,
+        batch_age_ms_max: 100,
+        poll_ms: 50,
+        backlog_events_max: 5,
+        ..Options::default()
+    };
+    let stack = Stack::start(options).await?;
+    let world = World::build(&stack, [1, 1, 1]).await?;
+    let doors = Doors::new(&stack, &world)?;
+    stack.anvil.pause_mining().await?;
+    let body = |ids: &[&str]| {
+        let item = |id: &&str| registration(id, &kept_metadata(id, ContentHash::of(id.as_bytes()), 0)).unwrap();
+        serde_json::to_vec(&ids.iter().map(item).collect::<Vec<_>>()).unwrap()
+    };
+    // below the bound before, so taken
+    assert_eq!(doors.post_records("one", body(&["a", "b", "c", "d", "e"])).await?.status(), 202);
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let mut sent = 0;
+    let refused = loop {
+        sent += 1;
+        let answer = doors.post_records(&format!("more-{sent}"), body(&[&format!("more-{sent}")])).await?;
+        if answer.status() != 202 {
+            break answer;
+        }
+        assert!(Instant::now() < deadline, "{sent} more were taken");
+    };
+    assert_eq!((refused.status().as_u16(), &refused.headers()["retry-after"]), (503, &"1".parse()?));
+    let problem: Value = serde_json::from_str(&refused.text().await?)?;
+    assert_eq!(problem["type"], "urn:tidemark:problem:backlog-full", "{problem}");
+
+    stack.anvil.resume_mining().await?;
+    // the same request, as a client sends it again
+    while doors.post_records(&format!("more-{sent}"), body(&[&format!("more-{sent}")])).await?.status() != 202 {
+        assert!(Instant::now() < deadline, "still full");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
     Ok(())
 }

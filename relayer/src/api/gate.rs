@@ -128,7 +128,7 @@ async fn known(app: &App, headers: &HeaderMap) -> Result<Caller, Problem> {
     })
 }
 
-/// The provider that asks, where its key is for this; `X-Provider`, where it is there or needed, must name the same.
+/// The provider that asks, where its key is for this and there is room for it; `X-Provider`, where it is there or needed, must name the same.
 pub async fn allowed<'a>(
     app: &App,
     caller: &'a Caller,
@@ -159,6 +159,10 @@ pub async fn allowed<'a>(
         let actual: Vec<&str> = caller.scopes.iter().map(|scope| scope.name()).collect();
         let expected = format!("a key with the scope `{}`", scope.name());
         return Err(Problem::field(Kind::ScopeMissing, "X-API-Key", expected, actual.join(", ")));
+    }
+    // withdrawals and erasures are never turned away
+    if matches!(scope, Scope::Records | Scope::Uploads) {
+        app.backlog.check()?;
     }
     Ok(provider)
 }

@@ -47,6 +47,9 @@ pub struct Relayer {
     /// Requests of 1,000 at the same time.
     #[arg(long, default_value_t = 6, value_parser = clap::value_parser!(u16).range(1..=64))]
     concurrency: u16,
+    /// Events that may wait for the chain meanwhile; more are turned away.
+    #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(10_000..))]
+    backlog: u32,
     /// How long records come in while batches are sealed and anchored.
     #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u16).range(10..=3_600))]
     seconds: u16,
@@ -117,11 +120,17 @@ async fn intake(flags: &Relayer) -> Result<()> {
     Ok(())
 }
 
+/// Sends a batch, again and again where the relayer has no room for it.
 async fn post(doors: &Doors, batch: u32, body: Vec<u8>) -> Result<()> {
-    let answer = doors.post_records(&format!("bench-{batch}"), body).await?;
-    let (status, text) = (answer.status(), answer.text().await?);
-    ensure!(status == 202, "batch {batch}: {status}: {text}");
-    Ok(())
+    loop {
+        let answer = doors.post_records(&format!("bench-{batch}"), body.clone()).await?;
+        let (status, text) = (answer.status(), answer.text().await?);
+        if status == 202 {
+            return Ok(());
+        }
+        ensure!(status == 503 && text.contains("backlog-full"), "batch {batch}: {status}: {text}");
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
 }
 
 /// What comes in, and what becomes of it, with a block a second.
@@ -131,6 +140,7 @@ async fn anchoring(flags: &Relayer) -> Result<()> {
         progress: progress.clone(),
         services: Services::WriteSide,
         batch_events_max: ANCHORED_BATCH,
+        backlog_events_max: flags.backlog,
         ..Options::default()
     };
     let stack = Stack::start(options).await?;
