@@ -148,7 +148,9 @@ pub async fn serve(config: Serve) -> anyhow::Result<()> {
     let operated = async {
         let Some(listener) = operator_listener else { return Ok(()) };
         let router = http::dress(crate::api::operator_router(Arc::clone(&app)));
-        serve_until_stopped(listener, router, stop.clone()).await
+        let served = serve_until_stopped(listener, router, stop.clone()).await;
+        stop.cancel();
+        served
     };
     let (served, operated, ()) = tokio::join!(served, operated, watched);
     if let Err(error) = app.leases.release_all().await {

@@ -337,7 +337,7 @@ pub struct Serve {
     /// upheld takes up to twice this out of the bond.
     #[arg(long, env = "TIDEMARK_TASK_PRICE_MAX", default_value_t = WEIGHT_MAX, value_parser = task_price)]
     pub task_price_max: u128,
-    /// Events that may wait for the chain; where more do, uploads and Trace batches are turned away for a while (503).
+    /// Events of a provider that may wait for the chain; where more do, its uploads and Trace batches are turned away (503).
     #[arg(long, env = "TIDEMARK_BACKLOG_EVENTS_MAX", default_value_t = 5_000_000, value_parser = clap::value_parser!(u32).range(1..))]
     pub backlog_events_max: u32,
     /// Uploads and Trace batches in memory at once, up to 32 MiB each; more wait.

@@ -1,6 +1,6 @@
 //! Batches: from a final header to events, disclosures, records and points, in one transaction.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use alloy::primitives::Address;
 use cid::Cid;
@@ -29,6 +29,8 @@ const BATCHES_PER_STEP: i64 = 64;
 const LATE_ATTEMPTS_MAX: i64 = 40;
 /// Batches that one erasure may say to have moved; a record has no more events.
 const MOVED_MAX: usize = 128;
+/// The same of all erasures in a batch.
+const MOVED_OF_BATCH_MAX: usize = 10_000;
 
 /// The next batch of a provider that waits.
 pub struct Next {
@@ -296,6 +298,8 @@ async fn follow_moved(
     events: &[Event],
     disclosures: &[(u32, Checked)],
 ) -> Result<(), sqlx::Error> {
+    // the last word of this batch on each other one
+    let mut words: BTreeMap<i64, (i64, Cid)> = BTreeMap::new();
     for (index, checked) in disclosures {
         let is_erasure = events.get(*index as usize).is_some_and(|event| event.kind == EventKind::Erased);
         let payload = checked.payload.as_ref().filter(|_| is_erasure && checked.fault.is_none());
@@ -303,25 +307,41 @@ async fn follow_moved(
         else {
             continue;
         };
+        let index = i64::from(*index);
         for Moved { number, cid } in moved.into_iter().take(MOVED_MAX) {
-            let Ok(number) = i64::try_from(number) else { continue };
-            let known = sqlx::query(
-                "UPDATE batch SET disclosures_cid = $3 WHERE provider = $1 AND number = $2 AND state = 'valid'
-                 AND NOT EXISTS (
-                     SELECT FROM event AS held JOIN event AS erased USING (provider, data_id)
-                     WHERE held.provider = $1 AND held.number = $2
-                       AND erased.kind = 5 AND (erased.number, erased.index) > ($4, $5))",
-            )
-            .bind(provider.as_slice())
-            .bind(number)
-            .bind(cid.to_string())
-            .bind(told_in)
-            .bind(i64::from(*index))
-            .execute(&mut *connection)
-            .await?;
-            if known.rows_affected() == 1 {
-                ask_for(&mut *connection, &disclosures_of(provider, number), &cid).await?;
+            let Some(number) = i64::try_from(number).ok().filter(|number| *number <= told_in) else { continue };
+            // whoever names more hides what it moved, and holds nobody up
+            if words.len() >= MOVED_OF_BATCH_MAX && !words.contains_key(&number) {
+                continue;
             }
+            let word = words.entry(number).or_insert((index, cid));
+            if index >= word.0 {
+                *word = (index, cid);
+            }
+        }
+    }
+    if words.is_empty() {
+        return Ok(());
+    }
+    let known: Vec<i64> = sqlx::query_scalar(
+        "UPDATE batch SET disclosures_cid = word.cid
+         FROM unnest($3::bigint[], $4::bigint[], $5::text[]) AS word (number, index, cid)
+         WHERE batch.provider = $1 AND batch.number = word.number AND batch.state = 'valid' AND NOT EXISTS (
+             SELECT FROM event AS erased JOIN event AS held USING (provider, data_id)
+             WHERE erased.provider = $1 AND erased.kind = 5 AND (erased.number, erased.index) > ($2, word.index)
+               AND held.number = word.number)
+         RETURNING batch.number",
+    )
+    .bind(provider.as_slice())
+    .bind(told_in)
+    .bind(words.keys().copied().collect::<Vec<_>>())
+    .bind(words.values().map(|(index, _)| *index).collect::<Vec<_>>())
+    .bind(words.values().map(|(_, cid)| cid.to_string()).collect::<Vec<_>>())
+    .fetch_all(&mut *connection)
+    .await?;
+    for number in known {
+        if let Some((_, cid)) = words.get(&number) {
+            ask_for(&mut *connection, &disclosures_of(provider, number), cid).await?;
         }
     }
     Ok(())

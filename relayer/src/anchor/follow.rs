@@ -1,5 +1,7 @@
 //! Following: every hash ever signed is watched until a block with one of them is final; a reorg sends it back.
 
+use std::sync::atomic::Ordering::Relaxed;
+
 use alloy::{
     eips::{BlockNumberOrTag, eip1559::Eip1559Estimation},
     network::TransactionBuilder,
@@ -37,10 +39,18 @@ async fn heads(sender: &Sender) -> anyhow::Result<Heads> {
     let latest = sender.provider.get_block_number().await.context("ask for the block number")?;
     let tagged = sender.provider.get_block_by_number(BlockNumberOrTag::Finalized).await;
     let finalized = match tagged {
-        Ok(Some(block)) => block.header.number,
-        // a chain that has no such tag says so by an error or by nothing; "too many requests" says no such thing
-        Ok(None) => latest.saturating_sub(sender.finality_depth),
-        Err(error) if error.as_error_resp().is_some_and(|said| Said::in_answer(said) != Said::RateLimited) => {
+        Ok(Some(block)) => {
+            sender.has_finality_tag.store(true, Relaxed);
+            block.header.number
+        }
+        // a chain that has no such tag says so by an error or by nothing; "too many requests" says no such thing, and a chain
+        // that had the tag before has it still
+        Ok(None) if !sender.has_finality_tag.load(Relaxed) => latest.saturating_sub(sender.finality_depth),
+        Ok(None) => anyhow::bail!("the node does not say what is final, and did before"),
+        Err(error)
+            if !sender.has_finality_tag.load(Relaxed)
+                && error.as_error_resp().is_some_and(|said| Said::in_answer(said) != Said::RateLimited) =>
+        {
             latest.saturating_sub(sender.finality_depth)
         }
         Err(error) => return Err(anyhow::Error::from(error).context("ask for the finalized block")),
@@ -297,9 +307,13 @@ async fn lose(app: &App, sender: &Sender, open: &Open) -> anyhow::Result<()> {
 
 async fn open(db: &PgPool, sender: &Sender) -> anyhow::Result<Vec<Open>> {
     let rows = sqlx::query(
-        "SELECT id, nonce, purpose, target, input, gas, provider, number, consent_id, state, mined_hash, block_number,
-             block_hash, error FROM transaction WHERE chain_id = $1 AND signer = $2 AND state IN ('intent', 'submitted', 'mined')
-         ORDER BY nonce LIMIT $3",
+        // those in a block only wait: they keep no others from being looked at
+        "WITH open AS (
+             SELECT id, nonce, purpose, target, input, gas, provider, number, consent_id, state, mined_hash, block_number,
+                    block_hash, error FROM transaction
+             WHERE chain_id = $1 AND signer = $2 AND state IN ('intent', 'submitted', 'mined'))
+         (SELECT * FROM open WHERE state <> 'mined' ORDER BY nonce LIMIT $3)
+         UNION ALL (SELECT * FROM open WHERE state = 'mined' ORDER BY nonce LIMIT $3) ORDER BY nonce",
     )
     .bind(bigint(sender.chain_id)?)
     .bind(sender.address().0.0)

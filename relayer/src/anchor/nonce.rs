@@ -41,13 +41,20 @@ pub async fn take(tx: &mut Tx<'_>, sender: &Sender, seen: u64) -> anyhow::Result
     let row = sqlx::query(
         "INSERT INTO nonce_lane (chain_id, signer, next_nonce) VALUES ($1, $2, $3 + 1)
          ON CONFLICT (chain_id, signer) DO UPDATE SET next_nonce = greatest(nonce_lane.next_nonce, $3) + 1
-         RETURNING next_nonce - 1",
+         WHERE $3 <= nonce_lane.next_nonce + $4 RETURNING next_nonce - 1",
     )
     .bind(bigint(sender.chain_id)?)
     .bind(sender.address().0.0)
     .bind(bigint(seen)?)
-    .fetch_one(&mut **tx)
+    .bind(GAPS_MAX)
+    .fetch_optional(&mut **tx)
     .await?;
+    let row = row.with_context(|| {
+        format!(
+            "a node says that nonces up to {seen} of {} are taken, over {GAPS_MAX} more than here",
+            sender.address()
+        )
+    })?;
     Ok(u64::try_from(row.try_get::<i64, _>(0)?)?)
 }
 

@@ -1,5 +1,7 @@
 //! Sending: intent and nonce first, then the signed bytes, each durable before the next step; broadcasting comes last.
 
+use std::sync::atomic::AtomicBool;
+
 use alloy::{
     consensus::{SignableTransaction, TxEip1559, TxEnvelope},
     eips::{eip1559::Eip1559Estimation, eip2718::Encodable2718},
@@ -50,6 +52,8 @@ pub struct Sender {
     pub balance_floor_wei: U256,
     /// How the chain asks for data, once that is known.
     pub data_fee: OnceCell<DataFee>,
+    /// Whether a node has said what is final: then the chain has a tag for it.
+    pub has_finality_tag: AtomicBool,
     signer: Signer,
     lease: String,
 }
@@ -99,6 +103,7 @@ impl Sender {
             max_fee_wei: u128::from(config.max_fee_gwei).saturating_mul(WEI_PER_GWEI),
             balance_floor_wei: U256::from(config.balance_floor_wei),
             data_fee: OnceCell::new(),
+            has_finality_tag: AtomicBool::new(false),
             lease: Self::lease_of(chain_id, signer.address()),
             signer,
         }
@@ -321,13 +326,18 @@ async fn estimate(sender: &Sender, target: Address, input: &Bytes) -> Result<u64
 pub async fn fill(app: &App, sender: &Sender, nonce: u64) -> anyhow::Result<()> {
     let (target, input) = (sender.address(), Bytes::new());
     let gas = estimate(sender, target, &input).await.context("estimate a transfer's gas")?;
+    let offered = fees::offer(sender).await?;
+    if let Some(reason) = fees::shortage(&app.db, sender, gas, offered, U256::ZERO).await? {
+        tracing::warn!(nonce, reason, "a nonce that is missing can't be filled");
+        return Ok(());
+    }
     let mut tx = app.leases.begin(sender.lease()).await?;
     let Some(id) = insert_intent(&mut tx, sender, Purpose::Noop, nonce, target, &input, gas).await? else {
         return Ok(());
     };
     tx.commit().await?;
     metrics::counter!("nonce_gaps_filled_total").increment(1);
-    sign_and_broadcast(app, sender, &Intent { id, nonce, target, input, gas }, fees::offer(sender).await?).await
+    sign_and_broadcast(app, sender, &Intent { id, nonce, target, input, gas }, offered).await
 }
 
 /// The row's id; `None` where this batch, withdrawal or nonce has a transaction by now.

@@ -162,7 +162,7 @@ pub async fn allowed<'a>(
     }
     // withdrawals and erasures are never turned away
     if matches!(scope, Scope::Records | Scope::Uploads) {
-        app.backlog.check()?;
+        app.backlog.check(provider.account)?;
     }
     Ok(provider)
 }

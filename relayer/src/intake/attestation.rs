@@ -21,6 +21,7 @@ use sqlx::{PgPool, Row};
 use tidemark::{canonical::jcs, ids::ContentHash, ids::sha256};
 
 use super::unix_now;
+use crate::outbox::address::PublicOnly;
 
 /// The member of metadata that carries the signature.
 pub const MEMBER: &str = "attestation";
@@ -243,9 +244,11 @@ struct Fetched {
 impl Keys {
     /// Without any key yet.
     pub fn new() -> anyhow::Result<Self> {
-        // the address was set for the provider by whoever runs this service, and leads nowhere else
+        // the address was set for the provider by whoever runs this service, but what its name resolves to is the provider's
         let client = reqwest::Client::builder()
             .timeout(FETCH_TIME_MAX)
+            .no_proxy()
+            .dns_resolver(PublicOnly)
             .redirect(reqwest::redirect::Policy::none())
             .build()
             .context("make an HTTP client for providers' keys")?;

@@ -131,23 +131,31 @@ async fn round(db: &PgPool, store: &Store) -> anyhow::Result<()> {
             .fetch_all(db)
             .await?;
     for provider in providers.into_iter().map(Address::from) {
-        // one process at a time, for as long as this transaction is open; it changes nothing itself
-        let mut alone = db.begin().await?;
-        let is_alone: bool = sqlx::query_scalar("SELECT pg_try_advisory_xact_lock(hashtextextended($1, 2))")
-            .bind(provider.to_string())
-            .fetch_one(&mut *alone)
-            .await?;
-        if !is_alone {
-            continue;
+        // what a store does not delete of one provider's holds up nobody else's
+        if let Err(error) = erase_of(db, store, provider).await {
+            tracing::warn!(%provider, cause = causes(error.as_ref()), "erasures of a provider have to wait");
         }
-        let due = due(db, provider).await?;
-        if !due.is_empty() {
-            let drafts = draft(db, store, provider, &due).await?;
-            scrub(db, provider, &due, &drafts).await?;
-        }
-        remove(db, store, provider).await?;
-        alone.commit().await?;
     }
+    Ok(())
+}
+
+async fn erase_of(db: &PgPool, store: &Store, provider: Address) -> anyhow::Result<()> {
+    // one process at a time, for as long as this transaction is open; it changes nothing itself
+    let mut alone = db.begin().await?;
+    let is_alone: bool = sqlx::query_scalar("SELECT pg_try_advisory_xact_lock(hashtextextended($1, 2))")
+        .bind(provider.to_string())
+        .fetch_one(&mut *alone)
+        .await?;
+    if !is_alone {
+        return Ok(());
+    }
+    let due = due(db, provider).await?;
+    if !due.is_empty() {
+        let drafts = draft(db, store, provider, &due).await?;
+        scrub(db, provider, &due, &drafts).await?;
+    }
+    remove(db, store, provider).await?;
+    alone.commit().await?;
     Ok(())
 }
 

@@ -12,7 +12,7 @@ use super::{
     Provider,
     key::{self, NewKey, Scope},
 };
-use crate::chain::Chain;
+use crate::{chain::Chain, outbox::address::is_public};
 
 const KEY_URL_BYTES_MAX: usize = 2048;
 
@@ -194,12 +194,16 @@ pub async fn set(db: &PgPool, name: &str, change: &Change) -> anyhow::Result<Str
 
 /// HTTPS, or plain HTTP to this machine for development; without credentials, which would end up in public metadata.
 fn check_key_url(text: &str) -> anyhow::Result<()> {
-    let expected = "expected an https address with a host (http only to 127.0.0.1, [::1] or localhost)";
+    let expected =
+        "expected an https address with a host of the public internet (development: http://127.0.0.1 or http://[::1])";
     ensure!(text.len() <= KEY_URL_BYTES_MAX, "--key-url: expected at most {KEY_URL_BYTES_MAX} bytes");
     let url = Url::parse(text).map_err(|error| anyhow::anyhow!("--key-url: {expected}, got {text:?}: {error}"))?;
-    let is_loopback = matches!(url.host_str(), Some("127.0.0.1" | "[::1]" | "localhost"));
+    let is_loopback = matches!(url.host_str(), Some("127.0.0.1" | "[::1]"));
     let is_allowed = url.scheme() == "https" || (url.scheme() == "http" && is_loopback);
-    ensure!(is_allowed && url.host_str().is_some(), "--key-url: {expected}, got {text:?}");
+    // a literal address is never looked up, so it is checked here; a name where it is resolved
+    let literal = url.host_str().and_then(|host| host.trim_matches(['[', ']']).parse().ok());
+    let is_inside = !is_loopback && literal.is_some_and(|address| !is_public(address));
+    ensure!(is_allowed && url.host_str().is_some() && !is_inside, "--key-url: {expected}, got {text:?}");
     let is_plain = url.username().is_empty() && url.password().is_none() && url.fragment().is_none();
     ensure!(is_plain, "--key-url: expected no user, password or #fragment");
     ensure!(url.as_str() == text, "--key-url: expected the address in its normal form, {url}");
@@ -212,17 +216,14 @@ mod tests {
 
     #[test]
     fn keys_come_from_https_or_from_this_machine() {
-        for good in [
-            "https://numo.example/.well-known/keys.json",
-            "http://127.0.0.1:99/k",
-            "http://localhost:1/",
-            "http://[::1]/k",
-        ] {
+        for good in ["https://numo.example/.well-known/keys.json", "http://127.0.0.1:99/k", "http://[::1]/k"] {
             assert!(check_key_url(good).is_ok(), "{good}");
         }
         for bad in [
             "http://numo.example/keys",
             "http://169.254.169.254/latest",
+            "https://10.0.0.1/keys",
+            "http://localhost:1/",
             "http://127.0.0.1.nip.io/",
             "ftp://a/b",
             "keys.json",

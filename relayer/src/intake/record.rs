@@ -38,8 +38,12 @@ pub struct NewRecord {
 }
 
 /// Makes records; gives the ids that are new. Those that exist stay as they are.
-pub async fn insert(tx: &mut Tx<'_>, provider: Address, records: &[NewRecord]) -> anyhow::Result<BTreeSet<DataId>> {
-    let mut sorted: Vec<&NewRecord> = records.iter().collect();
+pub async fn insert<'a>(
+    tx: &mut Tx<'_>,
+    provider: Address,
+    records: impl IntoIterator<Item = &'a NewRecord>,
+) -> anyhow::Result<BTreeSet<DataId>> {
+    let mut sorted: Vec<&NewRecord> = records.into_iter().collect();
     // two batches that name the same records wait for each other and do not deadlock
     sorted.sort_by_key(|record| record.subject.data_id);
     let rows = sqlx::query(

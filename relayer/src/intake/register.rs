@@ -80,16 +80,20 @@ pub async fn register(
     items: Vec<Registration>,
 ) -> Result<Vec<Status>, Problem> {
     let account: Address = provider.account;
-    let references: BTreeSet<String> = items.iter().map(Registration::reference).collect();
+    let ids: Vec<DataId> = items.iter().map(|item| item.data_id).collect();
+    let mut known = record::fingerprints(tx, account, &ids).await?;
+    // of a record that is here, or was erased, nothing that a repetition brings is kept
+    let fresh: Vec<&Registration> = items.iter().filter(|item| !known.contains_key(&item.data_id)).collect();
+    let references: BTreeSet<String> = fresh.iter().map(|item| item.reference()).collect();
     let secrets = contributor::secrets(tx, key, account, references).await?;
-    let consents: Vec<_> = items.iter().filter_map(|item| item.consent.clone()).collect();
+    let consents: Vec<_> = fresh.iter().filter_map(|item| item.consent.clone()).collect();
     consent::keep(tx, account, &consents).await?;
 
-    let mut records = Vec::with_capacity(items.len());
-    for item in &items {
+    let mut records = BTreeMap::new();
+    for item in fresh {
         let reference = item.reference();
         let secret = secrets.get(&reference).context("a contributor without a secret")?;
-        records.push(NewRecord {
+        let record = NewRecord {
             subject: Subject {
                 data_id: item.data_id,
                 contributor: pseudonym(secret, item.data_id),
@@ -106,19 +110,21 @@ pub async fn register(
             verdict: None,
             metadata_root: item.metadata_root,
             event_count: 1,
-        });
+        };
+        records.insert(item.data_id, record);
     }
-    let new = record::insert(tx, account, &records).await?;
-    let old: Vec<DataId> = items.iter().map(|item| item.data_id).filter(|id| !new.contains(id)).collect();
-    let known = match old.is_empty() {
-        true => BTreeMap::new(),
-        false => record::fingerprints(tx, account, &old).await?,
-    };
+    let new = record::insert(tx, account, records.values()).await?;
+    if new.len() < records.len() {
+        // another transaction made these meanwhile
+        let others: Vec<DataId> = records.keys().copied().filter(|id| !new.contains(id)).collect();
+        known.extend(record::fingerprints(tx, account, &others).await?);
+    }
 
     let mut statuses = Vec::with_capacity(items.len());
     let mut events = Vec::with_capacity(new.len());
-    for (item, made) in items.into_iter().zip(&records) {
-        statuses.push(if new.contains(&item.data_id) {
+    for item in items {
+        let made = records.get(&item.data_id).filter(|_| new.contains(&item.data_id));
+        statuses.push(if let Some(made) = made {
             let payload = Payload::Registered {
                 source_record_id: item.source_record_id,
                 metadata_root: item.metadata_root,
@@ -128,7 +134,7 @@ pub async fn register(
             };
             events.push(NewEvent::with_metadata(&made.subject, 0, item.occurred_at, &payload, &item.metadata)?);
             Status::Accepted
-        } else if known.get(&item.data_id) == Some(&made.fingerprint) {
+        } else if known.get(&item.data_id) == Some(&item.fingerprint()) {
             Status::Duplicate
         } else {
             Status::Conflict

@@ -5,6 +5,10 @@ use std::{fmt, io::Read};
 use axum::http::HeaderMap;
 use bytes::Bytes;
 use flate2::read::MultiGzDecoder;
+use serde::{
+    Deserializer as _,
+    de::{Error as _, SeqAccess, Visitor},
+};
 use serde_json::{Map, Value, value::RawValue};
 
 use super::{BATCH_BYTES_MAX, RECORD_BYTES_MAX, item::Item};
@@ -143,10 +147,52 @@ pub fn items<T>(
 }
 
 fn array<T>(body: &[u8], read: impl FnMut(Item) -> Result<T, Problem>) -> Result<Vec<T>, Problem> {
-    let raw: Vec<&RawValue> = serde_json::from_slice(body)
-        .map_err(|error| Problem::new(Kind::BodyInvalid, format!("expected a JSON array of objects: {error}")))?;
-    let items = raw.into_iter().enumerate().map(|(at, raw)| object(Place::Index(at), raw.get().as_bytes()));
-    bounded(items, read)
+    let mut refused = None;
+    let mut json = serde_json::Deserializer::from_slice(body);
+    let items = json.deserialize_seq(Array { read, refused: &mut refused });
+    let items = items.and_then(|items| json.end().map(|()| items));
+    items.map_err(|error| {
+        let unread = || Problem::new(Kind::BodyInvalid, format!("expected a JSON array of objects: {error}"));
+        refused.unwrap_or_else(unread)
+    })
+}
+
+/// Reads an array item by item, so that what is refused is never in memory as a whole.
+struct Array<'a, F> {
+    read: F,
+    /// Why it stopped, where it was not the JSON.
+    refused: &'a mut Option<Problem>,
+}
+
+impl<'de, T, F: FnMut(Item) -> Result<T, Problem>> Visitor<'de> for Array<'_, F> {
+    type Value = Vec<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an array")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(mut self, mut items: A) -> Result<Self::Value, A::Error> {
+        let mut done = Vec::new();
+        while let Some(raw) = items.next_element::<&RawValue>()? {
+            let item = in_bounds(done.len()).and_then(|()| object(Place::Index(done.len()), raw.get().as_bytes()));
+            match item.and_then(&mut self.read) {
+                Ok(item) => done.push(item),
+                Err(problem) => {
+                    *self.refused = Some(problem);
+                    return Err(A::Error::custom("refused"));
+                }
+            }
+        }
+        Ok(done)
+    }
+}
+
+/// Whether another item may follow so many.
+fn in_bounds(count: usize) -> Result<(), Problem> {
+    if count < ITEMS_MAX {
+        return Ok(());
+    }
+    Err(Problem::field(Kind::BodyInvalid, "body", format!("at most {ITEMS_MAX} items"), "more"))
 }
 
 fn lines<T>(body: &[u8], read: impl FnMut(Item) -> Result<T, Problem>) -> Result<Vec<T>, Problem> {
@@ -160,9 +206,7 @@ fn bounded<T>(
 ) -> Result<Vec<T>, Problem> {
     let mut done = Vec::new();
     for item in items {
-        if done.len() == ITEMS_MAX {
-            return Err(Problem::field(Kind::BodyInvalid, "body", format!("at most {ITEMS_MAX} items"), "more"));
-        }
+        in_bounds(done.len())?;
         done.push(read(item?)?);
     }
     Ok(done)
