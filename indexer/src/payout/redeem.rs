@@ -221,19 +221,20 @@ async fn follow(payouts: &Payouts, due: &Due) -> anyhow::Result<Option<Step>> {
             false => Step::fail("paid", "the chain took back a redemption"),
         }));
     };
+    // asked for before the receipt: what took the nonce until now has one, if it is ours
+    let operator = payouts.inner.config.operator.address();
+    let next = timely(payouts.inner.chain.get_transaction_count(operator).into_future()).await?;
+    let next = next.map_err(|error| rpc_error("nonce", &error))?;
     let receipt = timely(payouts.inner.chain.get_transaction_receipt(sent.tx_hash).into_future()).await?;
     match receipt.map_err(|error| rpc_error("receipt", &error))? {
         Some(receipt) if receipt.status() => Ok(Some(Step::wait("redeemed"))),
         Some(_) => end(payouts, due, "reverted", "the redemption was reverted").await,
-        None => look_after(payouts, due, sent).await,
+        None => look_after(payouts, due, sent, next).await,
     }
 }
 
-/// A transaction without a receipt: send it again, raise its fee, or give it up where its nonce is gone.
-async fn look_after(payouts: &Payouts, due: &Due, sent: Sent) -> anyhow::Result<Option<Step>> {
-    let operator = payouts.inner.config.operator.address();
-    let next = timely(payouts.inner.chain.get_transaction_count(operator).into_future()).await?;
-    let next = next.map_err(|error| rpc_error("nonce", &error))?;
+/// A transaction without a receipt, and the nonce that the chain wanted before that was asked: send it again, raise its fee, or give it up where its nonce is gone.
+async fn look_after(payouts: &Payouts, due: &Due, sent: Sent, next: u64) -> anyhow::Result<Option<Step>> {
     if next > sent.nonce {
         return end(payouts, due, "lost", "another transaction took the redemption's nonce").await;
     }
