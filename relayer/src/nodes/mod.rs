@@ -157,9 +157,9 @@ impl Nodes {
             return;
         }
         let blocks = futures::future::join_all(closed.iter().map(|node| node.newest())).await;
-        // a block of the future is a lie, or a clock that is wrong: others are behind the present at most
+        // a block of the future is a lie, or a clock that is wrong: others are not behind it
         let now = unix_now();
-        let newest = blocks.iter().flatten().map(|time| now.min(*time)).max().unwrap_or(0);
+        let newest = blocks.iter().flatten().copied().filter(|time| *time <= now).max().unwrap_or(0);
         self.0.newest.store(newest, Ordering::Relaxed);
         for (node, block) in closed.iter().zip(blocks) {
             if let Some(error) = block.ok().and_then(|block| behind(block, newest)) {
