@@ -30,6 +30,7 @@ use tidemark_tests::{
         world::World,
     },
     wirings::relayer_command,
+    write_side::another_provider,
 };
 
 const TIME_MAX: Duration = Duration::from_secs(60);
@@ -189,6 +190,16 @@ async fn an_erased_record_is_gone_everywhere_and_its_proofs_still_verify() -> an
         assert!(matches!(store.get(file, 64 << 20).await, Err(StoreError::NotFound { .. })), "{file}");
     }
 
+    // sent again under a new batch id it is a conflict, of which nothing is kept
+    let again = kept_metadata("kept-secret-name", ContentHash::of(b"kept-secret-name"), 0);
+    let body = serde_json::to_vec(&[registration("kept-secret-name", &again)?])?;
+    let answer = doors.post_records("again", body).await?;
+    assert_eq!(answer.status(), 409);
+    let answer: Value = serde_json::from_str(&answer.text().await?)?;
+    let item = json!({"data_id": kept[0], "status": "conflict", "reason": "the record was erased"});
+    assert_eq!(answer["items"], json!([item]));
+    assert_eq!(tables_with(&relayer_db, "kept-secret-name").await, Vec::<String>::new());
+
     // what was anchored stays, with one more event; the others' disclosures are found where the erasure says
     expected[0].1 += 1;
     expected[2].1 += 1;
@@ -279,7 +290,8 @@ async fn signed(db: &PgPool, count: i64) {
     let deadline = Instant::now() + TIME_MAX;
     loop {
         let done: i64 = sqlx::query_scalar(
-            "SELECT count(*) FROM event JOIN batch b ON b.number = event.batch_number WHERE b.state <> 'sealed'",
+            "SELECT count(*) FROM event e JOIN batch b ON b.provider = e.provider AND b.number = e.batch_number
+             WHERE b.state <> 'sealed'",
         )
         .fetch_one(db)
         .await
@@ -371,4 +383,50 @@ async fn nothing_goes_before_the_attestor_has_signed_it() {
     erased(&stack, &world, ids[0]).await;
     assert_eq!(blocks_with(&stack, "early-name"), 0);
     signed(&db, 2).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_can_not_be_deleted_holds_up_no_other_provider() {
+    let (stack, world, doors, db) = write_side().await;
+    let relayer = stack.relayer.as_ref().unwrap();
+    let ids = register(&doors, "first", &["a", "b"]).await;
+    let other = another_provider(&stack, &world, "oto", relayer).await.unwrap();
+    other.register(0, 2).await.unwrap();
+    signed(&db, 4).await;
+    let others: Vec<uuid::Uuid> = sqlx::query_scalar("SELECT data_id FROM record WHERE provider = $1 ORDER BY data_id")
+        .bind(other.account.as_slice())
+        .fetch_all(&db)
+        .await
+        .unwrap();
+    // each of them is the one that is stuck once, as nobody says who comes first
+    let rounds = [(world.provider, ids[0].0, others[0]), (other.account, others[1], ids[1].0)];
+    for (provider, stuck, free) in rounds {
+        sqlx::query("INSERT INTO store_removal (data_id, cid, provider) VALUES ($1, 'no cid', $2)")
+            .bind(stuck)
+            .bind(provider.as_slice())
+            .execute(&db)
+            .await
+            .unwrap();
+        for id in [stuck, free] {
+            relayer.run_once(&relayer_command(relayer.wiring(), &["erase", "--data-id", &id.to_string()])).unwrap();
+        }
+        let deadline = Instant::now() + TIME_MAX;
+        loop {
+            let state = "SELECT erasure FROM record WHERE data_id = $1";
+            let state: String = sqlx::query_scalar(state).bind(free).fetch_one(&db).await.unwrap();
+            if state == "erased" {
+                break;
+            }
+            assert!(Instant::now() < deadline, "{free} stays {state}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        let why = "SELECT r.erasure || ', ' || (s.error IS NOT NULL) FROM record r JOIN store_removal s USING (data_id)
+                   WHERE data_id = $1 AND cid = 'no cid'";
+        let deadline = Instant::now() + TIME_MAX;
+        while sqlx::query_scalar::<_, String>(why).bind(stuck).fetch_one(&db).await.unwrap() != "erasing, true" {
+            assert!(Instant::now() < deadline, "{stuck} is stuck, and says why");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        sqlx::query("DELETE FROM store_removal WHERE cid = 'no cid'").execute(&db).await.unwrap();
+    }
 }

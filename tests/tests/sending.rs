@@ -286,6 +286,37 @@ async fn a_nonce_that_another_user_of_the_key_took_for_good_is_lost_and_the_batc
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_counts_a_million_transactions_moves_no_nonce() {
+    let (mut stack, _world, app) = start(quick()).await.unwrap();
+    let node = FaultyNode::start(stack.anvil.url()).await.unwrap();
+    rewire(&mut stack, &[("TIDEMARK_RPC_URL", node.url().to_owned())]).await.unwrap();
+    app.lane_until(|lane| lane["next_nonce"] == 0).await.unwrap();
+    node.fail("eth_getTransactionCount", Fault::Says(json!("0xf4240")));
+    app.register(0, 3).await.unwrap();
+    let batch = app.reached(3, &["signed"]).await.unwrap().remove(0);
+    let deadline = Instant::now() + TIME_MAX;
+    while !batch_error(&app).await.contains("nonces up to 1000000") {
+        assert!(Instant::now() < deadline, "{batch}: {}", batch_error(&app).await);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(
+        ask(&stack, "SELECT count(*)::text FROM transaction").await,
+        "0",
+        "nothing was sent, filled least of all"
+    );
+    node.heal();
+    let batches = mine_until_final(&stack, &app, 3, GWEI).await;
+    app.check_anchored_once(&stack, &batches).await.unwrap();
+    let states = "SELECT string_agg(nonce || ' ' || state, ',' ORDER BY nonce) FROM transaction";
+    assert_eq!(ask(&stack, states).await, "0 final");
+}
+
+/// Why the first batch waits.
+async fn batch_error(app: &App) -> String {
+    app.get("/v1/batches").await.unwrap()["batches"][0]["error"].as_str().unwrap_or_default().to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_failure_in_a_block_is_over_only_once_the_block_is_final() {
     let (stack, _world, app) = start(quick()).await.unwrap();
     stack.anvil.pause_mining().await.unwrap();

@@ -303,16 +303,12 @@ async fn send_call(
     {
         return Ok(Sent::ByOther);
     }
-    let Some(id) = insert_intent(&mut tx, sender, purpose, nonce, target, &input, gas).await? else {
+    let draft = Draft { purpose, nonce, target, input, gas, data_fee };
+    let Some(intent) = insert_intent(&mut tx, sender, draft).await? else {
         return Ok(Sent::ByOther);
     };
-    sqlx::query("UPDATE transaction SET data_fee_wei = $2::text::numeric WHERE id = $1")
-        .bind(id)
-        .bind(data_fee.to_string())
-        .execute(&mut *tx)
-        .await?;
     tx.commit().await?;
-    sign_and_broadcast(app, sender, &Intent { id, nonce, target, input, gas }, offered).await?;
+    sign_and_broadcast(app, sender, &intent, offered).await?;
     Ok(Sent::Yes)
 }
 
@@ -332,33 +328,38 @@ pub async fn fill(app: &App, sender: &Sender, nonce: u64) -> anyhow::Result<()> 
         return Ok(());
     }
     let mut tx = app.leases.begin(sender.lease()).await?;
-    let Some(id) = insert_intent(&mut tx, sender, Purpose::Noop, nonce, target, &input, gas).await? else {
+    let draft = Draft { purpose: Purpose::Noop, nonce, target, input, gas, data_fee: U256::ZERO };
+    let Some(intent) = insert_intent(&mut tx, sender, draft).await? else {
         return Ok(());
     };
     tx.commit().await?;
     metrics::counter!("nonce_gaps_filled_total").increment(1);
-    sign_and_broadcast(app, sender, &Intent { id, nonce, target, input, gas }, offered).await
+    sign_and_broadcast(app, sender, &intent, offered).await
 }
 
-/// The row's id; `None` where this batch, withdrawal or nonce has a transaction by now.
-async fn insert_intent(
-    tx: &mut Tx<'_>,
-    sender: &Sender,
+/// A transaction that has no row yet.
+struct Draft {
     purpose: Purpose,
     nonce: u64,
     target: Address,
-    input: &Bytes,
+    input: Bytes,
     gas: u64,
-) -> anyhow::Result<Option<i64>> {
+    /// What an L2 asks for its data beside the gas, wei.
+    data_fee: U256,
+}
+
+/// Its row; `None` where this batch, withdrawal or nonce has a transaction by now.
+async fn insert_intent(tx: &mut Tx<'_>, sender: &Sender, draft: Draft) -> anyhow::Result<Option<Intent>> {
+    let Draft { purpose, nonce, target, input, gas, data_fee } = draft;
     let (name, provider, number, consent) = match purpose {
         Purpose::Anchor { provider, number } => ("anchor", Some(provider.0.0), Some(bigint(number)?), None),
         Purpose::Withdraw(id) => ("withdraw", None, None, Some(id.0.0)),
         Purpose::Noop => ("noop", None, None, None),
     };
-    let id = sqlx::query_scalar(
+    let id: Option<i64> = sqlx::query_scalar(
         "INSERT INTO transaction
-             (chain_id, signer, nonce, purpose, provider, number, consent_id, target, input, gas, state)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, 'intent') ON CONFLICT DO NOTHING RETURNING id",
+             (chain_id, signer, nonce, purpose, provider, number, consent_id, target, input, gas, data_fee_wei, state)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11::text::numeric, 'intent') ON CONFLICT DO NOTHING RETURNING id",
     )
     .bind(bigint(sender.chain_id)?)
     .bind(sender.address().0.0)
@@ -370,9 +371,10 @@ async fn insert_intent(
     .bind(target.0.0)
     .bind(input.as_ref())
     .bind(bigint(gas)?)
+    .bind(data_fee.to_string())
     .fetch_optional(&mut **tx)
     .await?;
-    Ok(id)
+    Ok(id.map(|id| Intent { id, nonce, target, input, gas }))
 }
 
 /// Signs, persists, then broadcasts.

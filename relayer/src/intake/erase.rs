@@ -357,8 +357,7 @@ async fn blank(tx: &mut Tx<'_>, provider: Address, ids: &BTreeSet<DataId>) -> sq
          WHERE r.data_id = before.data_id RETURNING before.reference",
     )
     .bind(uuids(ids))
-    // hashes of what is gone could be tested against guesses
-    .bind([0u8; 32])
+    .bind(record::ERASED.0)
     .fetch_all(&mut **tx)
     .await?;
     sqlx::query(

@@ -78,6 +78,9 @@ pub async fn insert<'a>(
     Ok(rows.iter().map(|row| row.try_get::<Uuid, _>(0).map(DataId)).collect::<Result<_, _>>()?)
 }
 
+/// In the place of an erased record's fingerprint, which could be tested against guesses.
+pub const ERASED: B256 = B256::ZERO;
+
 /// Fingerprints of those of these records that exist.
 pub async fn fingerprints(
     tx: &mut Tx<'_>,

@@ -16,7 +16,7 @@ use super::{
     Provider, Tx, consent, contributor,
     contributor::StorageKey,
     event::{self, NewEvent, Subject},
-    record::{self, NewRecord},
+    record::{self, ERASED, NewRecord},
     update,
 };
 use crate::problem::Problem;
@@ -54,6 +54,15 @@ pub enum Status {
     Conflict,
 }
 
+/// What became of an item, and why where it is a conflict.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// Accepted, duplicate or conflict.
+    pub status: Status,
+    /// Of a conflict.
+    pub reason: Option<String>,
+}
+
 /// Where a contributor is not named, the record stands for one: no reference that a provider can send begins like this.
 const ANONYMOUS: &str = "\u{1}";
 
@@ -78,7 +87,7 @@ pub async fn register(
     key: &StorageKey,
     provider: &Provider,
     items: Vec<Registration>,
-) -> Result<Vec<Status>, Problem> {
+) -> Result<Vec<Answer>, Problem> {
     let account: Address = provider.account;
     let ids: Vec<DataId> = items.iter().map(|item| item.data_id).collect();
     let mut known = record::fingerprints(tx, account, &ids).await?;
@@ -120,11 +129,11 @@ pub async fn register(
         known.extend(record::fingerprints(tx, account, &others).await?);
     }
 
-    let mut statuses = Vec::with_capacity(items.len());
+    let mut answers = Vec::with_capacity(items.len());
     let mut events = Vec::with_capacity(new.len());
     for item in items {
         let made = records.get(&item.data_id).filter(|_| new.contains(&item.data_id));
-        statuses.push(if let Some(made) = made {
+        let status = if let Some(made) = made {
             let payload = Payload::Registered {
                 source_record_id: item.source_record_id,
                 metadata_root: item.metadata_root,
@@ -138,9 +147,11 @@ pub async fn register(
             Status::Duplicate
         } else {
             Status::Conflict
-        });
+        };
+        let is_erased = known.get(&item.data_id) == Some(&ERASED);
+        answers.push(Answer { status, reason: is_erased.then(|| "the record was erased".to_owned()) });
     }
     event::insert(tx, account, &events).await?;
     update::catch_up(tx, account, new).await?;
-    Ok(statuses)
+    Ok(answers)
 }

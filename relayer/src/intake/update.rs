@@ -14,7 +14,7 @@ use super::{
     Tx, bigint, erase,
     event::{self, NewEvent},
     record::{self, Head},
-    register::Status,
+    register::{Answer, Status},
 };
 
 /// One item of `metadata-updates:batch`, already checked on its own.
@@ -40,15 +40,6 @@ impl Update {
     fn fingerprint(&self) -> B256 {
         sha256(&[self.prev_metadata_root.as_slice(), self.metadata_root.as_slice(), &self.occurred_at.to_be_bytes()])
     }
-}
-
-/// What became of an item, and why where it is a conflict.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Answer {
-    /// Accepted, duplicate or conflict.
-    pub status: Status,
-    /// Of a conflict.
-    pub reason: Option<String>,
 }
 
 impl Answer {

@@ -342,6 +342,17 @@ mod tests {
     }
 
     #[test]
+    fn an_array_is_read_item_by_item_and_ends_at_the_first_that_is_refused() {
+        // were all of it read first, what is wrong behind the item would be told
+        refused(Format::Json, "[5, {", "field-invalid", "[0]");
+        refused(Format::Json, "[{}, {", "body-invalid", "expected a JSON array of objects");
+        refused(Format::Json, "[{}] []", "body-invalid", "expected a JSON array of objects");
+        let many = format!("[{}{{", "{},".repeat(ITEMS_MAX));
+        refused(Format::Json, &many, "body-invalid", "expected a JSON array of objects");
+        refused(Format::Json, &format!("{many}}}, {{"), "body-invalid", "body: expected at most 100000 items");
+    }
+
+    #[test]
     fn gzip_is_undone_and_a_bomb_or_rubbish_is_refused() {
         assert_eq!(inflate(&gzip(b"hello")).unwrap(), "hello");
         let two = [gzip(b"hel"), gzip(b"lo")].concat();

@@ -303,16 +303,17 @@ async fn take_registrations(
         return Ok(respond(status, &answer));
     }
     let ids: Vec<(String, DataId)> = items.iter().map(|item| (item.source_record_id.clone(), item.data_id)).collect();
-    let statuses = register(&mut tx, &app.storage_key, envelope.provider, items).await?;
+    let answers = register(&mut tx, &app.storage_key, envelope.provider, items).await?;
     let items = ids
         .into_iter()
-        .zip(statuses)
-        .map(|((id, data_id), status)| ItemAnswer {
-            source_record_id: Some(id),
+        .zip(answers)
+        .map(|((id, data_id), answer)| ItemAnswer {
+            // answers are kept: what an erased record was called is not brought back by them
+            source_record_id: answer.reason.is_none().then_some(id),
             data_id,
             seq: None,
-            status,
-            reason: None,
+            status: answer.status,
+            reason: answer.reason,
         })
         .collect();
     finish(tx, envelope, body_hash, items, &findings).await

@@ -61,25 +61,27 @@ pub async fn run(flags: &Relayer) -> Result<()> {
     anchoring(flags).await
 }
 
+/// A write side with its provider, and the relayer's process.
+async fn start(options: Options) -> Result<(Stack, Doors, String)> {
+    let stack = Stack::start(Options { services: Services::WriteSide, ..options }).await?;
+    let world = World::build(&stack, [1, 1, 1]).await?;
+    let doors = Doors::new(&stack, &world)?;
+    let relayer = stack.relayer.as_ref().context("no relayer")?.process_id().context("the relayer does not run")?;
+    Ok((stack, doors, relayer.to_string()))
+}
+
 /// What comes in while nothing is sealed, and lies there.
 async fn intake(flags: &Relayer) -> Result<()> {
     let progress = Progress::new();
     let options = Options {
         progress: progress.clone(),
-        services: Services::WriteSide,
         batch_events_max: 1 << 20,
         batch_age_ms_max: 86_400_000,
         ..Options::default()
     };
-    let stack = Stack::start(options).await?;
-    let world = World::build(&stack, [1, 1, 1]).await?;
-    let doors = Doors::new(&stack, &world)?;
-    let relayer =
-        stack.relayer.as_ref().context("no relayer")?.process_id().context("the relayer does not run")?.to_string();
+    let (stack, doors, relayer) = start(options).await?;
     let empty = memory(&relayer, "VmRSS")?;
-
     let spent = processor_time(&relayer)?;
-
     let batches = flags.count / BATCH;
     let bar = progress.bar("1,000 records a request", u64::from(batches));
     let mut took = Duration::ZERO;
@@ -138,16 +140,11 @@ async fn anchoring(flags: &Relayer) -> Result<()> {
     let progress = Progress::new();
     let options = Options {
         progress: progress.clone(),
-        services: Services::WriteSide,
         batch_events_max: ANCHORED_BATCH,
         backlog_events_max: flags.backlog,
         ..Options::default()
     };
-    let stack = Stack::start(options).await?;
-    let world = World::build(&stack, [1, 1, 1]).await?;
-    let doors = Doors::new(&stack, &world)?;
-    let relayer =
-        stack.relayer.as_ref().context("no relayer")?.process_id().context("the relayer does not run")?.to_string();
+    let (stack, doors, relayer) = start(options).await?;
     let time = Duration::from_secs(flags.seconds.into());
     let bar = progress.bar("records that are anchored meanwhile", u64::from(flags.seconds));
     let begun = Instant::now();
