@@ -35,44 +35,66 @@ pub enum Mining {
     Automatic,
 }
 
-/// A running anvil: one epoch a slot, so `safe` is the latest block less one and `finalized` less two.
+/// A running anvil: `safe` is the latest block less an epoch, and `finalized` less two.
 #[derive(Debug)]
 pub struct Anvil {
+    port: u16,
     url: String,
     provider: DynProvider,
     process: Process,
     mining: Mining,
+    epoch_blocks: u32,
+    /// Where its state is between an end and a start.
+    state: PathBuf,
+    log: PathBuf,
+    pid_file: PathBuf,
 }
 
 impl Anvil {
     /// Starts one on a free port and waits until it answers.
-    pub async fn start(folder: &RunFolder, mining: Mining) -> Result<Self> {
-        let port = free_port()?;
-        let mut command = Command::new(binary()?);
-        command.args([
-            "--host",
-            "127.0.0.1",
-            "--port",
-            &port.to_string(),
-            "--slots-in-an-epoch",
-            "1",
-            "--accounts",
-            "1",
-        ]);
-        command.args(["--gas-limit", &BLOCK_GAS_LIMIT.to_string(), "--quiet"]);
+    pub async fn start(folder: &RunFolder, mining: Mining, epoch_blocks: u32) -> Result<Self> {
+        let (port, log, pid_file) = (free_port()?, folder.log("anvil"), folder.pid_file());
+        let mut command = command(port, mining, epoch_blocks)?;
         command.args(["--timestamp", &(unix_seconds() - CLOCK_BEHIND_SECONDS).to_string()]);
-        if let Mining::Seconds(seconds) = mining {
-            // a transaction waits at most this long, and empty blocks bring finality
-            command.args(["--block-time", &seconds.to_string()]);
-        }
-        let process = Process::spawn("anvil", command, &folder.log("anvil"), &folder.pid_file(), Stop::Terminate)?;
+        let process = Process::spawn("anvil", command, &log, &pid_file, Stop::Terminate)?;
         let url = format!("http://127.0.0.1:{port}");
         let provider = ProviderBuilder::new().connect_http(url.parse().context("anvil's own URL")?).erased();
         provider.client().set_poll_interval(POLL);
-        let mut anvil = Self { url, provider, process, mining };
-        let answers = async || anvil.provider.get_chain_id().await.is_ok();
-        wait_until(&mut anvil.process, START_TIME_MAX, answers).await?;
+        let state = folder.path().join("anvil.json");
+        let mut anvil = Self { port, url, provider, process, mining, epoch_blocks, state, log, pid_file };
+        anvil.answers().await?;
         Ok(anvil)
+    }
+
+    /// Ends it and starts it on the state that it had: what waited in its pool is gone, and so may its last blocks be. It
+    /// keeps older blocks, and not their states: no reorg may reach behind the restart.
+    pub async fn restart(&mut self) -> Result<()> {
+        let dumped = self.call("anvil_dumpState", json!([false])).await?;
+        let zipped = dumped.as_str().and_then(|text| hex::decode(text.trim_start_matches("0x")).ok());
+        let mut state = Vec::new();
+        let mut unzip = flate2::read::GzDecoder::new(std::io::Cursor::new(zipped.context("anvil's state is not hex")?));
+        std::io::Read::read_to_end(&mut unzip, &mut state).context("anvil's state is not gzip")?;
+        std::fs::write(&self.state, state).context("failed to keep anvil's state")?;
+        self.process.stop();
+        let mut command = command(self.port, self.mining, self.epoch_blocks)?;
+        command.arg("--load-state").arg(&self.state);
+        self.process = Process::spawn("anvil", command, &self.log, &self.pid_file, Stop::Terminate)?;
+        self.answers().await
+    }
+
+    async fn answers(&mut self) -> Result<()> {
+        let answers = async || self.provider.get_chain_id().await.is_ok();
+        wait_until(&mut self.process, START_TIME_MAX, answers).await
+    }
+
+    /// SIGSTOP: it takes connections and answers nothing.
+    pub fn pause(&self) -> Result<()> {
+        self.process.pause()
+    }
+
+    /// SIGCONT.
+    pub fn resume(&self) -> Result<()> {
+        self.process.resume()
     }
 
     /// Where it listens.
@@ -148,6 +170,17 @@ impl Anvil {
     pub async fn block_number(&self) -> Result<u64> {
         self.provider.get_block_number().await.context("failed to read the latest block's number")
     }
+}
+
+fn command(port: u16, mining: Mining, epoch_blocks: u32) -> Result<Command> {
+    let mut command = Command::new(binary()?);
+    command.args(["--host", "127.0.0.1", "--port", &port.to_string(), "--accounts", "1", "--quiet"]);
+    command.args(["--slots-in-an-epoch", &epoch_blocks.to_string(), "--gas-limit", &BLOCK_GAS_LIMIT.to_string()]);
+    if let Mining::Seconds(seconds) = mining {
+        // a transaction waits at most this long, and empty blocks bring finality
+        command.args(["--block-time", &seconds.to_string()]);
+    }
+    Ok(command)
 }
 
 /// The program itself, not npm's launcher, whose child it would be.

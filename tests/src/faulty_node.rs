@@ -46,6 +46,42 @@ pub enum Fault {
     Says(Value),
 }
 
+/// What goes wrong where a transaction is sent.
+pub const ON_SEND: [Fault; 10] = [
+    Fault::Lies(-32000, "already known"),
+    Fault::Lies(-32000, "nonce too low"),
+    Fault::Lies(-32000, "replacement transaction underpriced"),
+    Fault::Refuses(-32000, "already known"),
+    Fault::Refuses(-32000, "nonce too low"),
+    Fault::Refuses(-32000, "replacement transaction underpriced"),
+    Fault::Refuses(-32000, "txpool is full"),
+    Fault::Garbage,
+    Fault::Lost,
+    Fault::Late(Duration::from_millis(1_500)),
+];
+/// What goes wrong where something is asked.
+pub const ON_READS: [Fault; 6] = [
+    Fault::Status(502),
+    Fault::Status(429),
+    Fault::Garbage,
+    Fault::Late(Duration::from_millis(700)),
+    Fault::Says(Value::Null),
+    Fault::Refuses(-32603, "Internal error"),
+];
+/// What a relayer asks.
+pub const READS: [&str; 10] = [
+    ANY,
+    "eth_getTransactionReceipt",
+    "eth_estimateGas",
+    "eth_blockNumber",
+    "eth_getTransactionCount",
+    "eth_getTransactionByHash",
+    "eth_getBlockByNumber",
+    "eth_getBalance",
+    "eth_feeHistory",
+    "eth_call",
+];
+
 #[derive(Debug, Default)]
 struct Book {
     faults: BTreeMap<String, Fault>,

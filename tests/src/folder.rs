@@ -3,6 +3,7 @@
 use std::{
     fs,
     path::{Path, PathBuf},
+    process::{Command, Stdio},
     sync::atomic::{AtomicBool, AtomicU32, Ordering},
     time::Duration,
 };
@@ -109,6 +110,12 @@ impl Drop for RunFolder {
     }
 }
 
+/// Takes away what is mounted over a folder, if anything is; whoever has files open there keeps them.
+pub fn unmount(folder: &Path) {
+    let mut unmount = Command::new("umount");
+    let _gone = unmount.arg("-l").arg(folder).stdout(Stdio::null()).stderr(Stdio::null()).status();
+}
+
 /// Ends the processes of runs whose launcher is dead, and removes their folders.
 fn sweep(base: &Path) {
     let Ok(entries) = fs::read_dir(base) else { return };
@@ -117,6 +124,7 @@ fn sweep(base: &Path) {
         let Some((pid, started)) = name.to_str().and_then(owner) else { continue };
         if process::start_time(pid) != Some(started) && !is_kept(&entry.path()) {
             process::end_leftovers(&entry.path().join("processes"));
+            unmount(&entry.path().join("store"));
             let _gone = fs::remove_dir_all(entry.path());
         }
     }

@@ -11,6 +11,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 pub mod anvil;
+pub mod campaign;
 pub mod faulty_node;
 pub mod folder;
 pub mod forge;
@@ -19,6 +20,7 @@ pub mod partner;
 pub mod postgres;
 pub mod process;
 pub mod progress;
+pub mod random;
 pub mod services;
 pub mod signal;
 pub mod stack;

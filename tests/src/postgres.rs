@@ -4,7 +4,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::{Command, Stdio},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail};
@@ -24,8 +24,19 @@ const NOBODY: u32 = 65534;
 /// A running Postgres server.
 #[derive(Debug)]
 pub struct Postgres {
-    port: u16,
+    cluster: Cluster,
     process: Process,
+}
+
+/// What it is started on, the same way each time.
+#[derive(Debug)]
+struct Cluster {
+    account: Account,
+    native: PathBuf,
+    data: PathBuf,
+    port: u16,
+    log: PathBuf,
+    pid_file: PathBuf,
 }
 
 impl Postgres {
@@ -37,30 +48,36 @@ impl Postgres {
         let native = tokio::task::spawn_blocking(move || reachable_binaries(account)).await;
         let native = native.context("failed to look for Postgres")??;
         make_cluster(account, &native, &data, folder).await?;
-        let port = free_port()?;
-        let mut command = account.command(&native.join("bin/postgres"));
-        command.arg("-D").arg(&data).args(["-p", &port.to_string()]);
-        for setting in [
-            "listen_addresses=127.0.0.1",
-            // a socket's path may have at most 107 bytes, which a checkout's path may exceed
-            "unix_socket_directories=",
-            "max_connections=200",
-            "shared_buffers=128MB",
-            "logging_collector=off",
-        ] {
-            command.args(["-c", setting]);
-        }
-        let process = Process::spawn("postgres", command, &log, &folder.pid_file(), Stop::Quit)?;
-        let mut postgres = Self { port, process };
-        let url = postgres.url("postgres");
-        let answers = async || PgConnection::connect(&url).await.is_ok();
-        wait_until(&mut postgres.process, START_TIME_MAX, answers).await?;
+        let cluster = Cluster { account, native, data, port: free_port()?, log, pid_file: folder.pid_file() };
+        let process = cluster.spawn()?;
+        let mut postgres = Self { cluster, process };
+        postgres.answers().await?;
         Ok(postgres)
+    }
+
+    /// SIGKILL to all of it, as a machine that loses power, and a start on what is on the disk.
+    pub async fn kill_and_restart(&mut self) -> Result<()> {
+        self.process.kill();
+        let deadline = Instant::now() + START_TIME_MAX;
+        loop {
+            self.process = self.cluster.spawn()?;
+            match self.answers().await {
+                // its children are in sessions of their own and end a moment later; until then no other may start
+                Err(_) if Instant::now() < deadline => tokio::time::sleep(Duration::from_millis(50)).await,
+                answers => return answers,
+            }
+        }
+    }
+
+    async fn answers(&mut self) -> Result<()> {
+        let url = self.url("postgres");
+        let answers = async || PgConnection::connect(&url).await.is_ok();
+        wait_until(&mut self.process, START_TIME_MAX, answers).await
     }
 
     /// Connection string of one of its databases.
     pub fn url(&self, database: &str) -> String {
-        format!("postgres://postgres@127.0.0.1:{}/{database}", self.port)
+        format!("postgres://postgres@127.0.0.1:{}/{database}", self.cluster.port)
     }
 
     /// Makes an empty database and gives its connection string.
@@ -79,6 +96,24 @@ impl Postgres {
     pub async fn connect(&self, database: &str) -> Result<PgConnection> {
         let url = self.url(database);
         PgConnection::connect(&url).await.with_context(|| format!("failed to connect to {url}"))
+    }
+}
+
+impl Cluster {
+    fn spawn(&self) -> Result<Process> {
+        let mut command = self.account.command(&self.native.join("bin/postgres"));
+        command.arg("-D").arg(&self.data).args(["-p", &self.port.to_string()]);
+        for setting in [
+            "listen_addresses=127.0.0.1",
+            // a socket's path may have at most 107 bytes, which a checkout's path may exceed
+            "unix_socket_directories=",
+            "max_connections=200",
+            "shared_buffers=128MB",
+            "logging_collector=off",
+        ] {
+            command.args(["-c", setting]);
+        }
+        Process::spawn("postgres", command, &self.log, &self.pid_file, Stop::Quit)
     }
 }
 

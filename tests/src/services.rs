@@ -148,17 +148,29 @@ impl Service {
         &self.wiring.name
     }
 
-    /// Starts it again with the same wiring, on the same port and database; ends a running one first.
+    /// Starts it again with the same wiring, on the same port and database, and waits until it is ready; ends a running
+    /// one first.
     pub async fn restart(&mut self) -> Result<()> {
-        self.stop();
-        let command = command(&self.wiring)?;
-        let mut process = Process::spawn(&self.wiring.name, command, &self.log, &self.pid_file, Stop::Terminate)?;
+        self.spawn()?;
         let ready_url = format!("{}/ready", self.url);
         let client = reqwest::Client::builder().timeout(Duration::from_secs(2)).build().context("no HTTP client")?;
         let ready = async || client.get(&ready_url).send().await.is_ok_and(|answer| answer.status().is_success());
-        wait_until(&mut process, READY_TIME_MAX, ready).await?;
+        let process = self.process.as_mut().context("it was not started")?;
+        wait_until(process, READY_TIME_MAX, ready).await
+    }
+
+    /// Starts it again and does not wait; ends a running one first.
+    pub fn spawn(&mut self) -> Result<()> {
+        self.stop();
+        let command = command(&self.wiring)?;
+        let process = Process::spawn(&self.wiring.name, command, &self.log, &self.pid_file, Stop::Terminate)?;
         self.process = Some(process);
         Ok(())
+    }
+
+    /// Whether it was started and has not ended.
+    pub fn runs(&mut self) -> bool {
+        self.process.as_mut().is_some_and(|process| process.exit_status().is_none())
     }
 
     /// Asks it to end, without waiting.

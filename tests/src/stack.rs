@@ -35,6 +35,8 @@ pub const PROVIDER_NAME: &str = "numo";
 pub struct Options {
     /// When blocks come.
     pub mining: Mining,
+    /// Blocks of an epoch; what is two epochs old is final.
+    pub epoch_blocks: u32,
     /// Which of the services; chain, Postgres, content store, contracts and partner are always there.
     pub services: Services,
     /// Where progress is shown.
@@ -67,6 +69,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             mining: Mining::Seconds(1),
+            epoch_blocks: 1,
             services: Services::All,
             progress: Progress::quiet(),
             batch_events_max: 1_000,
@@ -220,7 +223,7 @@ async fn start_in(folder: &RunFolder, options: &Options) -> Result<Base> {
 
 async fn start_chain(folder: &RunFolder, options: &Options) -> Result<(Anvil, Deployment)> {
     let step = options.progress.step("chain");
-    let anvil = Anvil::start(folder, options.mining).await?;
+    let anvil = Anvil::start(folder, options.mining, options.epoch_blocks).await?;
     step.say("deploying contracts");
     let deployer = sender(&anvil, dev_signer(role::DEPLOYER)?).await?;
     for funded in [role::RELAYER, role::TREASURY_OPERATOR] {

@@ -4,12 +4,12 @@ use std::time::{Duration, Instant};
 
 use alloy::{primitives::Address, providers::Provider as _, rpc::types::Filter, sol_types::SolEvent};
 use anyhow::{Context, Result, bail, ensure};
-use reqwest::Client;
+use reqwest::{Client, RequestBuilder};
 use serde_json::{Value, json};
 use tidemark::{
     batch::Header,
     contracts::{PointsTreasury, ProvenanceLog},
-    ids::ContentHash,
+    ids::{ContentHash, DataId},
 };
 
 use crate::{
@@ -20,7 +20,7 @@ use crate::{
     stack::Options,
     stack::{PROVIDER_NAME, Services},
     story::{
-        doors::{kept_metadata, registration},
+        doors::{kept_metadata, metadata_update, registration, upload_form},
         world::World,
     },
 };
@@ -94,37 +94,84 @@ pub async fn another_provider(stack: &Stack, world: &World, name: &str, relayer:
 }
 
 impl App {
-    fn new(name: &str, account: Address, api_key: &str, relayers: Vec<String>) -> Result<Self> {
+    /// A provider's app with an API key.
+    pub fn new(name: &str, account: Address, api_key: &str, relayers: Vec<String>) -> Result<Self> {
         let client = Client::builder().timeout(REQUEST_TIME_MAX).build().context("failed to make an HTTP client")?;
         Ok(Self { client, name: name.into(), account, api_key: api_key.into(), relayers })
     }
 
+    /// The record that [`App::register`] makes of a number.
+    pub fn data_id(&self, number: u32) -> Result<DataId> {
+        DataId::new(&self.name, &format!("{}-{number}", self.name)).context("a source record id")
+    }
+
+    /// Its metadata after so many updates.
+    fn metadata(&self, number: u32, updates: u32) -> (String, Value) {
+        let id = format!("{}-{number}", self.name);
+        let metadata = kept_metadata(&id, ContentHash::of(id.as_bytes()), updates);
+        (id, metadata)
+    }
+
     /// Registers records `from` to `from + count`, again and again until some relayer has taken them.
     pub async fn register(&self, from: u32, count: u32) -> Result<()> {
-        let item = |n: u32| {
-            let id = format!("{}-{n}", self.name);
-            registration(&id, &kept_metadata(&id, ContentHash::of(id.as_bytes()), 0))
+        let item = |number| {
+            let (id, metadata) = self.metadata(number, 0);
+            registration(&id, &metadata)
         };
         let items = (from..from + count).map(item).collect::<Result<Vec<Value>>>()?;
-        let body = json!(items).to_string();
+        self.post_batch("records:batch", &format!("{}-{from}", self.name), json!(items)).await
+    }
+
+    /// Sends a record's next update, which is the `updates`-th, until some relayer has taken it.
+    pub async fn update(&self, number: u32, updates: u32) -> Result<()> {
+        let (before, after) = (self.metadata(number, updates - 1).1, self.metadata(number, updates).1);
+        let item = metadata_update(self.data_id(number)?, updates, &before, &after)?;
+        let batch_id = format!("{}-{number}-update-{updates}", self.name);
+        self.post_batch("metadata-updates:batch", &batch_id, json!([item])).await
+    }
+
+    async fn post_batch(&self, path: &str, batch_id: &str, items: Value) -> Result<()> {
+        let body = items.to_string();
+        let request = |relayer: &str| {
+            let request = self.client.post(format!("{relayer}/webhook/v1/data-audit/{path}")).body(body.clone());
+            Ok(request.header("content-type", "application/json").header("x-batch-id", batch_id))
+        };
+        self.until_taken(batch_id, request).await.map(drop)
+    }
+
+    /// Uploads a file until some relayer has judged it; gives the answer.
+    pub async fn upload(&self, meta: &Value, mime: &str, bytes: &[u8]) -> Result<Value> {
+        let request = |relayer: &str| {
+            let form = upload_form(meta, mime, bytes.to_vec())?;
+            Ok(self.client.post(format!("{relayer}/v1/submissions")).multipart(form))
+        };
+        let text = self.until_taken(&meta["source_record_id"].to_string(), request).await?;
+        serde_json::from_str(&text).with_context(|| format!("an answer that can't be read: {text}"))
+    }
+
+    /// Asks one relayer after the other, again and again, until one says yes; gives what it said. A refusal is an error.
+    async fn until_taken(&self, what: &str, request: impl Fn(&str) -> Result<RequestBuilder>) -> Result<String> {
         let deadline = Instant::now() + TIME_MAX;
         loop {
-            let mut said = String::new();
+            let mut said = String::from("there is no relayer");
             for relayer in &self.relayers {
-                let url = format!("{relayer}/webhook/v1/data-audit/records:batch");
-                let request = self.client.post(url).body(body.clone()).header("content-type", "application/json");
-                let request = request.header("x-api-key", &self.api_key).header("x-provider", &self.name);
-                match request.header("x-batch-id", format!("{}-{from}", self.name)).send().await {
-                    Ok(answer) if answer.status().is_success() => return Ok(()),
+                let request = request(relayer)?.header("x-api-key", &self.api_key).header("x-provider", &self.name);
+                said = match request.send().await {
                     Ok(answer) => {
                         let status = answer.status();
-                        said = format!("{status}: {}", answer.text().await.unwrap_or_default());
-                        ensure!(status.is_server_error(), "{relayer} refused records: {said}");
+                        match answer.text().await {
+                            Ok(text) if status.is_success() => return Ok(text),
+                            Ok(text) => {
+                                ensure!(status.is_server_error(), "{relayer} refused {what}: {status}: {text}");
+                                format!("{status}: {text}")
+                            }
+                            Err(error) => error.to_string(),
+                        }
                     }
-                    Err(error) => said = error.to_string(),
-                }
+                    Err(error) => error.to_string(),
+                };
             }
-            ensure!(Instant::now() < deadline, "no relayer took records {from}…: {said}");
+            ensure!(Instant::now() < deadline, "no relayer took {what}: {said}");
             tokio::time::sleep(POLL).await;
         }
     }

@@ -116,7 +116,7 @@ async fn a_chain_without_the_create2_proxy_gets_it_first() -> anyhow::Result<()>
     tidemark::install_tls();
     // a chain of its own, as on the stack's the proxy has deployed already, and its nonce says so
     let folder = RunFolder::create()?;
-    let anvil = Anvil::start(&folder, Mining::Automatic).await?;
+    let anvil = Anvil::start(&folder, Mining::Automatic, 1).await?;
     anvil.call("anvil_setCode", json!([CREATE2_PROXY, "0x"])).await?;
     assert!(anvil.provider().get_code_at(CREATE2_PROXY).await?.is_empty());
     anvil.fund(dev_address(role::DEPLOYER)?).await?;

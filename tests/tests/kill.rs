@@ -10,6 +10,7 @@ use serde_json::Value;
 use tidemark::ids::DataId;
 use tidemark_tests::{
     Options, Stack,
+    random::Random,
     story::{
         doors::{Doors, meta},
         finality, market,
@@ -22,18 +23,6 @@ use tidemark_tests::{
 
 /// How often each of the services is killed.
 const KILLS: u64 = 4;
-
-/// xorshift64.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % bound
-    }
-}
 
 /// Uploads as an app does that has lost its answer: again, the same, until there is one.
 async fn upload_until_answered(doors: &Doors, meta: &Value, sample: &Sample) -> Value {
@@ -58,12 +47,7 @@ async fn upload_until_answered(doors: &Doors, meta: &Value, sample: &Sample) -> 
 #[tokio::test]
 async fn every_accepted_record_is_anchored_and_credited_once_whichever_service_is_killed_when() -> anyhow::Result<()> {
     tidemark::install_tls();
-    let seed = std::env::var("TIDEMARK_SEED")
-        .ok()
-        .and_then(|seed| seed.parse().ok())
-        .unwrap_or_else(|| u64::try_from(uuid::Uuid::new_v4().as_u128() & u128::from(u64::MAX)).unwrap() | 1);
-    println!("TIDEMARK_SEED={seed}");
-    let mut random = Random(seed);
+    let mut random = Random::from_environment();
     let options = Options { batch_events_max: 8, batch_age_ms_max: 300, ..Options::default() };
     let mut stack = Stack::start(options).await?;
     let world = World::build(&stack, [20, 20, 20]).await?;

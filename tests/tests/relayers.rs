@@ -13,6 +13,7 @@ use tidemark_relayer::{
 use tidemark_tests::{
     Options, Stack,
     keys::{dev_address, dev_secret, role},
+    random::Random,
     services::Service,
     stack::Services,
     write_side::{another_provider, another_relayer, rewire, start},
@@ -53,8 +54,7 @@ async fn ask(stack: &Stack, database: &str, query: &'static str) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn of_three_relayers_on_one_database_one_sends_and_kills_of_it_lose_and_double_nothing() {
-    let seed = uuid::Uuid::new_v4().as_u128();
-    println!("seed {seed}");
+    let mut random = Random::from_environment();
     let (mut stack, _world, mut app) = start(quick()).await.unwrap();
     let mut relayers = vec![
         another_relayer(&stack, "relayer-2", &[]).await.unwrap(),
@@ -62,14 +62,12 @@ async fn of_three_relayers_on_one_database_one_sends_and_kills_of_it_lose_and_do
     ];
     relayers.push(stack.relayer.take().unwrap());
     app.relayers = relayers.iter().map(|relayer| relayer.url().to_owned()).collect();
-    let mut random = seed;
     let mut killed = Vec::new();
     let rounds = 8;
     for round in 0..rounds {
         app.register(round * 7, 7).await.unwrap();
         let one = one_is_active(&relayers).await;
-        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        tokio::time::sleep(Duration::from_millis(u64::try_from((random >> 64) % 400).unwrap())).await;
+        tokio::time::sleep(Duration::from_millis(random.below(400))).await;
         relayers[one].kill();
         killed.push(one);
         app.register(1_000 + round * 7, 7).await.unwrap();

@@ -8,8 +8,9 @@ use serde_json::{Value, json};
 use tidemark::{batch::Header, contracts::ProvenanceLog};
 use tidemark_tests::{
     Options, Stack,
-    faulty_node::{ANY, Fault, FaultyNode},
+    faulty_node::{Fault, FaultyNode, ON_READS, ON_SEND, READS},
     keys::{dev_address, role},
+    random::Random,
     write_side::{App, rewire, start},
 };
 
@@ -49,63 +50,25 @@ async fn ask(stack: &Stack, query: &'static str) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nodes_that_lie_lose_answers_and_fail_change_nothing() {
-    let seed = uuid::Uuid::new_v4().as_u128();
-    println!("seed {seed}");
+    let mut random = Random::from_environment();
     let (mut stack, _world, app) = start(Options { batch_events_max: 3, ..quick() }).await.unwrap();
     let nodes =
         [FaultyNode::start(stack.anvil.url()).await.unwrap(), FaultyNode::start(stack.anvil.url()).await.unwrap()];
     let urls = nodes.each_ref().map(|node| node.url().to_owned()).join(",");
     rewire(&mut stack, &[("TIDEMARK_RPC_URL", urls)]).await.unwrap();
-    let on_send = [
-        Fault::Lies(-32000, "already known"),
-        Fault::Lies(-32000, "nonce too low"),
-        Fault::Lies(-32000, "replacement transaction underpriced"),
-        Fault::Refuses(-32000, "already known"),
-        Fault::Refuses(-32000, "nonce too low"),
-        Fault::Refuses(-32000, "replacement transaction underpriced"),
-        Fault::Refuses(-32000, "txpool is full"),
-        Fault::Garbage,
-        Fault::Lost,
-        Fault::Late(Duration::from_millis(1_500)),
-    ];
-    let on_reads = [
-        Fault::Status(502),
-        Fault::Status(429),
-        Fault::Garbage,
-        Fault::Late(Duration::from_millis(700)),
-        Fault::Says(Value::Null),
-        Fault::Refuses(-32603, "Internal error"),
-    ];
-    let reads = [
-        ANY,
-        "eth_getTransactionReceipt",
-        "eth_estimateGas",
-        "eth_blockNumber",
-        "eth_getTransactionCount",
-        "eth_getTransactionByHash",
-        "eth_getBlockByNumber",
-        "eth_getBalance",
-        "eth_feeHistory",
-        "eth_call",
-    ];
-    let mut random = seed;
-    let mut pick = |below: usize| {
-        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        usize::try_from((random >> 64) % below as u128).unwrap()
-    };
     let rounds = 14;
     for round in 0..rounds {
         for node in &nodes {
             node.heal();
         }
         // half of the time one node is well
-        let sick = if pick(2) == 0 { &nodes[..] } else { &nodes[..1] };
+        let sick = if random.below(2) == 0 { &nodes[..] } else { &nodes[..1] };
         for node in sick {
-            node.fail("eth_sendRawTransaction", on_send[pick(on_send.len())].clone());
-            node.fail(reads[pick(reads.len())], on_reads[pick(on_reads.len())].clone());
+            node.fail("eth_sendRawTransaction", random.pick(&ON_SEND).unwrap().clone());
+            node.fail(random.pick(&READS).unwrap(), random.pick(&ON_READS).unwrap().clone());
         }
         app.register(round * 3, 3).await.unwrap();
-        tokio::time::sleep(Duration::from_millis(300 + u64::try_from(pick(900)).unwrap())).await;
+        tokio::time::sleep(Duration::from_millis(300 + random.below(900))).await;
     }
     for node in &nodes {
         node.heal();

@@ -114,9 +114,7 @@ impl Doors {
 
     /// Sends any metadata and bytes to the upload endpoint.
     pub async fn post_upload(&self, meta: &Value, mime: &str, bytes: Vec<u8>) -> Result<Response> {
-        let file = multipart::Part::bytes(bytes).file_name("file").mime_str(mime).context("a malformed MIME type")?;
-        let text = multipart::Part::text(meta.to_string()).mime_str("application/json").context("a MIME type")?;
-        let form = multipart::Form::new().part("meta", text).part("file", file);
+        let form = upload_form(meta, mime, bytes)?;
         let request = self.client.post(format!("{}/v1/submissions", self.url)).multipart(form);
         self.send(request).await
     }
@@ -151,6 +149,13 @@ impl Doors {
         let request = request.header("x-api-key", &self.api_key).header("x-provider", PROVIDER_NAME);
         request.send().await.context("the relayer does not answer")
     }
+}
+
+/// An upload's body: the two parts in their order.
+pub fn upload_form(meta: &Value, mime: &str, bytes: Vec<u8>) -> Result<multipart::Form> {
+    let file = multipart::Part::bytes(bytes).file_name("file").mime_str(mime).context("a malformed MIME type")?;
+    let text = multipart::Part::text(meta.to_string()).mime_str("application/json").context("a MIME type")?;
+    Ok(multipart::Form::new().part("meta", text).part("file", file))
 }
 
 /// What goes with a file: the contributor's consent, the task, and how to pay.

@@ -8,7 +8,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 
-use crate::folder::repository;
+use crate::{folder::repository, random::Random};
 
 /// The most files of a folder.
 const FILES_MAX: usize = 2_000;
@@ -137,6 +137,26 @@ fn by_extension(path: &Path) -> Option<(Kind, &'static str)> {
         "mov" => (Kind::Video, "video/quicktime"),
         _ => return None,
     })
+}
+
+/// One second of noise, mono, 16 kHz, 16 bits: a WAV file that no other number gives.
+pub fn noise(number: u32) -> Vec<u8> {
+    const SAMPLE_RATE_HZ: u32 = 16_000;
+    let bytes = 2 * SAMPLE_RATE_HZ;
+    let mut file = Vec::with_capacity(44 + bytes as usize);
+    file.extend_from_slice(b"RIFF");
+    file.extend_from_slice(&(36 + bytes).to_le_bytes());
+    file.extend_from_slice(b"WAVEfmt \x10\0\0\0\x01\0\x01\0");
+    file.extend_from_slice(&SAMPLE_RATE_HZ.to_le_bytes());
+    file.extend_from_slice(&bytes.to_le_bytes());
+    file.extend_from_slice(b"\x02\0\x10\0data");
+    file.extend_from_slice(&bytes.to_le_bytes());
+    // it compresses as little as speech does
+    let mut random = Random::new(u64::from(number).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+    for _ in 0..SAMPLE_RATE_HZ {
+        file.extend_from_slice(&random.sample().to_le_bytes());
+    }
+    file
 }
 
 #[cfg(test)]

@@ -25,7 +25,7 @@ use tidemark_tests::{
     story::{
         doors::{Doors, meta},
         people::Contributor,
-        samples::{Expected, Kind, Sample},
+        samples::{Expected, Kind, Sample, noise},
         world::World,
     },
 };
@@ -33,7 +33,6 @@ use tidemark_tests::{
 /// How long all submissions may take from the last upload to the indexer.
 const SETTLE_TIME_MAX: Duration = Duration::from_secs(120);
 const POLL: Duration = Duration::from_millis(50);
-const SAMPLE_RATE_HZ: u32 = 16_000;
 
 /// How many, and how many at once.
 #[derive(Args, Clone)]
@@ -44,28 +43,6 @@ pub struct Submissions {
     /// Uploads at the same time.
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=256))]
     concurrency: u16,
-}
-
-/// One second of a tone and some noise: a WAV file that no other number gives.
-fn wav(number: u32) -> Vec<u8> {
-    let bytes = 2 * SAMPLE_RATE_HZ;
-    let mut file = Vec::with_capacity(44 + bytes as usize);
-    file.extend_from_slice(b"RIFF");
-    file.extend_from_slice(&(36 + bytes).to_le_bytes());
-    file.extend_from_slice(b"WAVEfmt \x10\0\0\0\x01\0\x01\0");
-    file.extend_from_slice(&SAMPLE_RATE_HZ.to_le_bytes());
-    file.extend_from_slice(&bytes.to_le_bytes());
-    file.extend_from_slice(b"\x02\0\x10\0data");
-    file.extend_from_slice(&bytes.to_le_bytes());
-    let mut state = u64::from(number).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    for _ in 0..SAMPLE_RATE_HZ {
-        // xorshift64: noise that compresses as little as speech does
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        file.extend_from_slice(&state.to_le_bytes()[..2]);
-    }
-    file
 }
 
 struct Upload {
@@ -89,7 +66,7 @@ pub async fn run(flags: &Submissions) -> Result<()> {
     let begun = Instant::now();
     futures::stream::iter(&uploads)
         .map(|upload| async {
-            let file = wav(upload.number);
+            let file = noise(upload.number);
             let started = Instant::now();
             let answer = doors.post_upload(&upload.meta, "audio/wav", file).await?;
             let (status, text) = (answer.status(), answer.text().await?);
@@ -268,7 +245,7 @@ async fn floor_bytes(flags: &Submissions) -> Result<f64> {
                 if number >= count {
                     return Ok::<_, anyhow::Error>(());
                 }
-                let file = wav(u32::try_from(number)?);
+                let file = noise(u32::try_from(number)?);
                 let judgement = judge(&file, claim);
                 let id = DataId(uuid::Uuid::from_u128(number as u128));
                 let sealed = encrypt(&ContentKey::random()?, id, &file)?;
