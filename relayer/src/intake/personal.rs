@@ -5,7 +5,11 @@
 //! words are compared together with those of the key above, so that `{"bank": {"account": …}}` is found and
 //! `file_name`, `platform_name` or `compass_heading` are not.
 
-use std::{collections::HashMap, net::IpAddr, sync::LazyLock};
+use std::{
+    collections::HashMap,
+    net::IpAddr,
+    sync::{Arc, LazyLock},
+};
 
 use serde_json::Value;
 
@@ -126,12 +130,84 @@ static TERMS_BY_WORD: LazyLock<HashMap<&'static str, Vec<Term>>> = LazyLock::new
 /// Words of the key above that are looked at: no term has more than one more.
 const WORDS_ABOVE_MAX: usize = 2;
 
-/// Refuses metadata with personal data in it; `path` is that of the metadata in the request.
-pub fn check(metadata: &Value, path: &str) -> Result<(), Problem> {
-    match find(metadata, &[]) {
-        None => Ok(()),
-        // the value is not repeated: a problem may end up in somebody's logs
-        Some((below, what)) => Err(refusal(format!("{path}{below}"), what)),
+/// Keys that are remembered, and how long they may be: a batch's records have the same short ones.
+const KEYS_MAX: usize = 1_024;
+const KEY_BYTES_MAX: usize = 64;
+
+/// What one key says, whatever is under it.
+#[derive(Debug)]
+struct Key {
+    words: Vec<String>,
+    /// A term may begin in its words, or they are looked at by themselves.
+    matters: bool,
+    has_email: bool,
+}
+
+impl Key {
+    fn new(key: &str) -> Self {
+        let words = words(key);
+        let matters =
+            words.iter().any(|word| TERMS_BY_WORD.contains_key(word.as_str()) || is_ip(word) || is_place(word));
+        Self { words, matters, has_email: has_email(key) }
+    }
+
+    /// Those that a term can begin with that ends in the key below.
+    fn last_words(&self) -> &[String] {
+        self.words.get(self.words.len().saturating_sub(WORDS_ABOVE_MAX)..).unwrap_or_default()
+    }
+}
+
+/// Looks for personal data in one record after the other, and remembers what their keys say.
+#[derive(Debug, Default)]
+pub struct Search {
+    keys: HashMap<String, Arc<Key>>,
+}
+
+impl Search {
+    /// Refuses metadata with personal data in it; `path` is that of the metadata in the request.
+    pub fn check(&mut self, metadata: &Value, path: &str) -> Result<(), Problem> {
+        match self.find(metadata, None) {
+            None => Ok(()),
+            // the value is not repeated: a problem may end up in somebody's logs
+            Some((below, what)) => Err(refusal(format!("{path}{below}"), what)),
+        }
+    }
+
+    fn key(&mut self, text: &str) -> Arc<Key> {
+        if let Some(key) = self.keys.get(text) {
+            return Arc::clone(key);
+        }
+        let key = Arc::new(Key::new(text));
+        if text.len() <= KEY_BYTES_MAX && self.keys.len() < KEYS_MAX {
+            self.keys.insert(text.to_owned(), Arc::clone(&key));
+        }
+        key
+    }
+
+    /// The first place with personal data below this one, and what it is; paths are made only where there is something
+    /// to say. Recursion ends where the parser's did, at 128 levels.
+    fn find(&mut self, value: &Value, above: Option<&Key>) -> Option<(String, &'static str)> {
+        match value {
+            Value::Object(fields) => fields.iter().find_map(|(text, value)| {
+                let key = self.key(text);
+                if key.has_email {
+                    return Some((String::new(), "an e-mail address as a key"));
+                }
+                let can_name = key.matters || above.is_some_and(|above| above.matters);
+                let words_above = above.map_or(&[][..], Key::last_words);
+                let found = match can_name.then(|| named(words_above, &key.words, value)).flatten() {
+                    Some(what) => Some((String::new(), what)),
+                    None => self.find(value, Some(&key)),
+                };
+                found.map(|(below, what)| (format!(".{text}{below}"), what))
+            }),
+            Value::Array(items) => items.iter().enumerate().find_map(|(at, item)| {
+                let (below, what) = self.find(item, above)?;
+                Some((format!("[{at}]{below}"), what))
+            }),
+            Value::String(text) if has_email(text) => Some((String::new(), "an e-mail address")),
+            _ => None,
+        }
     }
 }
 
@@ -144,28 +220,20 @@ fn refusal(field: String, what: &str) -> Problem {
     Problem::field(Kind::PersonalData, field, "nothing that tells who a person is: it becomes public for good", what)
 }
 
-/// The first place with personal data below this one, and what it is; paths are made only where there is something to
-/// say. Recursion ends where the parser's did, at 128 levels.
-fn find(value: &Value, above: &[String]) -> Option<(String, &'static str)> {
-    match value {
-        Value::Object(fields) => fields.iter().find_map(|(key, value)| {
-            if has_email(key) {
-                return Some((String::new(), "an e-mail address as a key"));
-            }
-            let own = words(key);
-            let found = match named(above, &own, value) {
-                Some(what) => Some((String::new(), what)),
-                None => find(value, own.get(own.len().saturating_sub(WORDS_ABOVE_MAX)..).unwrap_or_default()),
-            };
-            found.map(|(below, what)| (format!(".{key}{below}"), what))
-        }),
-        Value::Array(items) => items.iter().enumerate().find_map(|(at, item)| {
-            let (below, what) = find(item, above)?;
-            Some((format!("[{at}]{below}"), what))
-        }),
-        Value::String(text) if has_email(text) => Some((String::new(), "an e-mail address")),
-        _ => None,
-    }
+fn is_ip(word: &str) -> bool {
+    matches!(word, "ip" | "ipv")
+}
+
+fn is_degrees(word: &str) -> bool {
+    matches!(word, "latitude" | "longitude" | "lat" | "lng" | "lon")
+}
+
+fn is_position(word: &str) -> bool {
+    matches!(word, "gps" | "geolocation" | "latlng" | "latlon")
+}
+
+fn is_place(word: &str) -> bool {
+    is_degrees(word) || is_position(word)
 }
 
 /// What a key names, where that is personal data and the value can hold it.
@@ -174,20 +242,17 @@ fn named(above: &[String], own: &[String], value: &Value) -> Option<&'static str
     if matches!(value, Value::Null | Value::Bool(_)) {
         return None;
     }
-    let is_ip_word = own.iter().any(|word| matches!(word.as_str(), "ip" | "ipv"));
-    if is_ip_word && value.as_str().is_some_and(|text| text.trim().parse::<IpAddr>().is_ok()) {
+    if own.iter().any(|word| is_ip(word)) && value.as_str().is_some_and(|text| text.trim().parse::<IpAddr>().is_ok()) {
         return Some("an IP address");
     }
-    let is_place = match own.last().map_or("", String::as_str) {
-        "latitude" | "longitude" | "lat" | "lng" | "lon" => is_precise(value),
-        "gps" | "geolocation" | "latlng" | "latlon" => match value {
-            Value::Array(numbers) => numbers.iter().any(is_precise),
-            Value::String(text) => text.split([',', ' ']).any(is_precise_text),
-            _ => false,
-        },
+    let last = own.last().map_or("", String::as_str);
+    let is_precise_place = match value {
+        _ if is_degrees(last) => is_precise(value),
+        Value::Array(numbers) if is_position(last) => numbers.iter().any(is_precise),
+        Value::String(text) if is_position(last) => text.split([',', ' ']).any(is_precise_text),
         _ => false,
     };
-    if is_place {
+    if is_precise_place {
         return Some("a place with more than one decimal of a degree");
     }
     let all: Vec<&str> = above.iter().chain(own).map(String::as_str).collect();
@@ -269,7 +334,7 @@ mod tests {
     use super::*;
 
     fn found(metadata: Value) -> Option<String> {
-        check(&metadata, "m").err().map(|problem| problem.0.field.unwrap())
+        Search::default().check(&metadata, "m").err().map(|problem| problem.0.field.unwrap())
     }
 
     #[test]
@@ -452,7 +517,8 @@ mod tests {
             assert_eq!(found(json!({"note": text})).as_deref(), Some("m.note"), "{text}");
         }
         assert_eq!(found(json!({"x": {"a@b.com": 1}})).as_deref(), Some("m.x"), "nor in a path");
-        let problem = check(&json!({"note": ["x", "kim@example.com"]}), "[3].metadata_json").unwrap_err();
+        let problem =
+            Search::default().check(&json!({"note": ["x", "kim@example.com"]}), "[3].metadata_json").unwrap_err();
         assert_eq!((problem.slug(), problem.0.status), ("personal-data", 422));
         assert_eq!(problem.0.field.as_deref(), Some("[3].metadata_json.note[1]"));
         assert!(!format!("{:?}", problem.0).contains("kim"), "{problem:?}");

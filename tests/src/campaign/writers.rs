@@ -12,7 +12,6 @@ use std::{
 
 use alloy::primitives::Address;
 use anyhow::{Context, Result, ensure};
-use serde_json::Value;
 use tidemark::ids::DataId;
 use tokio::sync::RwLock;
 

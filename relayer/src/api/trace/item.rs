@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use alloy::primitives::B256;
 use serde_json::{Map, Value};
 use tidemark::{
-    canonical::jcs,
+    canonical::jcs_value,
     consent::SignedConsent,
     ids::{ContentHash, DataId, sha256},
 };
@@ -82,20 +82,26 @@ impl Item {
     }
 
     /// An object and its canonical form, whose hash must be the root that came with it.
-    fn metadata(&mut self, name: &str, root_name: &str, root: B256) -> Result<(Value, String), Problem> {
+    fn metadata(
+        &mut self,
+        name: &str,
+        root_name: &str,
+        root: B256,
+        personal: &mut personal::Search,
+    ) -> Result<(Value, String), Problem> {
         let metadata = match self.need(name, "an object (trace-v1.0)")? {
             metadata @ Value::Object(_) => metadata,
             other => return Err(self.invalid(name, "an object (trace-v1.0)", kind_of(&other))),
         };
-        let canonical =
-            jcs(&metadata).map_err(|error| self.invalid(name, "JSON with a canonical form", error.to_string()))?;
+        let canonical = jcs_value(&metadata)
+            .map_err(|error| self.invalid(name, "JSON with a canonical form", error.to_string()))?;
         let canonical = String::from_utf8(canonical).map_err(Problem::internal)?;
         let computed = sha256(&[canonical.as_bytes()]);
         if computed != root {
             let expected = format!("{computed}, the SHA-256 of {name} in canonical form (RFC 8785)");
             return Err(Problem::field(Kind::MetadataRootWrong, self.path(root_name), expected, root.to_string()));
         }
-        personal::check(&metadata, &self.path(name))?;
+        personal.check(&metadata, &self.path(name))?;
         Ok((metadata, canonical))
     }
 
@@ -160,7 +166,7 @@ pub fn registrations(
     settings: &Settings,
     must_name_id: bool,
 ) -> impl FnMut(Item) -> Result<Read<Registration>, Problem> {
-    let mut seen = BTreeSet::new();
+    let (mut seen, mut personal) = (BTreeSet::new(), personal::Search::default());
     move |mut item| {
         let expected = "1 to 512 bytes without control characters";
         let id = item.text("source_record_id", expected)?.trim().to_owned();
@@ -179,7 +185,8 @@ pub fn registrations(
             return Err(Problem::field(Kind::DuplicateInBatch, path, "each id once in a batch", id));
         }
         let root = item.root("initial_metadata_root")?;
-        let (metadata, canonical) = item.metadata("initial_metadata_json", "initial_metadata_root", root)?;
+        let (metadata, canonical) =
+            item.metadata("initial_metadata_json", "initial_metadata_root", root, &mut personal)?;
         let path = item.path("initial_metadata_json");
         let content_hash = content_hash(&metadata, &path)?;
         let occurred_at = item.time("occurred_at")?;
@@ -216,7 +223,7 @@ pub fn registrations(
 
 /// Items of `metadata-updates:batch`.
 pub fn updates(settings: &Settings) -> impl FnMut(Item) -> Result<Read<Update>, Problem> {
-    let mut seen = BTreeSet::new();
+    let (mut seen, mut personal) = (BTreeSet::new(), personal::Search::default());
     move |mut item| {
         let data_id = item.data_id()?;
         let value = item.need("seq", "1 to 100")?;
@@ -233,7 +240,7 @@ pub fn updates(settings: &Settings) -> impl FnMut(Item) -> Result<Read<Update>, 
         }
         let prev_metadata_root = item.root("prev_metadata_root")?;
         let root = item.root("metadata_root")?;
-        let (metadata, canonical) = item.metadata("metadata_json", "metadata_root", root)?;
+        let (metadata, canonical) = item.metadata("metadata_json", "metadata_root", root, &mut personal)?;
         let path = item.path("metadata_json");
         let content_hash = content_hash(&metadata, &path)?;
         let claims = Claims::read(settings, data_id, seq, &metadata, path);
