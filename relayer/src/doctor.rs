@@ -364,7 +364,7 @@ async fn sealed_secrets(report: &mut Report, db: &PgPool, key: &StorageKey) {
 async fn sender(report: &mut Report, chain: &Chain, db: Option<&PgPool>, signer: Address) -> anyhow::Result<()> {
     let part = format!("sender {signer}");
     let balance = chain.provider.get_balance(signer).await?;
-    let fees = chain.provider.estimate_eip1559_fees().await?;
+    let fees = tidemark::chain::fees(&chain.provider).await?;
     let needed = U256::from(fees.max_fee_per_gas).saturating_mul(U256::from(ANCHOR_GAS * ANCHORS_MIN));
     let found = format!("{} ether; {ANCHORS_MIN} batches cost up to {}", format_ether(balance), format_ether(needed));
     let otherwise = if balance.is_zero() { Verdict::Fail } else { Verdict::Warn };

@@ -3,14 +3,19 @@
 use std::{collections::BTreeMap, path::Path};
 
 use alloy::{
+    eips::eip1559::Eip1559Estimation,
     primitives::{Address, B256, Bytes},
-    providers::{DynProvider, Provider, ProviderBuilder},
+    providers::{DynProvider, Provider, ProviderBuilder, utils::EIP1559_MIN_PRIORITY_FEE},
     signers::local::PrivateKeySigner,
     sol_types::Eip712Domain,
+    transports::TransportResult,
 };
 use serde::{Deserialize, Serialize};
 
 use crate::deploy::Roles;
+
+/// JSON-RPC 2.0, section 5.1.
+const METHOD_NOT_FOUND: i64 = -32601;
 
 /// Where the contracts of one chain are: `deployments/<chain>.json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -143,6 +148,29 @@ pub fn sender(url: &str, key: PrivateKeySigner) -> Result<DynProvider, ChainErro
     Ok(provider.erased())
 }
 
+/// What the day asks, wei per gas: twice the base fee, and a tip as those paid who got into blocks of late, or as the node
+/// suggests where nobody paid one. That is needed on a quiet chain: geth makes no block with a transaction that tips less than
+/// its `--miner.gasprice`, a million wei, and suggests that much.
+pub async fn fees(provider: &DynProvider) -> TransportResult<Eip1559Estimation> {
+    let estimate = provider.estimate_eip1559_fees().await?;
+    if estimate.max_priority_fee_per_gas > EIP1559_MIN_PRIORITY_FEE {
+        return Ok(estimate);
+    }
+    match provider.get_max_priority_fee_per_gas().await {
+        Ok(tip) => Ok(with_tip_of_at_least(tip, estimate)),
+        Err(error) if error.as_error_resp().is_some_and(|said| said.code == METHOD_NOT_FOUND) => Ok(estimate),
+        Err(error) => Err(error),
+    }
+}
+
+fn with_tip_of_at_least(tip: u128, fees: Eip1559Estimation) -> Eip1559Estimation {
+    let more = tip.saturating_sub(fees.max_priority_fee_per_gas);
+    Eip1559Estimation {
+        max_fee_per_gas: fees.max_fee_per_gas.saturating_add(more),
+        max_priority_fee_per_gas: fees.max_priority_fee_per_gas.saturating_add(more),
+    }
+}
+
 /// A reader that has been asked for its chain id.
 pub async fn checked_reader(url: &str, deployment: &Deployment) -> Result<DynProvider, ChainError> {
     let provider = reader(url)?;
@@ -155,5 +183,22 @@ pub async fn checked_reader(url: &str, deployment: &Deployment) -> Result<DynPro
     match actual == deployment.chain_id {
         true => Ok(provider),
         false => Err(ChainError::ChainId { url: public, expected: deployment.chain_id, actual }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tip_that_the_node_suggests_is_offered_on_top_of_the_base_fee() {
+        let with_tip = |tip, max_fee_per_gas| {
+            let fees = Eip1559Estimation { max_fee_per_gas, max_priority_fee_per_gas: 1 };
+            let fees = with_tip_of_at_least(tip, fees);
+            (fees.max_fee_per_gas, fees.max_priority_fee_per_gas)
+        };
+        assert_eq!(with_tip(30, 201), (230, 30));
+        assert_eq!(with_tip(0, 201), (201, 1));
+        assert_eq!(with_tip(u128::MAX, 201), (u128::MAX, u128::MAX));
     }
 }

@@ -69,7 +69,7 @@ pub const ON_READS: [Fault; 6] = [
     Fault::Refuses(-32603, "Internal error"),
 ];
 /// What a relayer asks.
-pub const READS: [&str; 10] = [
+pub const READS: [&str; 11] = [
     ANY,
     "eth_getTransactionReceipt",
     "eth_estimateGas",
@@ -79,6 +79,7 @@ pub const READS: [&str; 10] = [
     "eth_getBlockByNumber",
     "eth_getBalance",
     "eth_feeHistory",
+    "eth_maxPriorityFeePerGas",
     "eth_call",
 ];
 

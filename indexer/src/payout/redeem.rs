@@ -132,7 +132,7 @@ async fn build(payouts: &Payouts, treasury: Address, debits: Vec<PointsDebit>) -
     let contract = PointsTreasury::new(treasury, inner.chain.clone());
     let estimate = contract.call_builder(&call).from(operator);
     let gas = timely(estimate.estimate_gas()).await?.map_err(|error| call_error("redeem", &error))?;
-    let fees = timely(inner.chain.estimate_eip1559_fees()).await?.map_err(|error| rpc_error("fees", &error))?;
+    let fees = timely(tidemark::chain::fees(&inner.chain)).await?.map_err(|error| rpc_error("fees", &error))?;
     let nonce = timely(inner.chain.get_transaction_count(operator).into_future()).await?;
     let nonce = nonce.map_err(|error| rpc_error("nonce", &error))?;
     let next: Option<i64> = sqlx::query_scalar(
@@ -252,7 +252,7 @@ async fn replace(payouts: &Payouts, id: Uuid, sent: &Sent) -> anyhow::Result<boo
     let TxEnvelope::Eip1559(old) = TxEnvelope::decode_2718(&mut sent.raw.as_slice())? else {
         bail!("its transaction is of another type");
     };
-    let fees = timely(payouts.inner.chain.estimate_eip1559_fees()).await?.map_err(|error| rpc_error("fees", &error))?;
+    let fees = timely(tidemark::chain::fees(&payouts.inner.chain)).await?.map_err(|error| rpc_error("fees", &error))?;
     if old.tx().max_fee_per_gas / FEE_TIMES_MAX > fees.max_fee_per_gas {
         return Ok(false);
     }

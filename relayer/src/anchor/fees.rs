@@ -7,6 +7,7 @@ use alloy::{
 };
 use anyhow::Context;
 use sqlx::{PgPool, Row};
+use tidemark::chain;
 
 use super::Sender;
 use crate::intake::bigint;
@@ -23,7 +24,7 @@ pub async fn offer(sender: &Sender) -> anyhow::Result<Eip1559Estimation> {
 
 /// What the day asks, wei per gas.
 pub async fn today(sender: &Sender) -> anyhow::Result<Eip1559Estimation> {
-    sender.provider.estimate_eip1559_fees().await.context("estimate fees")
+    chain::fees(&sender.provider).await.context("estimate fees")
 }
 
 /// What the next block takes, out of an estimate that has room for base fees that rise.
