@@ -3,13 +3,14 @@
 use std::{path::PathBuf, process::Command, time::Duration};
 
 use alloy::{
-    primitives::{Address, U256},
+    primitives::Address,
     providers::{DynProvider, Provider, ProviderBuilder},
 };
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
 use crate::{
+    chain::{BLOCK_GAS_LIMIT, CLOCK_BEHIND_SECONDS, Mining, POLL, call, funds},
     folder::{RunFolder, node_module},
     process::{Process, Stop},
     services::{free_port, wait_until},
@@ -17,24 +18,6 @@ use crate::{
 };
 
 const START_TIME_MAX: Duration = Duration::from_secs(20);
-/// Receipts are polled this often; alloy's 250 ms would be most of a block.
-pub const POLL: Duration = Duration::from_millis(40);
-/// Ten times Ethereum's: a dev chain should never be what limits a benchmark.
-const BLOCK_GAS_LIMIT: u64 = 300_000_000;
-
-/// The chain starts this far in the past, until [`Anvil::set_clock`]: blocks mined at once are a second apart, and must
-/// not get ahead of us.
-const CLOCK_BEHIND_SECONDS: u64 = 60;
-
-/// When blocks come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mining {
-    /// One block every so many seconds.
-    Seconds(u64),
-    /// One block a transaction, and none without.
-    Automatic,
-}
-
 /// A running anvil: `safe` is the latest block less an epoch, and `finalized` less two.
 #[derive(Debug)]
 pub struct Anvil {
@@ -109,14 +92,12 @@ impl Anvil {
 
     /// Any JSON-RPC method, for what alloy has no name for.
     pub async fn call(&self, method: &'static str, params: Value) -> Result<Value> {
-        let answer = self.provider.raw_request::<Value, Value>(method.into(), params).await;
-        answer.with_context(|| format!("{method} failed on {}", self.url))
+        call(&self.provider, method, params).await
     }
 
     /// Gives an account ether for gas.
     pub async fn fund(&self, account: Address) -> Result<()> {
-        let ether = U256::from(1_000u64) * U256::from(10u64).pow(U256::from(18u64));
-        self.call("anvil_setBalance", json!([account, ether])).await?;
+        self.call("anvil_setBalance", json!([account, funds()])).await?;
         Ok(())
     }
 
@@ -164,11 +145,6 @@ impl Anvil {
     pub async fn reorg(&self, depth: u64) -> Result<()> {
         self.call("anvil_reorg", json!([depth, []])).await?;
         Ok(())
-    }
-
-    /// The latest block's number.
-    pub async fn block_number(&self) -> Result<u64> {
-        self.provider.get_block_number().await.context("failed to read the latest block's number")
     }
 }
 

@@ -91,7 +91,7 @@ impl Forge {
     pub async fn new() -> Result<Self> {
         tidemark::install_tls();
         let stack = Stack::start(Options { services: Services::None, ..Options::default() }).await?;
-        stack.anvil.mine_at_once().await?;
+        stack.chain.mine_at_once().await?;
         let world = World::build(&stack, [u128::from(BUDGETED), 1, 1]).await?;
         let sender = stack.sender(role::PROVIDER).await?;
         let (task, reward) = (world.task(Kind::Voice)?.id, price(Kind::Voice));

@@ -1,7 +1,7 @@
 //! What needs more than one room: the local stack, the demo's story, end to end tests, faults and benchmarks.
 //!
 //! ```text
-//!  Options ─► Stack::start: anvil ─► contracts ─► attestor, relayer, indexer, custodian ─► /ready     (stack)
+//!  Options ─► Stack::start: chain ─► contracts ─► attestor, relayer, indexer, custodian ─► /ready     (stack)
 //!                           Postgres ─┘  one database a service
 //!  story: sponsor, provider, contributors, buyer and strangers, through public interfaces only        (story)
 //! ```
@@ -12,9 +12,11 @@
 
 pub mod anvil;
 pub mod campaign;
+pub mod chain;
 pub mod faulty_node;
 pub mod folder;
 pub mod forge;
+pub mod geth;
 pub mod keys;
 pub mod partner;
 pub mod postgres;

@@ -1,7 +1,7 @@
 //! The whole local stack, started in the order of its needs and stopped together.
 //!
 //! ```text
-//!  anvil ── contracts ──┐
+//!  chain ── contracts ──┐
 //!  Postgres ─ databases ┼─► attestor ─► relayer
 //!  content store ───────┤─► custodian ─┘ (seals keys to it)
 //!  payout partner ──────┴─► indexer
@@ -11,13 +11,10 @@ use std::{fs, path::PathBuf};
 
 use alloy::{primitives::B256, providers::DynProvider, signers::local::PrivateKeySigner};
 use anyhow::{Context, Result};
-use tidemark::{
-    chain::{self, Deployment},
-    store::Store,
-};
+use tidemark::{chain::Deployment, store::Store};
 
 use crate::{
-    anvil::{Anvil, Mining},
+    chain::{Chain, Client, Mining, POLL},
     folder::RunFolder,
     keys::{dev_address, dev_signer, role},
     partner::Partner,
@@ -33,6 +30,8 @@ pub const PROVIDER_NAME: &str = "numo";
 /// What to start, and how.
 #[derive(Clone, Debug)]
 pub struct Options {
+    /// Which program the chain's node is.
+    pub client: Client,
     /// When blocks come.
     pub mining: Mining,
     /// Blocks of an epoch; what is two epochs old is final.
@@ -65,9 +64,10 @@ pub enum Services {
 }
 
 impl Default for Options {
-    /// Everything, a block a second, quietly: what tests want.
+    /// Everything, on anvil, a block a second, quietly: what tests want.
     fn default() -> Self {
         Self {
+            client: Client::Anvil,
             mining: Mining::Seconds(1),
             epoch_blocks: 1,
             services: Services::All,
@@ -97,7 +97,7 @@ pub struct Stack {
     /// Pays points out.
     pub partner: Partner,
     /// The chain.
-    pub anvil: Anvil,
+    pub chain: Chain,
     /// One database a service.
     pub postgres: Postgres,
     /// Where the contracts are.
@@ -135,7 +135,7 @@ impl Stack {
 
     /// Reads the chain.
     pub fn provider(&self) -> &DynProvider {
-        self.anvil.provider()
+        self.chain.provider()
     }
 
     /// Sends from a development key, having given it ether.
@@ -145,7 +145,7 @@ impl Stack {
 
     /// Sends from any key, having given it ether.
     pub async fn sender_of(&self, signer: PrivateKeySigner) -> Result<DynProvider> {
-        sender(&self.anvil, signer).await
+        sender(&self.chain, signer).await
     }
 
     /// A second indexer on an empty database, ready when it answers.
@@ -183,13 +183,13 @@ impl Stack {
         let mut urls: Vec<_> =
             services.into_iter().flatten().map(|service| (service.name(), service.url().to_owned())).collect();
         urls.push(("payout partner", self.partner.url().to_owned()));
-        urls.push(("chain", self.anvil.url().to_owned()));
+        urls.push(("chain", self.chain.url().to_owned()));
         urls.push(("postgres", self.postgres.url("postgres")));
         urls
     }
 
     fn wires(&self) -> wirings::Wires {
-        wires(&self.folder, &self.anvil, &self.partner)
+        wires(&self.folder, &self.chain, &self.partner)
     }
 }
 
@@ -208,7 +208,7 @@ impl Drop for Stack {
 /// What every service stands on.
 struct Base {
     partner: Partner,
-    anvil: Anvil,
+    chain: Chain,
     postgres: Postgres,
     deployment: Deployment,
 }
@@ -216,29 +216,29 @@ struct Base {
 async fn start_in(folder: &RunFolder, options: &Options) -> Result<Base> {
     wirings::write_keys(&keys_folder(folder))?;
     let (chain, postgres) = tokio::join!(start_chain(folder, options), start_postgres(folder, options));
-    let (anvil, deployment) = chain?;
+    let (chain, deployment) = chain?;
     Store::open(&store_address(folder)).context("failed to make the content store")?;
-    Ok(Base { partner: Partner::start().await?, anvil, postgres: postgres?, deployment })
+    Ok(Base { partner: Partner::start().await?, chain, postgres: postgres?, deployment })
 }
 
-async fn start_chain(folder: &RunFolder, options: &Options) -> Result<(Anvil, Deployment)> {
+async fn start_chain(folder: &RunFolder, options: &Options) -> Result<(Chain, Deployment)> {
     let step = options.progress.step("chain");
-    let anvil = Anvil::start(folder, options.mining, options.epoch_blocks).await?;
+    let chain = Chain::start(folder, options).await?;
     step.say("deploying contracts");
-    let deployer = sender(&anvil, dev_signer(role::DEPLOYER)?).await?;
+    let deployer = sender(&chain, dev_signer(role::DEPLOYER)?).await?;
     for funded in [role::RELAYER, role::TREASURY_OPERATOR] {
-        anvil.fund(dev_address(funded)?).await?;
+        chain.fund(dev_address(funded)?).await?;
     }
     // deployed without waiting for the clock; from then on blocks come as asked for
-    anvil.mine_at_once().await?;
+    chain.mine_at_once().await?;
     let deployment = tidemark::deploy::deploy(&deployer, dev_address(role::DEPLOYER)?, B256::ZERO, None)
         .await
         .context("failed to deploy the contracts")?;
-    anvil.resume_mining().await?;
+    chain.resume_mining().await?;
     let text = serde_json::to_string_pretty(&deployment).context("failed to write the deployment as JSON")?;
     fs::write(deployment_path(folder), text).context("failed to write the deployment file")?;
-    step.done(&format!("{}, contracts deployed", anvil.url()));
-    Ok((anvil, deployment))
+    step.done(&format!("{}, contracts deployed", chain.url()));
+    Ok((chain, deployment))
 }
 
 async fn start_postgres(folder: &RunFolder, options: &Options) -> Result<Postgres> {
@@ -256,8 +256,8 @@ impl Base {
         if options.keep_logs {
             folder.keep();
         }
-        let Self { partner, anvil, postgres, deployment } = self;
-        let wires = wires(&folder, &anvil, &partner);
+        let Self { partner, chain, postgres, deployment } = self;
+        let wires = wires(&folder, &chain, &partner);
         let none = (None, None, None, None);
         let started = match options.services {
             Services::None => Ok(none),
@@ -267,7 +267,7 @@ impl Base {
             Ok(services) => services,
             Err(error) => return Err(keep_logs(&folder, error)),
         };
-        Ok(Stack { attestor, relayer, indexer, custodian, partner, anvil, postgres, deployment, options, folder })
+        Ok(Stack { attestor, relayer, indexer, custodian, partner, chain, postgres, deployment, options, folder })
     }
 }
 
@@ -303,10 +303,10 @@ fn keep_logs(folder: &RunFolder, error: anyhow::Error) -> anyhow::Error {
     error.context(format!("the local stack did not start; logs are in {}", folder.path().join("logs").display()))
 }
 
-async fn sender(anvil: &Anvil, signer: PrivateKeySigner) -> Result<DynProvider> {
-    anvil.fund(signer.address()).await?;
-    let sender = chain::sender(anvil.url(), signer).context("failed to make a sender")?;
-    alloy::providers::Provider::client(&sender).set_poll_interval(crate::anvil::POLL);
+async fn sender(chain: &Chain, signer: PrivateKeySigner) -> Result<DynProvider> {
+    chain.fund(signer.address()).await?;
+    let sender = tidemark::chain::sender(chain.url(), signer).context("failed to make a sender")?;
+    alloy::providers::Provider::client(&sender).set_poll_interval(POLL);
     Ok(sender)
 }
 
@@ -322,9 +322,9 @@ fn deployment_path(folder: &RunFolder) -> PathBuf {
     folder.path().join("deployment.json")
 }
 
-fn wires(folder: &RunFolder, anvil: &Anvil, partner: &Partner) -> wirings::Wires {
+fn wires(folder: &RunFolder, chain: &Chain, partner: &Partner) -> wirings::Wires {
     wirings::Wires {
-        rpc_url: anvil.url().into(),
+        rpc_url: chain.url().into(),
         deployment: deployment_path(folder).display().to_string(),
         store: store_address(folder),
         partner_url: partner.url().into(),

@@ -34,7 +34,7 @@ async fn proofs_of_the_api_verify_with_openzeppelin_in_javascript_and_on_chain()
         events.extend(forge.accepted(2 * at, record, Address::repeat_byte(0x11))?);
     }
     forge.anchor(&forge.batch(0, events.clone()).await?).await?;
-    forge.stack.anvil.mine(3).await?;
+    forge.stack.chain.mine(3).await?;
     let indexer = forge.stack.start_second_indexer("proofs").await?;
 
     let url = format!("{}/v1/records/{}/proofs", indexer.url(), events[4].data_id);

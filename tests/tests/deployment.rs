@@ -15,7 +15,8 @@ use tidemark::{
 };
 use tidemark_tests::{
     Options, Stack,
-    anvil::{Anvil, Mining},
+    anvil::Anvil,
+    chain::Mining,
     folder::{self, RunFolder},
     keys::{dev_address, dev_signer, role},
     mined,
@@ -35,7 +36,7 @@ fn roles() -> Roles {
 async fn chain() -> anyhow::Result<(Stack, DynProvider)> {
     tidemark::install_tls();
     let stack = Stack::start(Options { services: Services::None, ..Options::default() }).await?;
-    stack.anvil.mine_at_once().await?;
+    stack.chain.mine_at_once().await?;
     let sender = stack.sender(role::DEPLOYER).await?;
     Ok((stack, sender))
 }
@@ -95,9 +96,9 @@ async fn the_check_sees_other_code_another_role_and_another_address() -> anyhow:
     assert_eq!(failures(reader, &Deployment { roles: Some(kept), ..good.clone() }).await?, ["pauser"]);
 
     let code = reader.get_code_at(good.consent_registry).await?;
-    stack.anvil.call("anvil_setCode", json!([good.consent_registry, "0x00"])).await?;
+    stack.chain.call("anvil_setCode", json!([good.consent_registry, "0x00"])).await?;
     assert_eq!(failures(reader, &good).await?, ["ConsentRegistry"]);
-    stack.anvil.call("anvil_setCode", json!([good.consent_registry, code])).await?;
+    stack.chain.call("anvil_setCode", json!([good.consent_registry, code])).await?;
     assert!(failures(reader, &good).await?.is_empty());
 
     let elsewhere = Deployment { authority: stack.deployment.authority, ..good.clone() };
@@ -133,7 +134,7 @@ async fn the_command_writes_a_file_and_checks_it() -> anyhow::Result<()> {
     let key = stack.key_file(role::DEPLOYER);
     let tidemark = |arguments: &[&str]| {
         let program = folder::program("tidemark").unwrap();
-        let said = Command::new(program).args(arguments).args(["--rpc-url", stack.anvil.url()]).output().unwrap();
+        let said = Command::new(program).args(arguments).args(["--rpc-url", stack.chain.url()]).output().unwrap();
         (
             said.status.code(),
             String::from_utf8_lossy(&said.stdout).into_owned() + &String::from_utf8_lossy(&said.stderr),

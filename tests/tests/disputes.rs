@@ -100,7 +100,7 @@ async fn case(told: usize, events: impl FnOnce(&Forge) -> anyhow::Result<Vec<Eve
     }
     let bond = Disputes::new(disputes, &forge.sender);
     mined!("deposit a bond", bond.depositBond(forge.world.provider, 2 * forge.reward));
-    forge.stack.anvil.mine(3).await?;
+    forge.stack.chain.mine(3).await?;
     let indexer = forge.stack.start_second_indexer("disputes").await?;
     Ok(Case { forge, indexer, challenger, events })
 }
@@ -119,7 +119,7 @@ async fn disputed_rewards_wait_and_go_where_the_arbiter_says() -> anyhow::Result
     })
     .await?;
     let reward = case.forge.reward;
-    let anvil = &case.forge.stack.anvil;
+    let anvil = &case.forge.stack.chain;
     case.reward_state(0, "waiting").await;
     for record in 0..4 {
         case.challenge(verdict_at(record)).await?;
@@ -202,7 +202,7 @@ async fn two_disputes_under_one_index_of_a_batch_that_lies_are_both_told() -> an
     for at in [1, 2] {
         case.challenge(at).await?;
     }
-    case.forge.stack.anvil.mine(3).await?;
+    case.forge.stack.chain.mine(3).await?;
     let all = case.indexer.until("/v1/disputes?provider=numo", |_, all| {
         all["disputes"].as_array().is_some_and(|disputes| disputes.len() == 2)
     });

@@ -77,7 +77,7 @@ async fn the_doctor_finds_each_broken_part_and_nothing_where_all_is_well() -> an
     fails(&stack, &[("DATABASE_URL", database)], "database", "");
     assert!(!doctor(&stack, &[("DATABASE_URL", database)], &[]).1.contains("hunter2"), "no secret is told");
     fails(&stack, &[("TIDEMARK_RPC_URL", "http://127.0.0.1:1")], "node 1", "");
-    let (well, url) = (stack.anvil.url(), "http://127.0.0.1:1");
+    let (well, url) = (stack.chain.url(), "http://127.0.0.1:1");
     let both = format!("{well},{url}");
     fails(&stack, &[("TIDEMARK_RPC_URL", &both)], "node 2", "");
     fails(&stack, &[("TIDEMARK_DEPLOYMENT", "/nowhere.json")], "deployment", "");

@@ -45,7 +45,7 @@ async fn a_wrong_manifest_credits_nobody_and_the_batches_around_it_do() -> anyho
     forge.anchor(&lying).await?;
     let after = forge.accepted(0, "after", Address::ZERO)?;
     forge.anchor(&forge.batch(2, after.to_vec()).await?).await?;
-    forge.stack.anvil.mine(3).await?;
+    forge.stack.chain.mine(3).await?;
 
     let indexer = forge.stack.start_second_indexer("hostile").await?;
     batch_in_state(&forge, &indexer, 0, "valid").await;
@@ -73,7 +73,7 @@ async fn a_late_manifest_is_waited_for_and_then_credits_in_order() -> anyhow::Re
     forge.anchor(&batch).await?;
     let next = forge.accepted(0, "next", Address::ZERO)?;
     forge.anchor(&forge.batch(1, next.to_vec()).await?).await?;
-    forge.stack.anvil.mine(3).await?;
+    forge.stack.chain.mine(3).await?;
 
     let indexer = forge.stack.start_second_indexer("late").await?;
     batch_in_state(&forge, &indexer, 0, "waiting").await;
@@ -99,7 +99,7 @@ async fn a_record_is_not_paid_twice_by_two_honest_looking_batches() -> anyhow::R
     again.sequence = 2;
     again.previous = first[1].leaf();
     forge.anchor(&forge.batch(1, vec![again]).await?).await?;
-    forge.stack.anvil.mine(3).await?;
+    forge.stack.chain.mine(3).await?;
 
     let indexer = forge.stack.start_second_indexer("twice").await?;
     batch_in_state(&forge, &indexer, 0, "valid").await;
@@ -118,7 +118,7 @@ async fn an_acceptance_without_a_task_spoils_nothing() -> anyhow::Result<()> {
     let paid = forge.accepted(2, "paid", Address::ZERO)?;
     let events = [registered, without.clone(), paid[0].clone(), paid[1].clone()];
     forge.anchor(&forge.batch(0, events.to_vec()).await?).await?;
-    forge.stack.anvil.mine(3).await?;
+    forge.stack.chain.mine(3).await?;
 
     let indexer = forge.stack.start_second_indexer("without").await?;
     batch_in_state(&forge, &indexer, 0, "valid").await;
@@ -133,7 +133,7 @@ async fn an_acceptance_without_a_task_spoils_nothing() -> anyhow::Result<()> {
 async fn a_stranger_can_t_name_a_provider_s_treasury_nor_touch_its_books() -> anyhow::Result<()> {
     tidemark::install_tls();
     let stack = Stack::start(Options { services: Services::None, ..Options::default() }).await?;
-    stack.anvil.mine_at_once().await?;
+    stack.chain.mine_at_once().await?;
     let stranger = stack.sender("stranger").await?;
     let log = ProvenanceLog::new(stack.deployment.provenance_log, &stranger);
     let (anyone, treasury) = (Address::repeat_byte(1), dev_address(role::PROVIDER)?.create(1));
@@ -145,7 +145,7 @@ async fn a_stranger_can_t_name_a_provider_s_treasury_nor_touch_its_books() -> an
     let world = World::build(&stack, [10, 1, 1]).await?;
     assert_eq!(world.treasury, treasury);
     assert!(named(world.token).await.contains("TreasuryMismatch"), "somebody else's treasury");
-    stack.anvil.mine_at_once().await?;
+    stack.chain.mine_at_once().await?;
     let (task, reward) = (world.task(Kind::Voice)?.id, price(Kind::Voice));
     let sender = stack.sender(role::PROVIDER).await?;
     let forge = Forge { sender, attestor: dev_signer(role::ATTESTOR)?, task, reward, stack, world };
@@ -156,7 +156,7 @@ async fn a_stranger_can_t_name_a_provider_s_treasury_nor_touch_its_books() -> an
     let payout_id = B256::repeat_byte(1);
     let debit = PointsTreasury::PointsDebit { payoutId: payout_id, account: paid[1].contributor, amount: reward };
     mined!("redeem", PointsTreasury::new(treasury, &operator).redeem(vec![debit], Address::repeat_byte(2)));
-    forge.stack.anvil.mine(3).await?;
+    forge.stack.chain.mine(3).await?;
 
     let indexer = forge.stack.start_second_indexer("named").await?;
     batch_in_state(&forge, &indexer, 0, "valid").await;
@@ -177,7 +177,7 @@ async fn a_task_made_later_changes_nothing_about_an_earlier_batch() -> anyhow::R
     let [registered, mut early] = forge.accepted(0, "early", Address::ZERO)?;
     (early.task_id, early.reward) = (log.taskCount().call().await? + 1, 0);
     forge.anchor(&forge.batch(0, vec![registered, early.clone()]).await?).await?;
-    forge.stack.anvil.mine(3).await?;
+    forge.stack.chain.mine(3).await?;
     let first = forge.stack.start_second_indexer("before").await?;
     let before = batch_in_state(&forge, &first, 0, "invalid").await;
 
@@ -186,7 +186,7 @@ async fn a_task_made_later_changes_nothing_about_an_earlier_batch() -> anyhow::R
     mined!("approve", token.approve(*log.address(), U256::from(1)));
     mined!("create", log.createTask(forge.world.provider, 1, u64::MAX, B256::ZERO, String::new(), 1));
     assert_eq!(log.taskCount().call().await?, early.task_id);
-    forge.stack.anvil.mine(3).await?;
+    forge.stack.chain.mine(3).await?;
     let second = forge.stack.start_second_indexer("afterwards").await?;
     let after = batch_in_state(&forge, &second, 0, "invalid").await;
     assert_eq!(before["reason"], after["reason"]);

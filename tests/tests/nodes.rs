@@ -24,7 +24,7 @@ async fn start() -> (Stack, [FaultyNode; 2]) {
     tidemark::install_tls();
     let stack = Stack::start(Options { services: Services::None, ..Options::default() }).await.unwrap();
     let (first, second) =
-        (FaultyNode::start(stack.anvil.url()).await.unwrap(), FaultyNode::start(stack.anvil.url()).await.unwrap());
+        (FaultyNode::start(stack.chain.url()).await.unwrap(), FaultyNode::start(stack.chain.url()).await.unwrap());
     (stack, [first, second])
 }
 
@@ -161,7 +161,7 @@ async fn a_node_that_answers_of_the_past_is_kept_out_until_it_has_caught_up() {
     let (provider, nodes) = connect(&faulty, &stack.deployment).await.unwrap();
     nodes.compare().await;
     assert!(nodes.seen().iter().all(|node| node.error.is_none()), "{:?}", nodes.seen());
-    let mut old = stack.anvil.call("eth_getBlockByNumber", json!(["latest", false])).await.unwrap();
+    let mut old = stack.chain.call("eth_getBlockByNumber", json!(["latest", false])).await.unwrap();
     old["timestamp"] = json!("0x1");
     faulty[0].fail("eth_getBlockByNumber", Fault::Says(old.clone()));
     nodes.compare().await;
@@ -189,7 +189,7 @@ async fn a_signed_transaction_reaches_all_nodes_whatever_the_first_says() {
     let (stack, faulty) = start().await;
     let (provider, _nodes) = connect(&faulty, &stack.deployment).await.unwrap();
     let signer = dev_signer(role::SPONSOR).unwrap();
-    stack.anvil.fund(signer.address()).await.unwrap();
+    stack.chain.fund(signer.address()).await.unwrap();
     let raw = |nonce: u64| -> (B256, Vec<u8>) {
         let mut transaction = TxEip1559 {
             chain_id: stack.deployment.chain_id,

@@ -46,7 +46,7 @@ async fn operators_have_an_address_of_their_own_and_see_how_long_each_stage_took
     assert_eq!(text(&format!("{operator}/v1/batches")).await.0, 404, "and only that");
 
     // while nothing is mined, what is unanchored grows old
-    stack.anvil.pause_mining().await?;
+    stack.chain.pause_mining().await?;
     let doors = Doors::new(&stack, &world)?;
     let items =
         ["a", "b", "c"].map(|id| registration(id, &kept_metadata(id, ContentHash::of(id.as_bytes()), 0)).unwrap());
@@ -67,7 +67,7 @@ async fn operators_have_an_address_of_their_own_and_see_how_long_each_stage_took
         metrics.lines().find_map(|line| line.strip_prefix(series)?.trim().parse().ok())
     };
     assert!(value(&metrics, "unanchored_age_seconds ").unwrap() >= 3.0, "{metrics}");
-    stack.anvil.resume_mining().await?;
+    stack.chain.resume_mining().await?;
 
     let stages = ["received_to_sealed", "sealed_to_signed", "signed_to_mined", "mined_to_final"];
     let metrics = loop {
@@ -102,7 +102,7 @@ async fn a_record_shows_its_state_and_its_proof_as_soon_as_it_is_sealed() -> any
     let mut stack = Stack::start(options).await?;
     let world = World::build(&stack, [1, 1, 1]).await?;
     let doors = Doors::new(&stack, &world)?;
-    stack.anvil.pause_mining().await?;
+    stack.chain.pause_mining().await?;
     // nobody signs for now
     stack.attestor.as_mut().unwrap().stop();
     let ids = ["a", "b", "c", "d", "e"];
@@ -138,9 +138,9 @@ async fn a_record_shows_its_state_and_its_proof_as_soon_as_it_is_sealed() -> any
     assert_eq!((&submitted["proof"], &submitted["leaf"]), (&sealed["proof"], &sealed["leaf"]));
     let root: B256 = serde_json::from_value(ask(&batches).await["batches"][0]["header"]["root"].clone())?;
     assert_eq!(root_from_proof(leaf, &proof), root);
-    stack.anvil.mine(1).await?;
+    stack.chain.mine(1).await?;
     event("mined").await;
-    stack.anvil.resume_mining().await?;
+    stack.chain.resume_mining().await?;
     let done = event("final").await;
     assert!(done["transaction"].is_string() && done["block_number"].is_number(), "{done}");
     Ok(())
@@ -159,7 +159,7 @@ async fn where_too_much_waits_for_the_chain_more_is_turned_away_until_it_does_no
     let stack = Stack::start(options).await?;
     let world = World::build(&stack, [1, 1, 1]).await?;
     let doors = Doors::new(&stack, &world)?;
-    stack.anvil.pause_mining().await?;
+    stack.chain.pause_mining().await?;
     let body = |ids: &[&str]| {
         let item = |id: &&str| registration(id, &kept_metadata(id, ContentHash::of(id.as_bytes()), 0)).unwrap();
         serde_json::to_vec(&ids.iter().map(item).collect::<Vec<_>>()).unwrap()
@@ -180,7 +180,7 @@ async fn where_too_much_waits_for_the_chain_more_is_turned_away_until_it_does_no
     let problem: Value = serde_json::from_str(&refused.text().await?)?;
     assert_eq!(problem["type"], "urn:tidemark:problem:backlog-full", "{problem}");
 
-    stack.anvil.resume_mining().await?;
+    stack.chain.resume_mining().await?;
     // the same request, as a client sends it again
     while doors.post_records(&format!("more-{sent}"), body(&[&format!("more-{sent}")])).await?.status() != 202 {
         assert!(Instant::now() < deadline, "still full");

@@ -21,7 +21,7 @@ use tidemark_indexer::{
 };
 use tidemark_tests::{
     Options, Stack,
-    anvil::Mining,
+    chain::Mining,
     keys::{dev_signer, role},
     partner::Misbehaviour,
     stack::Services,
@@ -357,7 +357,7 @@ async fn a_redemption_that_the_chain_takes_back_is_sent_again() {
     let id = ground.payout(300).await;
     ground.work_until(&id, &["redeemed"], false).await;
     assert_eq!(ground.settled().await, 300 * POINT);
-    ground.stack.anvil.reorg(1).await.unwrap();
+    ground.stack.chain.reorg(1).await.unwrap();
     assert_eq!(ground.settled().await, 0, "the reorg took the redemption back");
     ground.work_until(&id, &["posted"], true).await;
     assert_eq!((ground.stack.partner.grants().len(), ground.settled().await), (1, 300 * POINT));
@@ -366,11 +366,11 @@ async fn a_redemption_that_the_chain_takes_back_is_sent_again() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_nonce_that_another_transaction_took_is_given_up() {
     let ground = Ground::new().await;
-    ground.stack.anvil.pause_mining().await.unwrap();
+    ground.stack.chain.pause_mining().await.unwrap();
     let id = ground.payout(300).await;
     ground.work_until(&id, &["redeemed"], false).await;
-    ground.stack.anvil.call("anvil_dropAllTransactions", json!([])).await.unwrap();
-    ground.stack.anvil.resume_mining().await.unwrap();
+    ground.stack.chain.call("anvil_dropAllTransactions", json!([])).await.unwrap();
+    ground.stack.chain.resume_mining().await.unwrap();
     let sender = ground.stack.sender(role::TREASURY_OPERATOR).await.unwrap();
     let token = DevToken::new(ground.token, sender);
     token.mint(ground.treasury, U256::from(1)).send().await.unwrap().get_receipt().await.unwrap();

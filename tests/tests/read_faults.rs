@@ -29,7 +29,7 @@ async fn a_reorg_takes_back_what_was_mined_and_nothing_that_is_final() -> anyhow
     let forge = Forge::new().await?;
     let settled = forge.accepted(0, "settled", Address::ZERO)?;
     forge.anchor(&forge.batch(0, settled.to_vec()).await?).await?;
-    forge.stack.anvil.mine(3).await?;
+    forge.stack.chain.mine(3).await?;
     let indexer = forge.stack.start_second_indexer("reorg").await?;
     batch_in_state(&indexer, 0, "valid").await;
 
@@ -42,13 +42,13 @@ async fn a_reorg_takes_back_what_was_mined_and_nothing_that_is_final() -> anyhow
     batch_in_state(&indexer, 1, "mined").await;
     assert_eq!(balance(&indexer, gone[1].contributor).await, "0", "only what is final is credited");
 
-    forge.stack.anvil.reorg(1).await?;
+    forge.stack.chain.reorg(1).await?;
     indexer.until(&record, |status, _| status == 404).await?;
     indexer.until("/v1/batches/numo/1", |status, _| status == 404).await?;
     assert_eq!(balance(&indexer, settled[1].contributor).await, forge.reward.to_string());
 
     forge.anchor(&batch).await?;
-    forge.stack.anvil.mine(3).await?;
+    forge.stack.chain.mine(3).await?;
     batch_in_state(&indexer, 1, "valid").await;
     assert_eq!(balance(&indexer, gone[1].contributor).await, forge.reward.to_string(), "once, however often mined");
     second_indexer(&forge.stack, "reorg").await?;
@@ -60,11 +60,11 @@ async fn a_reorg_below_finality_stops_the_indexer_which_says_so_and_still_answer
     let forge = Forge::new().await?;
     let settled = forge.accepted(0, "settled", Address::ZERO)?;
     forge.anchor(&forge.batch(0, settled.to_vec()).await?).await?;
-    forge.stack.anvil.mine(8).await?;
+    forge.stack.chain.mine(8).await?;
     let indexer = forge.stack.start_second_indexer("deep").await?;
     batch_in_state(&indexer, 0, "valid").await;
 
-    forge.stack.anvil.reorg(5).await?;
+    forge.stack.chain.reorg(5).await?;
     let status = indexer.until("/status", |_, status| !status["halted"].is_null()).await?;
     assert!(status["halted"].as_str().unwrap().contains("reorganised below its finality"), "{status}");
     assert_eq!(indexer.get("/ready").await?.0, 503);
@@ -84,13 +84,13 @@ async fn an_indexer_killed_again_and_again_has_the_rows_of_one_that_was_not() ->
         if number == 0 {
             forge.sell(&accepted[1]).await?;
         }
-        forge.stack.anvil.mine(2).await?;
+        forge.stack.chain.mine(2).await?;
         seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         tokio::time::sleep(Duration::from_millis(u64::try_from((seed >> 64) % 250)?)).await;
         indexer.kill();
         indexer.restart().await?;
     }
-    forge.stack.anvil.mine(3).await?;
+    forge.stack.chain.mine(3).await?;
     batch_in_state(&indexer, u64::from(BUDGETED - 2), "valid").await;
     second_indexer(&forge.stack, "killed").await?;
     let (_, settlement) = indexer.get("/v1/settlement").await?;
@@ -116,7 +116,7 @@ async fn a_redemption_that_is_final_before_its_credit_waits_for_it() -> anyhow::
         amount: forge.reward,
     };
     mined!("redeem", treasury.redeem(vec![debit], Address::repeat_byte(2)));
-    forge.stack.anvil.mine(3).await?;
+    forge.stack.chain.mine(3).await?;
 
     let indexer = forge.stack.start_second_indexer("early").await?;
     let reward = forge.reward.to_string();
@@ -142,7 +142,7 @@ async fn the_ledger_refuses_every_change_that_is_not_a_balanced_transfer() -> an
     let forge = Forge::new().await?;
     let accepted = forge.accepted(0, "credited", Address::ZERO)?;
     forge.anchor(&forge.batch(0, accepted.to_vec()).await?).await?;
-    forge.stack.anvil.mine(3).await?;
+    forge.stack.chain.mine(3).await?;
     let indexer = forge.stack.start_second_indexer("ledger").await?;
     batch_in_state(&indexer, 0, "valid").await;
     let before = checksums(&forge.stack.postgres.url("ledger")).await?;

@@ -207,7 +207,7 @@ async fn two_keys_share_the_providers_and_one_without_money_leaves_them_to_the_o
     let relayer = dev_address(role::RELAYER).unwrap();
     let second = another_provider(&stack, &world, "second", stack.relayer.as_ref().unwrap()).await.unwrap();
     let (file, address) = second_key(&stack, relayer, [first.account, second.account]);
-    stack.anvil.fund(address).await.unwrap();
+    stack.chain.fund(address).await.unwrap();
     let files = format!("{},{file}", stack.key_file(role::RELAYER).display());
     rewire(&mut stack, &[("TIDEMARK_SENDER_KEY_FILE", files)]).await.unwrap();
     let lane = async |which: usize| first.get("/status").await.unwrap()["lanes"][which].clone();
@@ -231,7 +231,7 @@ async fn two_keys_share_the_providers_and_one_without_money_leaves_them_to_the_o
     }
     assert_eq!(told.split(',').count(), 2, "each provider has one lane: {told}");
 
-    stack.anvil.call("anvil_setBalance", json!([relayer, "0x0"])).await.unwrap();
+    stack.chain.call("anvil_setBalance", json!([relayer, "0x0"])).await.unwrap();
     for round in 1..4 {
         first.register(round * 8, 8).await.unwrap();
         let batches = first.reached(u64::from(round) * 8 + 8, &["final"]).await.unwrap();

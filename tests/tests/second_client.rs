@@ -40,7 +40,7 @@ async fn a_second_client_reads_the_same_licence_and_the_same_batch() -> anyhow::
     forge.anchor(&batch).await?;
     let sale = forge.sell(&events[1]).await?;
     let deployment = forge.world.deployment.clone();
-    let client = Provider::<Http>::try_from(forge.stack.anvil.url())?;
+    let client = Provider::<Http>::try_from(forge.stack.chain.url())?;
 
     let ours = LicenseRegistry::new(deployment.license_registry, &forge.sender).verify(sale.licenseId).call().await?;
     let theirs =

@@ -23,8 +23,8 @@ fn quick() -> Options {
 
 /// The next block asks for this much, and comes now.
 async fn mine_at(stack: &Stack, base_fee: u128) {
-    stack.anvil.call("anvil_setNextBlockBaseFeePerGas", json!([format!("{base_fee:#x}")])).await.unwrap();
-    stack.anvil.mine(1).await.unwrap();
+    stack.chain.call("anvil_setNextBlockBaseFeePerGas", json!([format!("{base_fee:#x}")])).await.unwrap();
+    stack.chain.mine(1).await.unwrap();
 }
 
 /// Mines at a base fee until all events of the provider are final.
@@ -53,7 +53,7 @@ async fn nodes_that_lie_lose_answers_and_fail_change_nothing() {
     let mut random = Random::from_environment();
     let (mut stack, _world, app) = start(Options { batch_events_max: 3, ..quick() }).await.unwrap();
     let nodes =
-        [FaultyNode::start(stack.anvil.url()).await.unwrap(), FaultyNode::start(stack.anvil.url()).await.unwrap()];
+        [FaultyNode::start(stack.chain.url()).await.unwrap(), FaultyNode::start(stack.chain.url()).await.unwrap()];
     let urls = nodes.each_ref().map(|node| node.url().to_owned()).join(",");
     rewire(&mut stack, &[("TIDEMARK_RPC_URL", urls)]).await.unwrap();
     let rounds = 14;
@@ -89,7 +89,7 @@ async fn nodes_that_lie_lose_answers_and_fail_change_nothing() {
 async fn sending_pauses_above_the_fee_cap_says_so_and_goes_on_by_itself() {
     let (mut stack, _world, app) = start(quick()).await.unwrap();
     rewire(&mut stack, &[("TIDEMARK_MAX_FEE_GWEI", "20".into())]).await.unwrap();
-    stack.anvil.pause_mining().await.unwrap();
+    stack.chain.pause_mining().await.unwrap();
     mine_at(&stack, 50 * GWEI).await;
     app.register(0, 3).await.unwrap();
     let is_paused = |lane: &Value| lane["paused"].as_str().is_some_and(|why| why.starts_with("fee cap"));
@@ -118,7 +118,7 @@ async fn what_is_out_already_is_followed_above_the_cap_and_never_offered_more_th
     rewire(&mut stack, &[("TIDEMARK_MAX_FEE_GWEI", "5".into()), ("TIDEMARK_BUMP_AFTER_BLOCKS", "1".into())])
         .await
         .unwrap();
-    stack.anvil.pause_mining().await.unwrap();
+    stack.chain.pause_mining().await.unwrap();
     mine_at(&stack, GWEI).await;
     app.register(0, 3).await.unwrap();
     app.reached(3, &["submitted"]).await.unwrap();
@@ -143,18 +143,18 @@ async fn what_is_out_already_is_followed_above_the_cap_and_never_offered_more_th
 #[tokio::test(flavor = "multi_thread")]
 async fn sending_pauses_below_the_balance_floor_and_what_a_node_says_of_the_balance_is_told() {
     let (mut stack, _world, app) = start(quick()).await.unwrap();
-    let node = FaultyNode::start(stack.anvil.url()).await.unwrap();
+    let node = FaultyNode::start(stack.chain.url()).await.unwrap();
     let ether = 10u128.pow(18);
     let changes = [("TIDEMARK_RPC_URL", node.url().to_owned()), ("TIDEMARK_BALANCE_FLOOR_WEI", ether.to_string())];
     rewire(&mut stack, &changes).await.unwrap();
     let relayer = dev_address(role::RELAYER).unwrap();
-    stack.anvil.call("anvil_setBalance", json!([relayer, U256::from(ether)])).await.unwrap();
+    stack.chain.call("anvil_setBalance", json!([relayer, U256::from(ether)])).await.unwrap();
     app.register(0, 3).await.unwrap();
     let is_short = |lane: &Value| lane["paused"].as_str().is_some_and(|why| why.starts_with("balance too low"));
     let lane = app.lane_until(is_short).await.unwrap();
     assert_eq!(lane["balance_wei"], ether.to_string(), "{lane}");
     app.reached(3, &["signed"]).await.unwrap();
-    stack.anvil.fund(relayer).await.unwrap();
+    stack.chain.fund(relayer).await.unwrap();
     app.reached(3, &["final"]).await.unwrap();
     app.lane_until(|lane| lane["paused"].is_null()).await.unwrap();
 
@@ -175,7 +175,7 @@ async fn sending_pauses_below_the_balance_floor_and_what_a_node_says_of_the_bala
 #[tokio::test(flavor = "multi_thread")]
 async fn a_nonce_that_was_never_taken_here_is_filled_once_the_one_who_had_it_is_gone() {
     let (stack, _world, app) = start(quick()).await.unwrap();
-    stack.anvil.pause_mining().await.unwrap();
+    stack.chain.pause_mining().await.unwrap();
     // somebody else uses the key: the next two nonces are theirs, and no block takes them at once
     let other = stack.sender(role::RELAYER).await.unwrap();
     let mut hashes = Vec::new();
@@ -192,7 +192,7 @@ async fn a_nonce_that_was_never_taken_here_is_filled_once_the_one_who_had_it_is_
     assert_eq!(ask(&stack, "SELECT count(*)::text FROM transaction").await, "1", "what is in the pool is no gap");
 
     for hash in hashes {
-        stack.anvil.call("anvil_dropTransaction", json!([hash])).await.unwrap();
+        stack.chain.call("anvil_dropTransaction", json!([hash])).await.unwrap();
     }
     let batches = mine_until_final(&stack, &app, 3, GWEI).await;
     app.check_anchored_once(&stack, &batches).await.unwrap();
@@ -210,7 +210,7 @@ async fn a_nonce_that_was_never_taken_here_is_filled_once_the_one_who_had_it_is_
 async fn a_foreign_transaction_that_no_block_takes_is_replaced_once_it_has_kept_ours_waiting() {
     let (mut stack, _world, app) = start(quick()).await.unwrap();
     rewire(&mut stack, &[("TIDEMARK_BUMP_AFTER_BLOCKS", "3".into())]).await.unwrap();
-    stack.anvil.pause_mining().await.unwrap();
+    stack.chain.pause_mining().await.unwrap();
     mine_at(&stack, GWEI).await;
     let other = stack.sender(role::RELAYER).await.unwrap();
     let transfer = TransactionRequest::default().with_to(dev_address(role::BUYER).unwrap()).with_nonce(0);
@@ -228,9 +228,9 @@ async fn a_foreign_transaction_that_no_block_takes_is_replaced_once_it_has_kept_
 #[tokio::test(flavor = "multi_thread")]
 async fn a_nonce_that_another_user_of_the_key_took_for_good_is_lost_and_the_batch_goes_again() {
     let (mut stack, _world, app) = start(quick()).await.unwrap();
-    let node = FaultyNode::start(stack.anvil.url()).await.unwrap();
+    let node = FaultyNode::start(stack.chain.url()).await.unwrap();
     rewire(&mut stack, &[("TIDEMARK_RPC_URL", node.url().to_owned())]).await.unwrap();
-    stack.anvil.pause_mining().await.unwrap();
+    stack.chain.pause_mining().await.unwrap();
     // our transaction never reaches the pool, and the other one takes its nonce
     node.fail("eth_sendRawTransaction", Fault::Refuses(-32000, "txpool is full"));
     app.register(0, 3).await.unwrap();
@@ -238,7 +238,7 @@ async fn a_nonce_that_another_user_of_the_key_took_for_good_is_lost_and_the_batc
     let other = stack.sender(role::RELAYER).await.unwrap();
     let transfer = TransactionRequest::default().with_to(dev_address(role::BUYER).unwrap());
     let pending = other.send_transaction(transfer.with_value(U256::from(1)).with_nonce(0)).await.unwrap();
-    stack.anvil.mine(1).await.unwrap();
+    stack.chain.mine(1).await.unwrap();
     let taken = stack.provider().get_transaction_receipt(*pending.tx_hash()).await.unwrap();
     assert!(taken.is_some(), "the other one has the nonce");
     node.heal();
@@ -251,7 +251,7 @@ async fn a_nonce_that_another_user_of_the_key_took_for_good_is_lost_and_the_batc
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_counts_a_million_transactions_moves_no_nonce() {
     let (mut stack, _world, app) = start(quick()).await.unwrap();
-    let node = FaultyNode::start(stack.anvil.url()).await.unwrap();
+    let node = FaultyNode::start(stack.chain.url()).await.unwrap();
     rewire(&mut stack, &[("TIDEMARK_RPC_URL", node.url().to_owned())]).await.unwrap();
     app.lane_until(|lane| lane["next_nonce"] == 0).await.unwrap();
     node.fail("eth_getTransactionCount", Fault::Says(json!("0xf4240")));
@@ -282,7 +282,7 @@ async fn batch_error(app: &App) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_failure_in_a_block_is_over_only_once_the_block_is_final() {
     let (stack, _world, app) = start(quick()).await.unwrap();
-    stack.anvil.pause_mining().await.unwrap();
+    stack.chain.pause_mining().await.unwrap();
     app.register(0, 3).await.unwrap();
     let batch = app.reached(3, &["submitted"]).await.unwrap().remove(0);
     // the attestor is taken from the provider before the block, so that the anchor fails in it
@@ -292,7 +292,7 @@ async fn a_failure_in_a_block_is_over_only_once_the_block_is_final() {
     let fee = 100 * GWEI;
     let call = log.setAttestor(nobody).gas(1_000_000).max_fee_per_gas(fee).max_priority_fee_per_gas(fee);
     let sent = call.send().await.unwrap();
-    stack.anvil.mine(1).await.unwrap();
+    stack.chain.mine(1).await.unwrap();
     let receipt = stack.provider().get_transaction_receipt(*sent.tx_hash()).await.unwrap();
     assert!(receipt.unwrap().status());
     let states = "SELECT string_agg(nonce || ' ' || state || ' ' || coalesce(succeeded::text, '-'), ',' ORDER BY nonce)
@@ -306,11 +306,11 @@ async fn a_failure_in_a_block_is_over_only_once_the_block_is_final() {
     assert!(!waiting["error"].is_null(), "it says why: {waiting}");
 
     // final: what it was for is due again, and waits until the chain would take it
-    stack.anvil.mine(2).await.unwrap();
+    stack.chain.mine(2).await.unwrap();
     app.reached(3, &["signed"]).await.unwrap();
     assert_eq!(ask(&stack, states).await, "0 reverted false");
     let back = log.setAttestor(attestor).send().await.unwrap();
-    stack.anvil.mine(1).await.unwrap();
+    stack.chain.mine(1).await.unwrap();
     let receipt = stack.provider().get_transaction_receipt(*back.tx_hash()).await.unwrap();
     assert!(receipt.unwrap().status());
     let batches = mine_until_final(&stack, &app, 3, GWEI).await;
@@ -334,11 +334,11 @@ async fn what_an_l2_asks_for_data_has_to_be_in_the_balance_too() {
     let (mut stack, _world, app) = start(quick()).await.unwrap();
     let (relayer, ether) = (dev_address(role::RELAYER).unwrap(), 10u128.pow(18));
     let set_code = async |address: &str, code: String| {
-        stack.anvil.call("anvil_setCode", json!([address, code])).await.unwrap();
+        stack.chain.call("anvil_setCode", json!([address, code])).await.unwrap();
     };
     // the OP Stack's oracle asks for five ether, and there is one
     set_code("0x420000000000000000000000000000000000000F", answers(&[5 * ether])).await;
-    stack.anvil.call("anvil_setBalance", json!([relayer, U256::from(ether)])).await.unwrap();
+    stack.chain.call("anvil_setBalance", json!([relayer, U256::from(ether)])).await.unwrap();
     app.register(0, 3).await.unwrap();
     let deadline = Instant::now() + TIME_MAX;
     loop {
@@ -350,7 +350,7 @@ async fn what_an_l2_asks_for_data_has_to_be_in_the_balance_too() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     assert_eq!(app.lane().await.unwrap()["next_nonce"], 0, "no nonce is taken for what can't be paid");
-    stack.anvil.fund(relayer).await.unwrap();
+    stack.chain.fund(relayer).await.unwrap();
     app.reached(3, &["final"]).await.unwrap();
     let metrics = async || reqwest::get(format!("{}/metrics", app.relayers[0])).await.unwrap().text().await.unwrap();
     assert!(metrics().await.contains("data_fee_wei 5000000000000000000"), "{}", metrics().await);

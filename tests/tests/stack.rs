@@ -43,11 +43,11 @@ async fn a_stack_has_chain_contracts_and_databases_and_leaves_nothing_behind() {
     let one: i32 = sqlx::query_scalar("SELECT 1").fetch_one(&mut connection).await.unwrap();
     assert_eq!(one, 1);
 
-    stack.anvil.pause_mining().await.unwrap();
-    let before = stack.anvil.block_number().await.unwrap();
-    stack.anvil.mine(3).await.unwrap();
-    assert_eq!(stack.anvil.block_number().await.unwrap(), before + 3);
-    stack.anvil.resume_mining().await.unwrap();
+    stack.chain.pause_mining().await.unwrap();
+    let before = stack.chain.block_number().await.unwrap();
+    stack.chain.mine(3).await.unwrap();
+    assert_eq!(stack.chain.block_number().await.unwrap(), before + 3);
+    stack.chain.resume_mining().await.unwrap();
 
     let (processes, folder) = (noted(&stack), stack.folder.path().to_owned());
     // initdb has ended, anvil and Postgres run

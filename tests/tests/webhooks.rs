@@ -209,16 +209,16 @@ async fn a_reorg_is_told_and_what_nobody_takes_is_dead_until_it_is_replayed() {
     let (stack, world, doors) = start().await;
     let receiver = Receiver::start(Duration::ZERO).await;
     set(&stack, &receiver.url);
-    stack.anvil.pause_mining().await.unwrap();
+    stack.chain.pause_mining().await.unwrap();
     register(&doors, "a").await;
     receiver.until(is("submitted", 0)).await;
-    stack.anvil.mine(1).await.unwrap();
+    stack.chain.mine(1).await.unwrap();
     receiver.until(is("mined", 0)).await;
-    stack.anvil.reorg(1).await.unwrap();
-    stack.anvil.mine(1).await.unwrap();
+    stack.chain.reorg(1).await.unwrap();
+    stack.chain.mine(1).await.unwrap();
     let deadline = Instant::now() + TIME_MAX;
     while !is("final", 0)(&receiver.got()) {
-        stack.anvil.mine(1).await.unwrap();
+        stack.chain.mine(1).await.unwrap();
         tokio::time::sleep(Duration::from_millis(200)).await;
         assert!(Instant::now() < deadline, "{:#?}", receiver.got());
     }
@@ -232,7 +232,7 @@ async fn a_reorg_is_told_and_what_nobody_takes_is_dead_until_it_is_replayed() {
     assert!(back.is_some(), "the reorg was told: {states:?}");
 
     // four attempts in vain, then dead; the next one goes on
-    stack.anvil.resume_mining().await.unwrap();
+    stack.chain.resume_mining().await.unwrap();
     let before = receiver.got().len();
     receiver.refuse(&[503; 4]);
     register(&doors, "b").await;

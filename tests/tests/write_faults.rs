@@ -133,17 +133,17 @@ async fn kills_at_any_moment_lose_nothing_double_nothing_and_leave_no_gap() {
 async fn a_reorg_takes_an_anchor_out_of_its_block_and_it_comes_back() {
     let options = Options { batch_age_ms_max: 100, poll_ms: 30, ..Options::default() };
     let (stack, world, doors) = world(options).await;
-    stack.anvil.pause_mining().await.unwrap();
+    stack.chain.pause_mining().await.unwrap();
     doors.register("one", &items(0, 3)).await.unwrap();
     reached(&stack, &world, 3, &["submitted"]).await;
-    stack.anvil.mine(1).await.unwrap();
+    stack.chain.mine(1).await.unwrap();
     let mined = reached(&stack, &world, 3, &["mined"]).await;
     let hash = mined[0]["transaction"].clone();
-    stack.anvil.reorg(1).await.unwrap();
-    stack.anvil.mine(1).await.unwrap();
+    stack.chain.reorg(1).await.unwrap();
+    stack.chain.mine(1).await.unwrap();
     let deadline = Instant::now() + TIME_MAX;
     loop {
-        stack.anvil.mine(1).await.unwrap();
+        stack.chain.mine(1).await.unwrap();
         let batches = batches(&stack, &world).await;
         if batches[0]["state"] == "final" {
             assert_eq!(batches[0]["transaction"], hash);
@@ -159,7 +159,7 @@ async fn a_reorg_takes_an_anchor_out_of_its_block_and_it_comes_back() {
 async fn a_transaction_that_no_block_takes_is_replaced_at_a_higher_fee_and_mined_once() {
     let options = Options { batch_age_ms_max: 100, poll_ms: 30, ..Options::default() };
     let (stack, world, doors) = world(options).await;
-    stack.anvil.pause_mining().await.unwrap();
+    stack.chain.pause_mining().await.unwrap();
     doors.register("one", &items(0, 3)).await.unwrap();
     let before = reached(&stack, &world, 3, &["submitted"]).await[0]["transaction"].clone();
     let before_hash: B256 = serde_json::from_value(before.clone()).unwrap();
@@ -168,8 +168,8 @@ async fn a_transaction_that_no_block_takes_is_replaced_at_a_higher_fee_and_mined
     let deadline = Instant::now() + TIME_MAX;
     let batch = loop {
         // a base fee above what the first one offers keeps it out of every block
-        stack.anvil.call("anvil_setNextBlockBaseFeePerGas", json!([base_fee])).await.unwrap();
-        stack.anvil.mine(1).await.unwrap();
+        stack.chain.call("anvil_setNextBlockBaseFeePerGas", json!([base_fee])).await.unwrap();
+        stack.chain.mine(1).await.unwrap();
         let batch = batches(&stack, &world).await.remove(0);
         if batch["state"] == "final" {
             break batch;
@@ -190,7 +190,7 @@ async fn a_batch_that_a_stranger_anchored_counts_as_anchored() {
     let (mut stack, world, doors) = world(options).await;
     // without ether the relayer can sign and not send
     let relayer = dev_address(role::RELAYER).unwrap();
-    stack.anvil.call("anvil_setBalance", json!([relayer, "0x0"])).await.unwrap();
+    stack.chain.call("anvil_setBalance", json!([relayer, "0x0"])).await.unwrap();
     doors.register("one", &items(0, 3)).await.unwrap();
     let batch = reached(&stack, &world, 3, &["signed", "submitted"]).await.remove(0);
     stack.relayer.as_mut().unwrap().kill();
@@ -199,7 +199,7 @@ async fn a_batch_that_a_stranger_anchored_counts_as_anchored() {
     let log = ProvenanceLog::new(stack.deployment.provenance_log, &stranger);
     let sent = log.anchor((&header).into(), signature).send().await.unwrap();
     assert!(sent.get_receipt().await.unwrap().status());
-    stack.anvil.fund(relayer).await.unwrap();
+    stack.chain.fund(relayer).await.unwrap();
     stack.relayer.as_mut().unwrap().restart().await.unwrap();
     reached(&stack, &world, 3, &["final"]).await;
     // and the next one goes on from there
@@ -219,7 +219,7 @@ async fn signed(stack: &Stack, batch: &Value) -> (Header, Bytes) {
 async fn a_failed_transaction_that_a_reorg_takes_back_leaves_no_gap_in_the_nonces() {
     let options = Options { batch_age_ms_max: 100, poll_ms: 30, ..Options::default() };
     let (stack, world, doors) = world(options).await;
-    stack.anvil.pause_mining().await.unwrap();
+    stack.chain.pause_mining().await.unwrap();
     doors.register("one", &items(0, 3)).await.unwrap();
     let batch = reached(&stack, &world, 3, &["submitted"]).await.remove(0);
     // a stranger who pays more comes first in the block, and the relayer's transaction reverts
@@ -229,18 +229,18 @@ async fn a_failed_transaction_that_a_reorg_takes_back_leaves_no_gap_in_the_nonce
     let fee = 100_000_000_000;
     let call = log.anchor((&header).into(), signature).gas(1_000_000);
     let sent = call.max_fee_per_gas(fee).max_priority_fee_per_gas(fee).send().await.unwrap();
-    stack.anvil.mine(1).await.unwrap();
+    stack.chain.mine(1).await.unwrap();
     assert!(sent.get_receipt().await.unwrap().status());
     reached(&stack, &world, 3, &["mined"]).await;
     let status = get(&stack, &world, "/status").await;
     // it failed in a block that a reorg can still undo, so nothing is over yet
     assert_eq!(status["transactions"], json!([{"state": "mined", "count": 1}]), "{status}");
     // neither of the two is on the chain any more, nor does the node know them
-    stack.anvil.reorg(1).await.unwrap();
-    stack.anvil.call("anvil_dropAllTransactions", json!([])).await.unwrap();
+    stack.chain.reorg(1).await.unwrap();
+    stack.chain.call("anvil_dropAllTransactions", json!([])).await.unwrap();
     let deadline = Instant::now() + TIME_MAX;
     loop {
-        stack.anvil.mine(1).await.unwrap();
+        stack.chain.mine(1).await.unwrap();
         let batches = batches(&stack, &world).await;
         if batches[0]["state"] == "final" {
             break;

@@ -183,6 +183,7 @@ mod tests {
             ("geth", -32000, "gas required exceeds allowance (50000000)", Said::GasLimit),
             ("geth", -32000, "intrinsic gas too low: gas 20999, minimum needed 21000", Said::GasLimit),
             ("geth", -32000, "exceeds block gas limit", Said::GasLimit),
+            ("geth", -32000, "transaction gas limit too high (cap: 16777216, tx: 400000000)", Said::GasLimit),
             ("geth", -32000, "tx fee (2.10 ether) exceeds the configured cap (1.00 ether)", Said::FeeCap),
             ("geth", -32000, "txpool is full", Said::PoolFull),
             ("geth", -32000, "account limit exceeded", Said::PoolFull),

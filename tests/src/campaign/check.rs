@@ -51,7 +51,7 @@ pub async fn check(ground: &mut Ground, seen: &mut Seen) -> Result<()> {
     for account in accounts {
         anchored(ground, &history, account).await?;
     }
-    ground.stack.anvil.mine(FINALITY_BLOCKS).await?;
+    ground.stack.chain.mine(FINALITY_BLOCKS).await?;
     settled(ground).await?;
     for account in accounts {
         let expected = ground.taken.events(account);

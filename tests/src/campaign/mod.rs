@@ -221,7 +221,7 @@ impl Ground {
         let mut attestor = stack.attestor.take().context("the stack has no attestor")?;
         attestor.stop();
         let attestor = Service::start(&stack.folder, changed(attestor.wiring(), &clock.environment())).await?;
-        let nodes = vec![FaultyNode::start(stack.anvil.url()).await?, FaultyNode::start(stack.anvil.url()).await?];
+        let nodes = vec![FaultyNode::start(stack.chain.url()).await?, FaultyNode::start(stack.chain.url()).await?];
         let urls = nodes.iter().map(FaultyNode::url).collect::<Vec<_>>().join(",");
         let own = [("TIDEMARK_RPC_URL", urls), ("TIDEMARK_LEASE_MS", "500".into())];
         let changes = [&clock.environment()[..], &own].concat();
@@ -233,7 +233,7 @@ impl Ground {
         let mut second = another_provider(&stack, &world, "second", &one).await?;
         second.relayers = urls;
         // what was set up is final before anything is taken back
-        stack.anvil.mine(FINALITY_BLOCKS).await?;
+        stack.chain.mine(FINALITY_BLOCKS).await?;
         Ok(Self {
             disk,
             clock,
@@ -326,7 +326,7 @@ impl Ground {
     /// Makes one fault; false where it can't be made here.
     async fn play_card(&mut self, card: Card, random: &mut Random) -> Result<bool> {
         let which = usize::try_from(random.below(2))?;
-        let anvil = &mut self.stack.anvil;
+        let anvil = self.stack.chain.anvil()?;
         match card {
             Card::KillRelayer => kill(&mut self.relayers[which..=which], random).await?,
             Card::KillBothRelayers => kill(&mut self.relayers, random).await?,
@@ -402,7 +402,7 @@ impl Ground {
     }
 
     async fn set_base_fee(&self, wei: u64) -> Result<()> {
-        self.stack.anvil.call("anvil_setNextBlockBaseFeePerGas", json!([format!("{wei:#x}")])).await?;
+        self.stack.chain.call("anvil_setNextBlockBaseFeePerGas", json!([format!("{wei:#x}")])).await?;
         Ok(())
     }
 

@@ -58,7 +58,7 @@ impl Report {
 pub async fn tidemark(stack: &Stack, arguments: &[&str]) -> Result<Output> {
     let mut command = Command::new(program("tidemark")?);
     command.args(arguments).env_clear().env("PATH", "/usr/bin:/bin").stdin(Stdio::null()).kill_on_drop(true);
-    command.env("TIDEMARK_RPC_URL", stack.anvil.url());
+    command.env("TIDEMARK_RPC_URL", stack.chain.url());
     command.env("TIDEMARK_DEPLOYMENT", stack.deployment_path());
     command.env("TIDEMARK_STORE", stack.store_address());
     let output = tokio::time::timeout(COMMAND_TIME_MAX, command.output()).await;

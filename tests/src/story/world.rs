@@ -75,10 +75,10 @@ impl World {
     /// Builds it on a fresh stack, with budgets for `submissions` of each kind. Nobody waits for blocks meanwhile; then
     /// the chain's clock, which starts in the past, is set to ours.
     pub async fn build(stack: &Stack, submissions: [u128; 3]) -> Result<Self> {
-        stack.anvil.mine_at_once().await?;
+        stack.chain.mine_at_once().await?;
         let world = Self::build_at_once(stack, submissions).await?;
-        stack.anvil.set_clock().await?;
-        stack.anvil.resume_mining().await?;
+        stack.chain.set_clock().await?;
+        stack.chain.resume_mining().await?;
         Ok(world)
     }
 
@@ -120,9 +120,9 @@ impl World {
         let attestor = dev_address(role::ATTESTOR)?;
         let registered =
             log.registerProvider(PROVIDER_NAME.into(), attestor, self.treasury, self.token, 0).send().await;
+        self.transactions.mined("register the provider", registered).await?;
         let uri = "https://example.invalid/policy-1.txt".to_owned();
         let published = consents.publishPolicy(self.policy_hash, "1".into(), uri).send().await;
-        self.transactions.mined("register the provider", registered).await?;
         self.transactions.mined("publish the policy", published).await?;
         Ok(())
     }
@@ -155,7 +155,7 @@ impl World {
 async fn deploy_token(stack: &Stack, sender: &DynProvider) -> Result<Address> {
     let token = DevToken::deploy(sender).await.context("failed to deploy the development token")?;
     let buyer = dev_address(role::BUYER)?;
-    stack.anvil.fund(buyer).await?;
+    stack.chain.fund(buyer).await?;
     Ok(*token.address())
 }
 
@@ -170,9 +170,9 @@ async fn deploy_treasury(stack: &Stack, sender: &DynProvider, provider: Address,
 async fn fund(sender: &DynProvider, token: Address, submissions: [u128; 3]) -> Result<()> {
     let token = DevToken::new(token, sender);
     let budget: u128 = Kind::ALL.into_iter().zip(submissions).map(|(kind, count)| price(kind) * count).sum();
-    let to_sponsor = token.mint(dev_address(role::SPONSOR)?, U256::from(budget)).send().await;
-    let to_buyer = token.mint(dev_address(role::BUYER)?, U256::from(BUYER_FUNDS)).send().await;
-    for sent in [to_sponsor, to_buyer] {
+    // one after the other: geth counts a transaction that it has just taken a moment later
+    for (role, amount) in [(role::SPONSOR, budget), (role::BUYER, BUYER_FUNDS)] {
+        let sent = token.mint(dev_address(role)?, U256::from(amount)).send().await;
         let pending = sent.context("failed to mint development tokens")?;
         pending.get_receipt().await.context("failed to wait for development tokens")?;
     }
