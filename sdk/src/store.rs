@@ -162,13 +162,13 @@ impl Store {
                     out.extend_from_slice(&block);
                 }
                 DAG_PB => {
-                    let branch = parse_file_branch(&block)
-                        .filter(|branch| branch.links.len() <= LINKS_MAX && depth < DEPTH_MAX)
+                    let (filesize, links) = links_of(&block)
+                        .filter(|_| depth < DEPTH_MAX)
                         .ok_or(StoreError::Wrong { cid: next, reason: "not a UnixFS file of links" })?;
-                    if branch.filesize.saturating_add(out.len() as u64) > size_max {
+                    if filesize.saturating_add(out.len() as u64) > size_max {
                         return Err(too_large());
                     }
-                    open.extend(branch.links.iter().rev().map(|link| (link.cid, depth + 1)));
+                    open.extend(links.into_iter().rev().map(|link| (link, depth + 1)));
                 }
                 _ => return Err(StoreError::Wrong { cid: next, reason: "neither raw nor dag-pb" }),
             }
@@ -278,6 +278,12 @@ impl Store {
         }
         Ok(found)
     }
+}
+
+/// The bytes of the file that a node of links stands for, and what it links to; `None` for what is no such node.
+pub fn links_of(block: &[u8]) -> Option<(u64, Vec<Cid>)> {
+    let branch = parse_file_branch(block).filter(|branch| branch.links.len() <= LINKS_MAX)?;
+    Some((branch.filesize, branch.links.into_iter().map(|link| link.cid).collect()))
 }
 
 async fn within<T>(

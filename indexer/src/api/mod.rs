@@ -1,7 +1,7 @@
 //! The HTTP API: who may ask what, bounded and typed; each answer names the block that it is true at.
 
 mod accounts;
-mod answer;
+pub mod answer;
 mod chain;
 mod datasets;
 mod disputes;

@@ -11,9 +11,9 @@ mod home;
 mod layout;
 mod license;
 mod provider;
-mod receipt;
+pub mod receipt;
 mod record;
-mod search;
+pub mod search;
 mod settlement;
 
 use axum::{

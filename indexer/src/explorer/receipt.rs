@@ -118,7 +118,7 @@ fn ask(text: &str) -> Markup {
 }
 
 /// Data ids in a text, each once.
-fn read_ids(text: &str) -> Result<Vec<DataId>, Problem> {
+pub fn read_ids(text: &str) -> Result<Vec<DataId>, Problem> {
     let mut ids = Vec::new();
     let mut seen = BTreeSet::new();
     for word in text.split(|c: char| c == ',' || c == ';' || c.is_whitespace()).filter(|word| !word.is_empty()) {

@@ -28,8 +28,10 @@ pub(super) struct Params {
 
 /// What a text may stand for, by its form alone.
 #[derive(Debug, PartialEq, Eq)]
-enum Asked {
+pub enum Asked {
+    /// A data id.
     Record(DataId),
+    /// Provider and number.
     Batch(String, u64),
     /// A licence's or a dataset's token id.
     Token(U256),
@@ -40,7 +42,8 @@ enum Asked {
 }
 
 impl Asked {
-    fn read(text: &str) -> Option<Self> {
+    /// Reads what was typed; `None` for nothing, or too much.
+    pub fn read(text: &str) -> Option<Self> {
         let text = text.trim();
         if text.is_empty() || text.chars().count() > TEXT_CHARS_MAX {
             return None;

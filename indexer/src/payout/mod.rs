@@ -20,9 +20,9 @@
 
 mod config;
 mod pay;
-mod rail;
+pub mod rail;
 mod redeem;
-mod request;
+pub mod request;
 mod reserve;
 mod resolve;
 mod routes;

@@ -132,7 +132,8 @@ impl PayoutRail for HttpRail {
     }
 }
 
-fn read_answer(key: Uuid, status: StatusCode, body: &[u8]) -> Answer {
+/// What an answer of the partner says about a key.
+pub fn read_answer(key: Uuid, status: StatusCode, body: &[u8]) -> Answer {
     let Ok(answer) = serde_json::from_slice::<GrantAnswer>(body) else {
         return Answer::Unknown(format!("HTTP {} without an answer that can be read", status.as_u16()));
     };

@@ -67,17 +67,20 @@ pub async fn check(app: &App, caller: &Caller, request: Request) -> Result<Reque
 }
 
 /// A signature that is well formed, covers what it has to, and is of our time.
-struct Signed {
-    key_id: String,
+pub struct Signed {
+    /// Of the key that is said to have signed.
+    pub key_id: String,
     algorithm: Option<String>,
-    base: String,
+    /// What was signed (RFC 9421, section 2.5).
+    pub base: String,
     signature: [u8; 64],
     /// Of the body.
-    digest: Option<B256>,
+    pub digest: Option<B256>,
 }
 
 impl Signed {
-    fn read(parts: &Parts, now: u64) -> Result<Self, Problem> {
+    /// Reads the headers of a request at a time in Unix seconds; says nothing yet of the key.
+    pub fn read(parts: &Parts, now: u64) -> Result<Self, Problem> {
         let inputs = dictionary(parts, "Signature-Input")?;
         let mut inputs = inputs.iter();
         let (Some((label, ListEntry::InnerList(input))), None) = (inputs.next(), inputs.next()) else {

@@ -124,7 +124,8 @@ async fn fingerprint(meta: &Bytes, file: &Bytes) -> Result<B256, Problem> {
     tokio::task::spawn_blocking(hash).await.map_err(Problem::internal)
 }
 
-fn understood(meta: &[u8]) -> Result<Meta, Problem> {
+/// Reads the `meta` part.
+pub fn understood(meta: &[u8]) -> Result<Meta, Problem> {
     serde_json::from_slice(meta).map_err(|error| {
         let kind = if error.is_data() { Kind::FieldInvalid } else { Kind::BodyInvalid };
         Problem::field(kind, "meta", "the documented JSON", error.to_string())
@@ -132,7 +133,7 @@ fn understood(meta: &[u8]) -> Result<Meta, Problem> {
 }
 
 /// `meta` and `file`, as they came.
-async fn parts_of(mut form: Multipart) -> Result<(Bytes, Bytes), Problem> {
+pub async fn parts_of(mut form: Multipart) -> Result<(Bytes, Bytes), Problem> {
     let broken = |error: MultipartError| Problem::new(Kind::BodyInvalid, format!("form: {}", error.body_text()));
     let (mut meta, mut file) = (None, None);
     while let Some(part) = form.next_field().await.map_err(broken)? {
@@ -171,7 +172,8 @@ async fn parts_of(mut form: Multipart) -> Result<(Bytes, Bytes), Problem> {
     Ok((meta.ok_or_else(|| missing("meta"))?, file.ok_or_else(|| missing("file"))?))
 }
 
-fn read(provider: &Provider, meta: Meta, bytes: Bytes) -> Result<Submission, Problem> {
+/// Checks `meta` by itself, before anything is looked up.
+pub fn read(provider: &Provider, meta: Meta, bytes: Bytes) -> Result<Submission, Problem> {
     let invalid = |field: &str, expected: &str, actual: &str| {
         Problem::field(Kind::FieldInvalid, format!("meta.{field}"), expected, actual)
     };

@@ -45,18 +45,19 @@ use crate::{
     problem::{Kind, Problem},
 };
 
-const BATCH_BYTES_MAX: usize = 25 << 20;
+/// The largest batch, inflated.
+pub const BATCH_BYTES_MAX: usize = 25 << 20;
 const RECORD_BYTES_MAX: usize = 350 << 10;
 const BATCH_ID_BYTES_MAX: usize = 200;
 const CONSENTS_AT_ONCE: usize = 16;
 
 /// Trace's columns of a registration, and those of our extensions.
-const BATCH_COLUMNS: Columns = Columns {
+pub const BATCH_COLUMNS: Columns = Columns {
     needed: &["data_id", "source_record_id", "initial_metadata_root", "initial_metadata_json", "occurred_at"],
     optional: &["contributor_ref", "consent"],
 };
 /// Trace's columns of an update.
-const UPDATE_COLUMNS: Columns = Columns {
+pub const UPDATE_COLUMNS: Columns = Columns {
     needed: &["data_id", "seq", "prev_metadata_root", "metadata_root", "metadata_json", "occurred_at"],
     optional: &[],
 };

@@ -104,7 +104,8 @@ async fn check_published(app: &App, provider: &Provider, kind: PolicyKind, polic
     Err(Problem::field(Kind::PolicyUnpublished, format!("{}.hash", kind.name()), expected, actual))
 }
 
-fn read(body: &[u8]) -> Result<(Policy, Policy), Problem> {
+/// Terms of service and privacy policy of a body, before the chain is asked for them.
+pub fn read(body: &[u8]) -> Result<(Policy, Policy), Problem> {
     let fields: Map<String, Value> = serde_json::from_slice(body)
         .map_err(|error| Problem::new(Kind::BodyInvalid, format!("expected {{tos, privacy_policy}}: {error}")))?;
     Ok((part(&fields, PolicyKind::Tos)?, part(&fields, PolicyKind::PrivacyPolicy)?))
