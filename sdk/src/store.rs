@@ -268,8 +268,8 @@ impl Store {
             if next.codec() == DAG_PB && depth < DEPTH_MAX {
                 match self.get_block(&next).await {
                     Ok(block) => {
-                        let branch = parse_file_branch(&block);
-                        open.extend(branch.into_iter().flat_map(|b| b.links).map(|link| (link.cid, depth + 1)));
+                        let links = links_of(&block).map(|(_, links)| links).unwrap_or_default();
+                        open.extend(links.into_iter().map(|link| (link, depth + 1)));
                     }
                     Err(StoreError::NotFound { .. }) => {}
                     Err(error) => return Err(error),
@@ -282,8 +282,60 @@ impl Store {
 
 /// The bytes of the file that a node of links stands for, and what it links to; `None` for what is no such node.
 pub fn links_of(block: &[u8]) -> Option<(u64, Vec<Cid>)> {
-    let branch = parse_file_branch(block).filter(|branch| branch.links.len() <= LINKS_MAX)?;
+    let branch = Some(block)
+        .filter(|block| is_framed(block))
+        .and_then(parse_file_branch)
+        .filter(|branch| branch.links.len() <= LINKS_MAX)?;
     Some((branch.filesize, branch.links.into_iter().map(|link| link.cid).collect()))
+}
+
+/// Whether every message of a dag-pb node, and of the UnixFS data in it, ends where its fields do. The library that reads
+/// them trusts the fields: past the end of its message, a length near 2^64 leads it back, for ever.
+fn is_framed(node: &[u8]) -> bool {
+    const DATA: u64 = 1;
+    const LINK: u64 = 2;
+    // of UnixFS; a node that has one is none of ours
+    const MTIME: u64 = 8;
+    fields_fit(node, |field, inner| match field {
+        DATA => fields_fit(inner, |field, _| field != MTIME),
+        LINK => fields_fit(inner, |_, _| true),
+        _ => true,
+    })
+}
+
+/// Whether fields of protobuf's wire format fill a message, and those with a length pass.
+fn fields_fit(mut rest: &[u8], passes: impl Fn(u64, &[u8]) -> bool) -> bool {
+    while !rest.is_empty() {
+        let Some(tag) = varint(&mut rest).filter(|tag| u32::try_from(*tag).is_ok()) else { return false };
+        let has_length = tag & 7 == 2;
+        let length = match tag & 7 {
+            0 => varint(&mut rest).map(|_| 0),
+            1 => Some(8),
+            2 => varint(&mut rest).and_then(|length| usize::try_from(length).ok()),
+            5 => Some(4),
+            _ => None,
+        };
+        let Some((field, after)) = length.and_then(|length| rest.split_at_checked(length)) else { return false };
+        if has_length && !passes(tag >> 3, field) {
+            return false;
+        }
+        rest = after;
+    }
+    true
+}
+
+/// Takes a varint of at most ten bytes off the front.
+fn varint(rest: &mut &[u8]) -> Option<u64> {
+    let mut value = 0u64;
+    for at in 0..10 {
+        let (&byte, after) = rest.split_first()?;
+        *rest = after;
+        value |= u64::from(byte & 0x7f).wrapping_shl(7 * at);
+        if byte < 0x80 {
+            return Some(value);
+        }
+    }
+    None
 }
 
 async fn within<T>(
@@ -431,6 +483,27 @@ mod tests {
         assert!(matches!(store.get(&cid, 1 << 20).await, Err(StoreError::Wrong { .. })));
         store.delete(&cid).await.unwrap();
         assert!(matches!(store.get_block(&cid).await, Err(StoreError::NotFound { .. })));
+    }
+
+    #[test]
+    fn a_node_whose_fields_run_over_its_end_is_refused_at_once() {
+        // a link of two bytes, in which a number begins that ends behind it, and then a field of 2^64 - 14 bytes, which
+        // leads back to the link's beginning
+        let endless = b"\x12\x02\x18\x80\x01\x1a\xf2\xff\xff\xff\xff\xff\xff\xff\xff\x01";
+        assert_eq!(links_of(endless), None);
+        let many: Vec<u8> = (0..3 * CHUNK_BYTES).map(|i| (i % 251) as u8).collect();
+        let (_, root) = blocks(&many).pop().unwrap();
+        let (size, links) = links_of(&root).unwrap();
+        assert_eq!((size, links.len()), (many.len() as u64, 3));
+        for length in 0..root.len() {
+            assert_eq!(links_of(&root[..length]), None, "cut to {length} bytes");
+        }
+        // a longer field than its message, in each of the messages
+        for at in [1, 3, root.len() - 1] {
+            let mut longer = root.clone();
+            longer[at] |= 0x80;
+            assert_eq!(links_of(&longer), None, "byte {at}");
+        }
     }
 
     #[tokio::test]
