@@ -77,12 +77,15 @@ fn text_form(text: &str, out: &mut String) {
     out.push('"');
 }
 
-/// `Number::toString` of ECMA-262, from the shortest digits, which Rust's own formatting gives.
+/// `Number::toString` of ECMA-262: as few digits as tell the number apart, of those the closest, of two the even ones.
 fn number_form(number: f64) -> String {
     if number == 0.0 {
         return "0".into();
     }
-    let text = format!("{number:e}");
+    let shortest = format!("{number:e}");
+    let count = shortest.bytes().take_while(|byte| *byte != b'e').filter(u8::is_ascii_digit).count();
+    // the shortest form is not always the closest; one of a given count of digits is, and rounds to even
+    let text = format!("{number:.*e}", count - 1);
     let (sign, text) = text.strip_prefix('-').map_or(("", text.as_str()), |text| ("-", text));
     let (mantissa, exponent) = text.split_once('e').expect("an exponent");
     let digits = mantissa.replace('.', "");

@@ -12,7 +12,7 @@ use alloy::{
 use axum::body::Body;
 use bytes::Bytes;
 use flate2::{Compression, write::GzEncoder};
-use proptest::{collection::vec, prelude::*, sample::select};
+use proptest::{collection::vec, prelude::*, sample::select, test_runner::FileFailurePersistence};
 use serde_json::{Map, Value, json};
 use tidemark::{
     canonical::metadata_root,
@@ -96,7 +96,15 @@ fn cut(bytes: &[u8], places: &[prop::sample::Index]) -> Vec<Bytes> {
     ends.windows(2).map(|pair| Bytes::copy_from_slice(&bytes[pair[0]..pair[1]])).collect()
 }
 
+/// Failures are kept beside this file: by default proptest looks for a `lib.rs`, which a test has not.
+fn config() -> ProptestConfig {
+    let beside = FileFailurePersistence::WithSource("proptest-regressions");
+    ProptestConfig { failure_persistence: Some(Box::new(beside)), ..ProptestConfig::default() }
+}
+
 proptest! {
+    #![proptest_config(config())]
+
     #[test]
     fn canonical_json_is_that_of_rfc_8785_and_its_own_form(value in json_value()) {
         protocol::canonical(value.to_string().as_bytes());
