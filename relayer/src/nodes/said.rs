@@ -80,6 +80,8 @@ impl Said {
     pub fn in_answer(payload: &ErrorPayload) -> Self {
         let message = payload.message.to_lowercase();
         let found = WORDS.iter().find(|(words, _)| message.contains(words)).map(|(_, said)| *said);
+        // alloy knows the words for "too often" in lower case only
+        let payload: ErrorPayload = ErrorPayload { code: payload.code, message: message.into(), data: None };
         // only now by code: -32005 is Infura's "too many requests" and Besu's "gas limit exceeds block gas limit"
         found.unwrap_or(match payload.code {
             3 => Self::Reverted,
@@ -249,6 +251,8 @@ mod tests {
             ),
             ("infura", -32005, "daily request count exceeded, request rate limited", Said::RateLimited),
             ("alchemy", 429, "Your app has exceeded its compute units per second capacity", Said::RateLimited),
+            ("a proxy", -32000, "Rate limit exceeded", Said::RateLimited),
+            ("a proxy", -32000, "Too Many Requests", Said::RateLimited),
             ("nobody", -32000, "the moon is full", Said::Unknown),
         ];
         for (client, code, message, expected) in table {
