@@ -329,7 +329,7 @@ pub fn forms(data: &[u8]) {
 }
 
 /// A request as text: `METHOD path`, then a header a line.
-fn request(text: &str) -> Option<Parts> {
+pub fn request(text: &str) -> Option<Parts> {
     let mut lines = text.lines();
     let (method, path) = lines.next()?.split_once(' ')?;
     let mut request = Request::builder().method(method).uri(path);
