@@ -269,7 +269,7 @@ proptest! {
         for name in above {
             value = json!([{ name.as_str(): value }]);
         }
-        let problem = personal::check(&value, "m");
+        let problem = personal::Search::default().check(&value, "m");
         prop_assert!(problem.is_err(), "{value}");
         prop_assert_eq!(problem.unwrap_err().0.status, 422);
         writing::documents(value.to_string().as_bytes());
