@@ -6,6 +6,7 @@
 use alloy::primitives::{Address, B256};
 use bytes::Bytes;
 use cid::Cid;
+use rayon::prelude::*;
 
 use crate::{
     batch::EVENTS_MAX,
@@ -92,21 +93,23 @@ impl Manifest {
                 return Err(ManifestError::Row { row, field: "reward", reason: "exceeds DECIMAL(38,0)" });
             }
         }
-        let columns = [
-            Column::U32(events.iter().map(|e| e.index).collect()),
-            Column::fixed(events.iter().map(|e| e.data_id.bytes())),
-            Column::U32(events.iter().map(|e| e.sequence).collect()),
-            Column::U32(events.iter().map(|e| e.kind as u32).collect()),
-            Column::fixed(events.iter().map(|e| e.contributor.0)),
-            Column::fixed(events.iter().map(|e| e.content_hash.0.0)),
-            Column::fixed(events.iter().map(|e| e.consent_id.0.0)),
-            Column::fixed(events.iter().map(|e| e.commitment.0)),
-            Column::fixed(events.iter().map(|e| e.previous.0)),
-            Column::U64(events.iter().map(|e| e.occurred_at).collect()),
-            Column::U64(events.iter().map(|e| e.task_id).collect()),
-            Column::fixed(events.iter().map(|e| e.reward.to_be_bytes())),
-            Column::fixed(events.iter().map(|e| e.payee.0.0)),
+        type Make<'a> = &'a (dyn Fn(&[Event]) -> Column + Sync);
+        let columns: [Make<'_>; 13] = [
+            &|events| Column::U32(events.iter().map(|e| e.index).collect()),
+            &|events| Column::fixed(events.iter().map(|e| e.data_id.bytes())),
+            &|events| Column::U32(events.iter().map(|e| e.sequence).collect()),
+            &|events| Column::U32(events.iter().map(|e| e.kind as u32).collect()),
+            &|events| Column::fixed(events.iter().map(|e| e.contributor.0)),
+            &|events| Column::fixed(events.iter().map(|e| e.content_hash.0.0)),
+            &|events| Column::fixed(events.iter().map(|e| e.consent_id.0.0)),
+            &|events| Column::fixed(events.iter().map(|e| e.commitment.0)),
+            &|events| Column::fixed(events.iter().map(|e| e.previous.0)),
+            &|events| Column::U64(events.iter().map(|e| e.occurred_at).collect()),
+            &|events| Column::U64(events.iter().map(|e| e.task_id).collect()),
+            &|events| Column::fixed(events.iter().map(|e| e.reward.to_be_bytes())),
+            &|events| Column::fixed(events.iter().map(|e| e.payee.0.0)),
         ];
+        let columns: Vec<Column> = columns.par_iter().map(|make| make(events)).collect();
         let mut metadata = vec![
             ("tidemark.provider".into(), self.provider.to_string()),
             ("tidemark.number".into(), self.number.to_string()),
