@@ -4,7 +4,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::Args;
 
-use crate::payout;
+use crate::{payout, sync::check::Verify};
 
 /// Flags of `serve`.
 #[derive(Args, Clone, Debug)]
@@ -12,9 +12,21 @@ pub struct ServeArgs {
     /// Postgres database of this indexer alone; its tables are made on first start.
     #[arg(long, env = "TIDEMARK_INDEXER_DATABASE_URL", hide_env_values = true, value_name = "URL")]
     pub database_url: String,
-    /// HTTP JSON-RPC of the chain.
-    #[arg(long, env = "TIDEMARK_RPC_URL", hide_env_values = true, value_name = "URL")]
-    pub rpc_url: String,
+    /// HTTP JSON-RPC of a node of the chain; several, by repetition or with commas: the first that is well leads, history is
+    /// read from all of them, and where one's answers can't be, another is asked.
+    #[arg(
+        long = "rpc-url",
+        env = "TIDEMARK_RPC_URL",
+        hide_env_values = true,
+        value_name = "URL",
+        value_delimiter = ',',
+        required = true
+    )]
+    pub rpc_urls: Vec<String>,
+    /// What the nodes say is checked against headers: that they follow each other; their hashes and blooms too; or also
+    /// every block's receipts, which takes one more call a block.
+    #[arg(long, env = "TIDEMARK_INDEXER_VERIFY", value_enum, default_value_t = Verify::Bloom, value_name = "HOW")]
+    pub verify: Verify,
     /// Deployment file, as `tidemark deploy` writes it.
     #[arg(long, env = "TIDEMARK_DEPLOYMENT", value_name = "FILE")]
     pub deployment: PathBuf,

@@ -14,7 +14,6 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     manifest::{self, Files, Mined},
-    project::{self, ProjectError},
     status::Status,
     sync::{self, Head, Mirror, SyncError},
 };
@@ -25,17 +24,19 @@ const PAUSE_MAX: Duration = Duration::from_secs(30);
 const JOBS_MAX: usize = 8;
 const RETRIES_MAX: usize = 4;
 
-#[derive(Debug, thiserror::Error)]
-enum StepError {
-    #[error(transparent)]
-    Sync(#[from] SyncError),
-    #[error(transparent)]
-    Project(#[from] ProjectError),
-}
+/// Steps in a row that may fail because no node's answers are consistent; then only a person can say which to believe.
+const INCONSISTENT_STEPS_MAX: u32 = 8;
 
-impl StepError {
-    fn is_final(&self) -> bool {
-        matches!(self, Self::Sync(SyncError::DeepReorg { .. } | SyncError::OtherDeployment { .. }))
+/// Why following has to end, where it has: never skip what nobody can tell.
+fn end_of_it(error: &SyncError, inconsistent: u32) -> Option<String> {
+    match error {
+        SyncError::DeepReorg { .. } | SyncError::OtherDeployment { .. } => Some(causes(error)),
+        error if inconsistent >= INCONSISTENT_STEPS_MAX => Some(format!(
+            "no node gives consistent answers, {inconsistent} times in a row: {}. Nothing of it was taken over. Give another \
+             --rpc-url, or repair the node, and start again; it goes on where it stopped",
+            causes(error)
+        )),
+        _ => None,
     }
 }
 
@@ -58,19 +59,21 @@ async fn follow_chain(
     stop: &CancellationToken,
 ) {
     let mut failures = 0u32;
+    let mut inconsistent = 0u32;
     loop {
         let pause = match step(&mut mirror, files, status, applied).await {
             Ok(head) => {
-                failures = 0;
+                (failures, inconsistent) = (0, 0);
                 status.update(|seen| seen.last_error = None);
                 if head.more { Duration::ZERO } else { poll }
             }
             Err(error) => {
                 let text = causes(&error);
-                if let StepError::Sync(SyncError::NodeBehind { latest, .. }) = &error {
+                if let SyncError::NodeBehind { latest, .. } = &error {
                     status.update(|seen| seen.latest = Some(*latest));
                 }
-                if error.is_final() {
+                inconsistent = if error.is_inconsistency() { inconsistent + 1 } else { 0 };
+                if let Some(text) = end_of_it(&error, inconsistent) {
                     tracing::error!(error = text, "following the chain ended for good");
                     status.update(|seen| seen.halted = Some(text));
                     return;
@@ -88,18 +91,14 @@ async fn follow_chain(
     }
 }
 
-async fn step(mirror: &mut Mirror, files: &Files, status: &Status, applied: &Notify) -> Result<Head, StepError> {
+async fn step(mirror: &mut Mirror, files: &Files, status: &Status, applied: &Notify) -> Result<Head, SyncError> {
     let head = mirror.step().await?;
     status.update(|seen| {
         seen.latest = Some(head.latest.number);
         seen.finalized = head.finalized.map(|header| header.number);
     });
-    if let Some(finalized) = head.finalized {
-        while project::apply(&files.pool, &files.deployment, finalized).await? {}
-        applied.notify_one();
-    }
-    let cursor =
-        sync::cursor(&mut *files.pool.acquire().await.map_err(SyncError::from)?).await.map_err(SyncError::from)?;
+    applied.notify_one();
+    let cursor = sync::cursor(&mut *files.pool.acquire().await?).await?;
     metrics::gauge!("tidemark_indexer_latest_block").set(gauge(head.latest.number));
     metrics::gauge!("tidemark_indexer_applied_block").set(gauge(cursor.applied_number));
     let final_number = head.finalized.map_or(0, |header| header.number);

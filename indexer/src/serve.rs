@@ -5,11 +5,7 @@ use std::{sync::Arc, time::Duration};
 use anyhow::Context;
 use metrics_exporter_prometheus::PrometheusBuilder;
 use sqlx::{PgPool, postgres::PgPoolOptions};
-use tidemark::{
-    chain::{Deployment, checked_reader},
-    service::serve_until_stopped,
-    store::Store,
-};
+use tidemark::{chain::Deployment, nodes, service::serve_until_stopped, store::Store};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -20,7 +16,7 @@ use crate::{
     manifest::{self, Files},
     payout::{self, Payouts},
     status::Status,
-    sync::{self, Mirror, node::Node},
+    sync::{self, Mirror, fetch::Chain},
 };
 
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(10);
@@ -53,7 +49,7 @@ pub async fn serve(args: ServeArgs, stop: CancellationToken) -> anyhow::Result<(
     let payout_config = args.payout.config()?;
     let deployment = Deployment::load(&args.deployment)?;
     let store = Store::open(&args.store)?;
-    let rpc = checked_reader(&args.rpc_url, &deployment).await?;
+    let (rpc, nodes) = nodes::connect(&args.rpc_urls, &deployment).await?;
     let pool = open_database(&args.database_url, args.database_connections).await?;
     sync::claim(&pool, &deployment).await?;
     manifest::ask_again(&pool).await?;
@@ -62,11 +58,11 @@ pub async fn serve(args: ServeArgs, stop: CancellationToken) -> anyhow::Result<(
         .with_context(|| format!("listen on {}: is another process using it? --listen takes another", args.listen))?;
 
     let status = Arc::new(Status::new(Duration::from_secs(args.behind_seconds_max)));
-    let node = Node { rpc: rpc.clone(), deployment: deployment.clone() };
-    let mirror = Mirror::new(node.clone(), pool.clone(), args.finality_blocks);
+    let chain = Chain::new(nodes.clone(), rpc.clone(), deployment.clone(), args.verify);
+    let mirror = Mirror::new(chain.clone(), pool.clone(), args.finality_blocks);
     let files = Files { pool: pool.clone(), store: store.clone(), deployment: deployment.clone() };
     let payouts = payout_config.map(|config| Payouts::new(pool.clone(), rpc, deployment.chain_id, config));
-    let app = App { pool, node, store, status: status.clone(), metrics };
+    let app = App { pool, chain, store, status: status.clone(), metrics };
     let router = api::router(app, payouts.clone());
     tracing::info!(
         listen = %listener.local_addr().context("read the listening address")?,
@@ -74,6 +70,8 @@ pub async fn serve(args: ServeArgs, stop: CancellationToken) -> anyhow::Result<(
         "tidemark-indexer is up"
     );
 
+    let (compared, until) = (nodes, stop.child_token());
+    tokio::spawn(async move { compared.watch(&until).await });
     let following = tokio::spawn(follow(mirror, files, status, args.poll_interval(), stop.child_token()));
     let paying = payouts.map(|payouts| tokio::spawn(payout::run(payouts, stop.child_token())));
     serve_until_stopped(listener, router, stop.clone()).await.context("serve HTTP")?;

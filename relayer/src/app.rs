@@ -6,7 +6,13 @@ use alloy::providers::DynProvider;
 use anyhow::{Context, ensure};
 use metrics_exporter_prometheus::PrometheusHandle;
 use sqlx::{PgPool, postgres::PgPoolOptions};
-use tidemark::{chain::Deployment, sealing::PublicKey, service::serve_until_stopped, store::Store};
+use tidemark::{
+    chain::Deployment,
+    nodes::{self, Nodes},
+    sealing::PublicKey,
+    service::serve_until_stopped,
+    store::Store,
+};
 use tokio::{sync::Semaphore, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
@@ -20,7 +26,6 @@ use crate::{
     http,
     intake::{attestation::Keys, contents::Trees, contributor::StorageKey},
     lease::Leases,
-    nodes::{self, Nodes},
     signer,
 };
 

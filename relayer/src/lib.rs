@@ -24,7 +24,6 @@ pub mod dwell;
 pub mod http;
 pub mod intake;
 pub mod lease;
-pub mod nodes;
 pub mod outbox;
 pub mod problem;
 pub mod quality;

@@ -7,6 +7,7 @@ use anyhow::Context;
 use clap::Parser;
 use tidemark::{
     chain::Deployment,
+    nodes,
     service::{causes, start_log},
 };
 use tidemark_relayer::{
@@ -23,7 +24,7 @@ use tidemark_relayer::{
         key::{self, NewKey},
         provider::{self, Change},
     },
-    nodes, outbox,
+    outbox,
 };
 
 #[tokio::main]

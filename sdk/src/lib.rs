@@ -25,6 +25,8 @@ pub mod history;
 pub mod ids;
 pub mod manifest;
 pub mod merkle;
+#[cfg(feature = "service")]
+pub mod nodes;
 pub mod payload;
 pub mod publish;
 pub mod release;

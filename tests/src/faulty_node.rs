@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -23,8 +24,20 @@ const SILENCE: Duration = Duration::from_secs(600);
 /// Path under which it answers, in the place where paid nodes have their keys.
 pub const SECRET_PATH: &str = "/v3/0123456789abcdef-secret";
 
+/// What it makes of the real node's answer: called with request and answer, of each call of a batch.
+#[derive(Clone)]
+pub struct Change(Arc<Rewrite>);
+
+type Rewrite = dyn Fn(&Value, &mut Value) + Send + Sync;
+
+impl fmt::Debug for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Change")
+    }
+}
+
 /// What it does wrong.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum Fault {
     /// Takes the request and never answers; the real node does not hear of it.
     Silent,
@@ -44,6 +57,15 @@ pub enum Fault {
     Lies(i64, &'static str),
     /// This result, whatever the real node's.
     Says(Value),
+    /// The real node's answer, changed.
+    Changes(Change),
+}
+
+impl Fault {
+    /// The real node's answer, changed.
+    pub fn changes(change: impl Fn(&Value, &mut Value) + Send + Sync + 'static) -> Self {
+        Self::Changes(Change(Arc::new(change)))
+    }
 }
 
 /// What goes wrong where a transaction is sent.
@@ -156,6 +178,23 @@ impl Shared {
         self.book.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    async fn changed(&self, body: Bytes, request: &Value, change: &Change) -> Response {
+        let asked = self.client.post(&self.upstream).header("content-type", "application/json").body(body).send().await;
+        let Ok(answer) = asked else { return StatusCode::BAD_GATEWAY.into_response() };
+        let Ok(mut answer) = answer.json::<Value>().await else { return StatusCode::BAD_GATEWAY.into_response() };
+        let answers = match &mut answer {
+            Value::Array(batch) => batch.as_mut_slice(),
+            single => std::slice::from_mut(single),
+        };
+        for answer in answers {
+            let calls = request.as_array().map_or(std::slice::from_ref(request), Vec::as_slice);
+            if let Some(call) = calls.iter().find(|call| call["id"] == answer["id"]) {
+                (change.0)(call, answer);
+            }
+        }
+        answer.to_string().into_response()
+    }
+
     async fn ask(&self, body: Bytes) -> Response {
         let asked = self.client.post(&self.upstream).header("content-type", "application/json").body(body).send().await;
         match asked {
@@ -170,7 +209,9 @@ impl Shared {
 
 async fn answer(State(shared): State<Shared>, body: Bytes) -> Response {
     let request: Value = serde_json::from_slice(&body).unwrap_or_default();
-    let method = request["method"].as_str().unwrap_or_default().to_owned();
+    // the calls of a batch are of one method
+    let first = request.get(0).unwrap_or(&request);
+    let method = first["method"].as_str().unwrap_or_default().to_owned();
     let fault = {
         let mut book = shared.book();
         *book.calls.entry(method.clone()).or_default() += 1;
@@ -182,6 +223,7 @@ async fn answer(State(shared): State<Shared>, body: Bytes) -> Response {
     };
     match fault {
         None => shared.ask(body).await,
+        Some(Fault::Changes(change)) => shared.changed(body, &request, &change).await,
         Some(Fault::Silent) => {
             tokio::time::sleep(SILENCE).await;
             StatusCode::GATEWAY_TIMEOUT.into_response()

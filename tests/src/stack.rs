@@ -150,8 +150,18 @@ impl Stack {
 
     /// A second indexer on an empty database, ready when it answers.
     pub async fn start_second_indexer(&self, database: &str) -> Result<Service> {
+        self.start_indexer_with(database, Vec::new()).await
+    }
+
+    /// A second indexer that is told something else.
+    pub async fn start_indexer_with(
+        &self,
+        database: &str,
+        environment: Vec<(&'static str, String)>,
+    ) -> Result<Service> {
         let url = self.postgres.create_database(database).await?;
-        let wiring = wirings::indexer(&self.wires(), database, url, free_port()?, &self.options)?;
+        let mut wiring = wirings::indexer(&self.wires(), database, url, free_port()?, &self.options)?;
+        wiring.environment.extend(environment);
         Service::start(&self.folder, wiring).await
     }
 

@@ -15,7 +15,7 @@ use alloy::{
     transports::TransportError,
 };
 use serde_json::{Value, json};
-use tidemark_relayer::nodes::said::Said;
+use tidemark::nodes::said::Said;
 use tidemark_tests::{
     Options, Stack,
     chain::Client,

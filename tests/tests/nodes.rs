@@ -11,8 +11,10 @@ use alloy::{
     providers::{DynProvider, Provider},
 };
 use serde_json::json;
-use tidemark::chain::Deployment;
-use tidemark_relayer::nodes::{self, Nodes};
+use tidemark::{
+    chain::Deployment,
+    nodes::{self, Nodes},
+};
 use tidemark_tests::{
     Options, Stack,
     faulty_node::{ANY, Fault, FaultyNode, SECRET_PATH},

@@ -39,7 +39,7 @@ pub async fn batches(
 ) -> Result<Response, Problem> {
     let page = query.page()?;
     let (mut snapshot, at) = snapshot(&app).await?;
-    let batches = read::batches(&mut snapshot, &app.node.deployment, &page).await?;
+    let batches = read::batches(&mut snapshot, &app.chain.deployment, &page).await?;
     answer(&headers, at, batches)
 }
 
@@ -56,7 +56,7 @@ pub async fn batch(
     let batch_number: u64 = number("number", &batch_number)?;
     let (mut snapshot, at) = snapshot(&app).await?;
     let address = find(&mut snapshot, &at, &provider).await?;
-    match read::batch(&mut snapshot, &app.node.deployment, address, batch_number).await? {
+    match read::batch(&mut snapshot, &app.chain.deployment, address, batch_number).await? {
         Some(batch) => answer(&headers, at, batch),
         None => Err(Problem::unknown("number", format!("{address} has not anchored batch {batch_number}"))),
     }
@@ -138,7 +138,7 @@ pub(crate) async fn settlements(app: &App) -> Result<(At, Vec<Settlement>), Prob
 
 /// None where the node keeps no state of that block, or the token is none.
 async fn treasury_balance(app: &App, at: &At, settlement: &Settlement) -> Option<alloy::primitives::U256> {
-    let token = DevToken::new(settlement.token.parse().ok()?, &app.node.rpc);
+    let token = DevToken::new(settlement.token.parse().ok()?, &app.chain.rpc);
     let call = token.balanceOf(settlement.treasury.parse().ok()?).block(BlockId::number(at.block_number));
     match tokio::time::timeout(CALL_TIME_MAX, call.call().into_future()).await {
         Ok(Ok(balance)) => Some(balance),

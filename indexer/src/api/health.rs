@@ -79,7 +79,7 @@ pub async fn status(State(app): State<App>) -> Result<Json<StatusView>, Problem>
     let ready = app.status.ready();
     Ok(Json(StatusView {
         version: env!("CARGO_PKG_VERSION"),
-        chain_id: app.node.deployment.chain_id,
+        chain_id: app.chain.deployment.chain_id,
         latest_block: seen.latest,
         finalized_block: seen.finalized,
         mirrored_block: progress.mirrored_block,

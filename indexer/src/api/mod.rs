@@ -37,7 +37,7 @@ use crate::{
     payout::{self, Payouts},
     problem::Problem,
     status::Status,
-    sync::node::Node,
+    sync::fetch::Chain,
 };
 
 /// 1000 pseudonyms of 66 characters, with room to spare.
@@ -50,7 +50,7 @@ pub struct App {
     /// The tables.
     pub pool: PgPool,
     /// The chain, for balances of tokens.
-    pub node: Node,
+    pub chain: Chain,
     /// The content store.
     pub store: Store,
     /// How far the indexer is.

@@ -38,7 +38,7 @@ pub(super) async fn page(
         Failure::unknown("number", format!("{shown} has anchored no batch {number} up to block {}.", at.block_number))
     };
     let provider = read::find_provider(&mut snapshot, &name).await?.ok_or_else(unknown)?;
-    let batch = read::batch(&mut snapshot, &app.node.deployment, provider, number).await?.ok_or_else(unknown)?;
+    let batch = read::batch(&mut snapshot, &app.chain.deployment, provider, number).await?.ok_or_else(unknown)?;
     let events = read::batch_events(&mut snapshot, provider, number, &rows).await?;
     let filter = DisputeFilter { provider: Some(provider), batch: Some(number), state: None };
     let disputes = read::disputes(&mut snapshot, &filter, &Rows::default()).await?;

@@ -29,7 +29,7 @@ pub(super) struct Params {
 pub(super) async fn page(State(app): State<App>, Query(params): Query<Params>) -> Result<Page, Failure> {
     let rows = PageQuery { limit: Some(ROWS), cursor: params.cursor }.page()?;
     let (mut snapshot, at) = open(&app).await?;
-    let batches = read::batches(&mut snapshot, &app.node.deployment, &rows).await?;
+    let batches = read::batches(&mut snapshot, &app.chain.deployment, &rows).await?;
     let is_first = rows.after.is_none();
     let body = html! {
         @if is_first {

@@ -124,7 +124,7 @@ async fn find(connection: &mut PgConnection, app: &App, asked: Asked) -> Result<
         }
         Asked::Batch(name, number) => {
             let Some(provider) = read::find_provider(connection, &name).await? else { return Ok(Vec::new()) };
-            let known = read::batch(connection, &app.node.deployment, provider, number).await?.is_some();
+            let known = read::batch(connection, &app.chain.deployment, provider, number).await?.is_some();
             Ok(known.then(|| batch(&name, number)).into_iter().collect())
         }
         Asked::Token(id) => tokens(connection, id).await,

@@ -1,4 +1,5 @@
-//! Applies finalised logs in the order of the chain: one transaction a range, projections and cursor together.
+//! Applies finalised logs in the order of the chain: one transaction a range, projections and cursor together. History comes
+//! straight from [`sync`], in the transaction that mirrors it; blocks that were mirrored before they were final, from there.
 
 mod tables;
 
@@ -18,7 +19,11 @@ use tidemark::{
 
 use crate::{
     ledger,
-    sync::{self, SyncError, node::Header, signed},
+    sync::{
+        self, OutOfRange,
+        node::{Header, PlacedLog},
+        signed,
+    },
 };
 
 /// Logs applied in one transaction, up to the end of a block.
@@ -36,9 +41,9 @@ pub enum ProjectError {
         #[source]
         source: sqlx::Error,
     },
-    /// A number or cursor that can't be.
+    /// A number that does not fit the database.
     #[error(transparent)]
-    Sync(#[from] SyncError),
+    Range(#[from] OutOfRange),
 }
 
 impl From<sqlx::Error> for ProjectError {
@@ -100,6 +105,20 @@ impl Placed {
         })
     }
 
+    fn from_log(log: &PlacedLog) -> Result<Self, OutOfRange> {
+        Ok(Self {
+            block_number: signed(log.block_number, "block")?,
+            block_hash: log.block_hash.to_vec(),
+            block_time: signed(log.block_time, "time")?,
+            log_index: signed(log.log_index, "log index")?,
+            tx_hash: log.tx_hash.to_vec(),
+            log: PrimitiveLog {
+                address: log.address,
+                data: LogData::new_unchecked(log.topics.clone(), log.data.clone()),
+            },
+        })
+    }
+
     /// What it says; `None` where it is nothing that is projected (an approval, an event of a later contract version).
     pub fn said(&self, deployment: &Deployment) -> Option<Said> {
         let log = &self.log;
@@ -146,10 +165,37 @@ pub async fn apply(pool: &PgPool, deployment: &Deployment, finalized: Header) ->
     .bind(target)
     .fetch_all(&mut *connection)
     .await?;
-    let mut redeemed = Vec::new();
+    let mut said = Vec::new();
     for row in &rows {
-        let placed = Placed::from_row(row)?;
-        let Some(said) = placed.said(deployment) else { continue };
+        said.extend(with_said(Placed::from_row(row)?, deployment));
+    }
+    apply_said(connection, said).await?;
+    set_applied(connection, target, &hash, time).await?;
+    transaction.commit().await?;
+    metrics::counter!("tidemark_indexer_logs_applied_total").increment(rows.len() as u64);
+    Ok(target < signed(target_max, "block")?)
+}
+
+/// A log with what it says, where that is something.
+pub type Speaking = (Placed, Said);
+
+fn with_said(placed: Placed, deployment: &Deployment) -> Option<Speaking> {
+    placed.said(deployment).map(|said| (placed, said))
+}
+
+/// Those of the logs that say something.
+pub fn speaking(logs: &[PlacedLog], deployment: &Deployment) -> Result<Vec<Speaking>, OutOfRange> {
+    let placed = logs.iter().map(Placed::from_log);
+    placed.filter_map(|placed| placed.map(|placed| with_said(placed, deployment)).transpose()).collect()
+}
+
+/// Applies logs inside the transaction that also moves the cursor, in which [`crate::manifest::lock_tables`] comes first.
+pub async fn apply_said(connection: &mut PgConnection, logs: Vec<Speaking>) -> Result<(), ProjectError> {
+    if logs.is_empty() {
+        return Ok(());
+    }
+    let mut redeemed = Vec::new();
+    for (placed, said) in logs {
         let at = tables::At { connection: &mut *connection, placed: &placed };
         let account = tables::apply(at, said).await.map_err(|source| ProjectError::Sql {
             doing: format!("log {} of block {}", placed.log_index, placed.block_number),
@@ -160,16 +206,24 @@ pub async fn apply(pool: &PgPool, deployment: &Deployment, finalized: Header) ->
     // sales of versions whose members are here already; the others are posted when those come
     crate::manifest::settle_sales(connection).await?;
     ledger::settle_redemptions(connection, &redeemed).await?;
+    Ok(())
+}
+
+/// Moves the cursor to a block whose logs are applied, and forgets headers below it.
+pub async fn set_applied(
+    connection: &mut PgConnection,
+    number: i64,
+    hash: &[u8],
+    time: i64,
+) -> Result<(), sqlx::Error> {
     sqlx::query("UPDATE local.cursor SET applied_number = $1, applied_hash = $2, applied_time = $3")
-        .bind(target)
-        .bind(&hash)
+        .bind(number)
+        .bind(hash)
         .bind(time)
         .execute(&mut *connection)
         .await?;
-    sqlx::query("DELETE FROM local.block WHERE number < $1").bind(target).execute(&mut *connection).await?;
-    transaction.commit().await?;
-    metrics::counter!("tidemark_indexer_logs_applied_total").increment(rows.len() as u64);
-    Ok(target < signed(target_max, "block")?)
+    sqlx::query("DELETE FROM local.block WHERE number < $1").bind(number).execute(connection).await?;
+    Ok(())
 }
 
 /// The last block of the range after `from`, whole blocks with at most about [`LOGS_PER_RANGE`] logs, with hash and time.

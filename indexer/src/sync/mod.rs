@@ -1,38 +1,61 @@
-//! Mirrors the chain's logs up to its head, block by block where a reorg may still come, and takes back what a reorg took.
+//! Mirrors the chain's logs up to its head: history and live blocks by one path, in order, and takes back what a reorg took.
+//!
+//! ```text
+//!  heads ─► reorg? take back ─► parts of blocks, several on their way at once: logs, headers, checks ─► one transaction each:
+//!                               linked to the block before, COPY, and for final blocks projections, ledger and cursor
+//! ```
 
+pub mod check;
+mod copy;
+pub mod fetch;
 pub mod node;
 pub mod range;
 
-use alloy::primitives::{Address, B256};
-use futures::{StreamExt, TryStreamExt};
-use sqlx::{PgConnection, PgPool, Postgres, Row, Transaction};
-use tidemark::chain::Deployment;
-
-use self::{
-    node::{Blocks, Header, Node, NodeError, PlacedLog, registered_treasury},
-    range::Span,
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
 };
 
-/// Headers fetched at once above the final block.
-const HEADERS_AT_ONCE: usize = 8;
-/// Blocks above the final one mirrored in one step.
-const WINDOW_BLOCKS_PER_STEP: u64 = 64;
-/// Logs written by one statement.
-const LOGS_PER_INSERT: usize = 5_000;
+use alloy::{
+    eips::BlockNumberOrTag,
+    primitives::{Address, B256},
+};
+use sqlx::{PgConnection, PgPool, Postgres, Row, Transaction};
+use tidemark::{chain::Deployment, nodes::One};
+use tokio_util::task::AbortOnDropHandle;
+
+use self::{
+    check::Watched,
+    fetch::{Chain, Part, registered_treasury},
+    node::{Block, Header, NodeError, header, wrong},
+};
+use crate::project::{self, ProjectError};
+
+/// Parts that are fetched at once, which bounds memory.
+const PARTS_AT_ONCE: usize = 4;
+/// After so long a step begins no new part, so that heads are read again.
+const STEP_TIME: Duration = Duration::from_secs(5);
 
 /// Why mirroring stopped.
 #[derive(Debug, thiserror::Error)]
 pub enum SyncError {
-    /// The node; the next poll tries again.
+    /// The nodes; the next poll tries again.
     #[error(transparent)]
     Node(#[from] NodeError),
     /// The database; the next poll tries again.
     #[error("write the mirror")]
     Sql(#[from] sqlx::Error),
+    /// Final blocks could not be applied.
+    #[error(transparent)]
+    Project(#[from] ProjectError),
+    /// A fetching task died.
+    #[error("fetch a range of blocks")]
+    Worker(#[from] tokio::task::JoinError),
     /// A block that was final is gone: nothing that was posted can be trusted, and only a person may decide.
     #[error(
-        "block {number} was final with hash {expected}, and the chain now has {actual} there: the chain was reorganised \
-         below its finality. Check the node; then start the indexer on an empty database"
+        "block {number} was final with hash {expected}, and the chain now has {actual} there, as every node says that can be \
+         asked: the chain was reorganised below its finality. Check the nodes, and set --finality-blocks higher where the \
+         chain has no finalized tag; then start the indexer on an empty database, beside this one, which still answers"
     )]
     DeepReorg {
         /// The applied block.
@@ -42,13 +65,13 @@ pub enum SyncError {
         /// What the node has now.
         actual: String,
     },
-    /// The node has not come as far as the tables.
+    /// No node has come as far as the tables.
     #[error(
         "the node is at block {latest}, and block {applied} was final and applied before: it is still syncing, or it is a \
          new chain, which needs an empty database"
     )]
     NodeBehind {
-        /// The node's newest block.
+        /// The newest block of any node.
         latest: u64,
         /// The applied block.
         applied: u64,
@@ -64,9 +87,21 @@ pub enum SyncError {
         log: Address,
     },
     /// A number that does not fit the database.
-    #[error("{0} is out of range")]
-    Range(&'static str),
+    #[error(transparent)]
+    Range(#[from] OutOfRange),
 }
+
+impl SyncError {
+    /// Whether the nodes contradict themselves, the headers or each other.
+    pub fn is_inconsistency(&self) -> bool {
+        matches!(self, Self::Node(NodeError::Wrong { .. }))
+    }
+}
+
+/// A number that does not fit the database.
+#[derive(Debug, thiserror::Error)]
+#[error("{0} is out of range")]
+pub struct OutOfRange(pub &'static str);
 
 /// How far this indexer is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,14 +130,15 @@ pub struct Head {
 /// Mirrors one deployment into one database.
 #[derive(Debug)]
 pub struct Mirror {
-    node: Node,
+    chain: Chain,
     pool: PgPool,
-    span: Span,
     finality_blocks: u64,
+    /// Contracts and treasuries as of the mirrored block; read from the tables at the start and after a reorg.
+    watched: Option<Watched>,
 }
 
-pub(crate) fn signed(value: u64, what: &'static str) -> Result<i64, SyncError> {
-    i64::try_from(value).map_err(|_| SyncError::Range(what))
+pub(crate) fn signed(value: u64, what: &'static str) -> Result<i64, OutOfRange> {
+    i64::try_from(value).map_err(|_| OutOfRange(what))
 }
 
 fn unsigned(value: i64) -> u64 {
@@ -147,38 +183,79 @@ pub async fn cursor(connection: &mut PgConnection) -> Result<Cursor, sqlx::Error
 }
 
 impl Mirror {
-    /// A mirror of `node` in `pool`; [`claim`] comes first.
-    pub fn new(node: Node, pool: PgPool, finality_blocks: u64) -> Self {
-        Self { node, pool, span: Span::default(), finality_blocks }
+    /// A mirror of `chain` in `pool`; [`claim`] comes first.
+    pub fn new(chain: Chain, pool: PgPool, finality_blocks: u64) -> Self {
+        Self { chain, pool, finality_blocks, watched: None }
     }
 
-    /// One step: take back what a reorg took, then mirror up to one range of blocks.
+    /// One step: take back what a reorg took, apply what became final, mirror on towards the head.
     pub async fn step(&mut self) -> Result<Head, SyncError> {
-        let latest = self.node.latest().await?;
-        let finalized = self.node.finalized(latest, self.finality_blocks).await?;
-        let mut cursor = cursor(&mut *self.pool.acquire().await?).await?;
-        if cursor.applied_hash.is_some() && latest.number < cursor.applied_number {
-            return Err(SyncError::NodeBehind { latest: latest.number, applied: cursor.applied_number });
-        }
+        let mut nodes = self.chain.nodes.well().await;
+        let mut cursor = self.cursor_now().await?;
+        let (leader, latest, finalized) = self.heads(&nodes, cursor).await?;
+        // from here on the first of them leads: heads and blocks that may still go are as it says
+        nodes.rotate_left(leader);
         if let Some(hash) = cursor.mirrored_hash
-            && !self.is_canonical(cursor.mirrored_number, hash, latest).await?
+            && !self.is_canonical(&nodes[0], cursor.mirrored_number, hash, latest).await?
         {
-            cursor = self.take_back(cursor, latest).await?;
+            self.watched = None;
+            cursor = self.take_back(&nodes, cursor, latest).await?;
         }
-        let from = cursor.mirrored_number + 1;
-        let final_number = finalized.map_or(0, |header| header.number);
-        if from <= final_number {
-            self.mirror_final(cursor, from, final_number).await?;
-        } else if from <= latest.number {
-            let to = latest.number.min(from + WINDOW_BLOCKS_PER_STEP - 1);
-            self.mirror_window(cursor, from, to).await?;
+        if let Some(finalized) = finalized
+            && cursor.applied_number < cursor.mirrored_number
+        {
+            while project::apply(&self.pool, &self.chain.deployment, finalized).await? {}
         }
-        let mirrored = self::cursor(&mut *self.pool.acquire().await?).await?.mirrored_number;
-        Ok(Head { latest, finalized, more: mirrored < latest.number })
+        let cursor = self.advance(&nodes, latest, finalized).await?;
+        Ok(Head { latest, finalized, more: cursor.mirrored_number < latest.number })
+    }
+
+    /// The heads of the first node that has come as far as the tables, and its place.
+    async fn heads(&self, nodes: &[One], cursor: Cursor) -> Result<(usize, Header, Option<Header>), SyncError> {
+        let mut last = None;
+        for (at, node) in nodes.iter().enumerate() {
+            match self.heads_of(node).await {
+                Ok((latest, _)) if cursor.applied_hash.is_some() && latest.number < cursor.applied_number => {
+                    let error = SyncError::NodeBehind { latest: latest.number, applied: cursor.applied_number };
+                    if nodes.len() > 1 {
+                        node.distrust(&error.to_string());
+                    }
+                    last = Some(error);
+                }
+                Ok((latest, finalized)) => return Ok((at, latest, finalized)),
+                Err(error) => last = Some(error.into()),
+            }
+        }
+        let nobody = || {
+            let seen = self.chain.nodes.seen();
+            let why = seen.into_iter().map(|node| format!("{}: {}", node.name, node.error.unwrap_or_default()));
+            NodeError::Nobody(why.collect::<Vec<_>>().join("; ")).into()
+        };
+        Err(last.unwrap_or_else(nobody))
+    }
+
+    /// A node's newest header and its newest final one: by tag, or by depth where the chain knows none.
+    async fn heads_of(&self, node: &One) -> Result<(Header, Option<Header>), NodeError> {
+        let latest = header(node, BlockNumberOrTag::Latest).await?;
+        let latest = latest.ok_or_else(|| wrong(node, "header at latest", "there is none"))?;
+        match header(node, BlockNumberOrTag::Finalized).await {
+            // read after it, so that it may be of a block that came meanwhile
+            Ok(Some(finalized)) => {
+                return Ok((latest, Some(finalized).filter(|header| header.number <= latest.number)));
+            }
+            // "unknown block" and "invalid params" are how nodes say that they know no tags; "too many requests" is not
+            Ok(None) | Err(NodeError::Rpc { is_answer: true, .. }) => {}
+            Err(error) => return Err(error),
+        }
+        let finalized = match latest.number.checked_sub(self.finality_blocks) {
+            Some(number) => header(node, number.into()).await?,
+            None => None,
+        };
+        Ok((latest, finalized))
     }
 
     /// A node that has not come as far as the mirror lags; that alone is no reorg.
-    async fn is_canonical(&self, number: u64, hash: B256, latest: Header) -> Result<bool, SyncError> {
+    async fn is_canonical(&self, node: &One, number: u64, hash: B256, latest: Header) -> Result<bool, SyncError> {
         if number > latest.number {
             let ours: Option<Vec<u8>> = sqlx::query_scalar("SELECT hash FROM local.block WHERE number = $1")
                 .bind(signed(latest.number, "block")?)
@@ -186,11 +263,11 @@ impl Mirror {
                 .await?;
             return Ok(ours.is_none_or(|ours| ours == latest.hash.as_slice()));
         }
-        Ok(self.node.header(number.into()).await?.is_some_and(|header| header.hash == hash))
+        Ok(header(node, number.into()).await?.is_some_and(|header| header.hash == hash))
     }
 
     /// Deletes every mirrored block above the newest one that is still on the chain.
-    async fn take_back(&self, cursor: Cursor, latest: Header) -> Result<Cursor, SyncError> {
+    async fn take_back(&self, nodes: &[One], cursor: Cursor, latest: Header) -> Result<Cursor, SyncError> {
         let window = sqlx::query("SELECT number, hash, time FROM local.block WHERE number >= $1 ORDER BY number DESC")
             .bind(signed(cursor.applied_number, "block")?)
             .fetch_all(&self.pool)
@@ -200,7 +277,7 @@ impl Mirror {
             let (number, hash): (i64, Vec<u8>) = (row.try_get(0)?, row.try_get(1)?);
             let (number, hash) = (unsigned(number), B256::try_from(hash.as_slice()).unwrap_or_default());
             if number <= latest.number
-                && self.node.header(number.into()).await?.is_some_and(|header| header.hash == hash)
+                && header(&nodes[0], number.into()).await?.is_some_and(|header| header.hash == hash)
             {
                 ancestor = Some((number, Some(hash), row.try_get::<i64, _>(2)?));
                 break;
@@ -210,18 +287,11 @@ impl Mirror {
             (Some(found), _) => found,
             // nothing was applied yet: begin again
             (None, None) => (cursor.applied_number, None, 0),
-            (None, Some(expected)) => {
-                let now = self.node.header(cursor.applied_number.into()).await?;
-                if now.is_none_or(|header| header.hash != expected) {
-                    let actual = now.map_or("no block".to_owned(), |header| header.hash.to_string());
-                    return Err(SyncError::DeepReorg { number: cursor.applied_number, expected, actual });
-                }
-                (cursor.applied_number, Some(expected), signed(now.map_or(0, |header| header.time), "time")?)
-            }
+            (None, Some(expected)) => return Err(gone(nodes, cursor.applied_number, expected).await?),
         };
         tracing::warn!(from = cursor.mirrored_number, to = number, "reorg: taking mirrored blocks back");
         metrics::counter!("tidemark_indexer_reorgs_total").increment(1);
-        let Some(mut transaction) = self.begin_at(&cursor).await? else { return self.cursor_now().await };
+        let Some(mut transaction) = self.begin_at(&cursor, false).await? else { return self.cursor_now().await };
         let above = signed(number, "block")?;
         sqlx::query("DELETE FROM chain_log WHERE block_number > $1").bind(above).execute(&mut *transaction).await?;
         sqlx::query("DELETE FROM local.block WHERE number > $1").bind(above).execute(&mut *transaction).await?;
@@ -230,65 +300,141 @@ impl Mirror {
         Ok(Cursor { mirrored_number: number, mirrored_hash: hash, ..cursor })
     }
 
-    /// Final blocks, by number, as many as the node gives at once.
-    async fn mirror_final(&mut self, cursor: Cursor, from: u64, to_max: u64) -> Result<(), SyncError> {
-        let treasuries = self.treasuries(cursor).await?;
-        let (to, logs) = loop {
-            let to = self.span.end(from, to_max);
-            match self.node.logs(Blocks::Final(from, to), &treasuries).await {
-                Ok(logs) => {
-                    self.span.answered(logs.len());
-                    break (to, logs);
-                }
-                // nodes refuse ranges with too many results in as many words as there are nodes
-                Err(error) if self.span.refused() => {
-                    tracing::info!(from, to, %error, "the node refused a range of logs: asking for fewer blocks");
-                }
-                Err(error) => return Err(error.into()),
-            }
+    /// Fetches and commits parts up to what is final, or where all of that is here, to the head.
+    async fn advance(&mut self, nodes: &[One], latest: Header, finalized: Option<Header>) -> Result<Cursor, SyncError> {
+        let mut cursor = self.cursor_now().await?;
+        let watched = match &self.watched {
+            Some(watched) => watched.clone(),
+            None => self.watched.insert(self.known(cursor).await?).clone(),
         };
-        let Some(end) = self.node.header(to.into()).await? else { return Ok(()) };
-        let Some(mut transaction) = self.begin_at(&cursor).await? else { return Ok(()) };
-        insert_logs(&mut transaction, &logs).await?;
-        insert_block(&mut transaction, end).await?;
-        set_mirrored(&mut transaction, to, Some(end.hash), signed(end.time, "time")?).await?;
-        transaction.commit().await?;
-        Ok(())
+        let final_number = finalized.map_or(0, |header| header.number);
+        let is_final = cursor.mirrored_number < final_number;
+        let target = if is_final { final_number } else { latest.number };
+        let begun = Instant::now();
+        let mut next = cursor.mirrored_number + 1;
+        let mut on_the_way = VecDeque::with_capacity(PARTS_AT_ONCE);
+        let mut turn = 0;
+        loop {
+            while on_the_way.len() < PARTS_AT_ONCE && next <= target && begun.elapsed() < STEP_TIME {
+                let mut order = nodes.to_vec();
+                if is_final {
+                    order.rotate_left(turn % nodes.len());
+                    turn += 1;
+                }
+                let to = self.chain.end(&order[0], next, target);
+                let (chain, watched, from) = (self.chain.clone(), watched.clone(), next);
+                let fetched = tokio::spawn(async move { chain.part(&order, from, to, &watched).await });
+                on_the_way.push_back((to, AbortOnDropHandle::new(fetched)));
+                next = to + 1;
+            }
+            let Some((to, fetched)) = on_the_way.pop_front() else { return Ok(cursor) };
+            let mut part = fetched.await??;
+            // a node may have given less than it was asked for
+            loop {
+                match self.commit(nodes, cursor, part, finalized.filter(|_| is_final)).await? {
+                    Some(moved) => cursor = moved,
+                    None => return self.cursor_now().await,
+                }
+                if cursor.mirrored_number >= to {
+                    break;
+                }
+                part = self.chain.part(nodes, cursor.mirrored_number + 1, to, &watched).await?;
+            }
+        }
     }
 
-    /// Blocks that a reorg may still take: each by hash, each on top of the one before.
-    async fn mirror_window(&mut self, cursor: Cursor, from: u64, to: u64) -> Result<(), SyncError> {
-        let headers: Vec<Option<Header>> = futures::stream::iter((from..=to).map(|number| {
-            let node = self.node.clone();
-            async move { node.header(number.into()).await }
-        }))
-        .buffered(HEADERS_AT_ONCE)
-        .try_collect()
-        .await?;
-        let mut parent = cursor.mirrored_hash;
-        for header in headers {
-            // a gap or another parent is a reorg in the making: the next step sees it whole
-            let Some(header) = header.filter(|header| parent.is_none_or(|parent| parent == header.parent_hash)) else {
-                return Ok(());
-            };
-            let cursor = Cursor { mirrored_number: header.number - 1, mirrored_hash: parent, ..cursor };
-            let treasuries = self.treasuries(cursor).await?;
-            let logs = self.node.logs(Blocks::One(header), &treasuries).await?;
-            let Some(mut transaction) = self.begin_at(&cursor).await? else { return Ok(()) };
-            insert_logs(&mut transaction, &logs).await?;
-            insert_block(&mut transaction, header).await?;
-            let time = signed(header.time, "time")?;
-            set_mirrored(&mut transaction, header.number, Some(header.hash), time).await?;
-            transaction.commit().await?;
-            parent = Some(header.hash);
+    /// Puts a part on top of what is mirrored, in one transaction. None where that has moved, or the part is of a reorg in the
+    /// making: the next step sees it whole.
+    async fn commit(
+        &mut self,
+        nodes: &[One],
+        cursor: Cursor,
+        part: Part,
+        finalized: Option<Header>,
+    ) -> Result<Option<Cursor>, SyncError> {
+        let Some(mut part) = self.linked(nodes, cursor, part, finalized).await? else { return Ok(None) };
+        let Some(end) = part.blocks.last().map(|block| block.header) else { return Ok(None) };
+        if let Some(watched) = &mut self.watched {
+            // treasuries that were registered while this part was on its way
+            let late = watched.beyond(&part.watched);
+            if !late.is_empty() {
+                self.chain.add(&mut part, nodes, &late).await?;
+            }
+            self.chain.registered(&part.logs).into_keys().for_each(|treasury| watched.add_treasury(treasury));
         }
-        Ok(())
+        let applies = finalized.is_some() && cursor.applied_number == cursor.mirrored_number;
+        let speaking = match applies {
+            true => project::speaking(&part.logs, &self.chain.deployment)?,
+            false => Vec::new(),
+        };
+        let Some(mut transaction) = self.begin_at(&cursor, !speaking.is_empty()).await? else { return Ok(None) };
+        copy::copy_logs(&mut transaction, &part.logs).await?;
+        let time = signed(end.time, "time")?;
+        set_mirrored(&mut transaction, end.number, Some(end.hash), time).await?;
+        let mut moved = Cursor { mirrored_number: end.number, mirrored_hash: Some(end.hash), ..cursor };
+        if applies {
+            project::apply_said(&mut transaction, speaking).await?;
+            project::set_applied(&mut transaction, signed(end.number, "block")?, end.hash.as_slice(), time).await?;
+            insert_blocks(&mut transaction, part.blocks.last().map(std::slice::from_ref).unwrap_or_default()).await?;
+            (moved.applied_number, moved.applied_hash) = (end.number, Some(end.hash));
+        } else {
+            insert_blocks(&mut transaction, &part.blocks).await?;
+        }
+        transaction.commit().await?;
+        if applies {
+            metrics::counter!("tidemark_indexer_logs_applied_total").increment(part.logs.len() as u64);
+        }
+        Ok(Some(moved))
+    }
+
+    /// The part, where it stands on the mirrored block and ends on what is final; else what the leading node has there.
+    async fn linked(
+        &self,
+        nodes: &[One],
+        cursor: Cursor,
+        part: Part,
+        finalized: Option<Header>,
+    ) -> Result<Option<Part>, SyncError> {
+        let flaw = |part: &Part| {
+            let (first, last) = (part.blocks.first()?.header, part.blocks.last()?.header);
+            let below = cursor.mirrored_hash.filter(|hash| *hash != first.parent_hash);
+            if let Some(hash) = below {
+                let (number, parent) = (first.number, first.parent_hash);
+                return Some(format!(
+                    "block {number} has the parent {parent}, and the one that was mirrored is {hash}"
+                ));
+            }
+            let end = finalized.filter(|end| end.number == last.number && end.hash != last.hash)?;
+            Some(format!("block {} is {}, and as the final one it was {}", last.number, last.hash, end.hash))
+        };
+        let Some(first) = flaw(&part) else { return Ok(Some(part)) };
+        tracing::warn!(node = part.node.name(), flaw = first, "a part of the chain does not fit: asking again");
+        let (Some(from), Some(to)) = (part.blocks.first(), part.blocks.last()) else { return Ok(None) };
+        let again = self.chain.part(nodes, from.header.number, to.header.number, &part.watched).await?;
+        match flaw(&again) {
+            None => {
+                if again.node.name() != part.node.name() {
+                    part.node.distrust(&first);
+                }
+                Ok(Some(again))
+            }
+            // of blocks that may still go the next step asks whether they have
+            Some(_) if finalized.is_none() => Ok(None),
+            Some(flaw) => Err(wrong(&again.node, "final blocks", flaw).into()),
+        }
     }
 
     /// Begins to move the mirror on from `cursor`; none where another process on this database, which a restart may leave
     /// running for a while, has moved it meanwhile.
-    async fn begin_at(&self, cursor: &Cursor) -> Result<Option<Transaction<'static, Postgres>>, SyncError> {
+    async fn begin_at(
+        &self,
+        cursor: &Cursor,
+        writes_tables: bool,
+    ) -> Result<Option<Transaction<'static, Postgres>>, SyncError> {
         let mut transaction = self.pool.begin().await?;
+        if writes_tables {
+            crate::manifest::lock_tables(&mut transaction).await?;
+        }
         sqlx::query("SELECT FROM local.cursor FOR UPDATE").execute(&mut *transaction).await?;
         let now = self::cursor(&mut transaction).await?;
         let same = (now.mirrored_number, now.mirrored_hash) == (cursor.mirrored_number, cursor.mirrored_hash);
@@ -299,75 +445,63 @@ impl Mirror {
         Ok(cursor(&mut *self.pool.acquire().await?).await?)
     }
 
-    /// Points treasuries registered up to the mirrored block.
-    async fn treasuries(&self, cursor: Cursor) -> Result<Vec<Address>, SyncError> {
+    /// The contracts, and points treasuries registered up to the mirrored block.
+    async fn known(&self, cursor: Cursor) -> Result<Watched, SyncError> {
         use alloy::sol_types::SolEvent;
-        let mut treasuries = std::collections::BTreeSet::new();
+        let mut watched = Watched::new(&self.chain.deployment);
         let applied: Vec<Vec<u8>> =
             sqlx::query_scalar("SELECT DISTINCT points_treasury FROM provider").fetch_all(&self.pool).await?;
-        treasuries.extend(applied.iter().filter_map(|bytes| Address::try_from(bytes.as_slice()).ok()));
+        let applied = applied.iter().filter_map(|bytes| Address::try_from(bytes.as_slice()).ok());
+        applied.for_each(|treasury| watched.add_treasury(treasury));
         let rows = sqlx::query(
             "SELECT topics, data FROM chain_log WHERE block_number > $1 AND address = $2 AND topics[1] = $3",
         )
         .bind(signed(cursor.applied_number, "block")?)
-        .bind(self.node.deployment.provenance_log.as_slice())
+        .bind(self.chain.deployment.provenance_log.as_slice())
         .bind(tidemark::contracts::ProvenanceLog::ProviderRegistered::SIGNATURE_HASH.as_slice())
         .fetch_all(&self.pool)
         .await?;
         for row in rows {
             let (topics, data): (Vec<Vec<u8>>, Vec<u8>) = (row.try_get(0)?, row.try_get(1)?);
             let topics: Vec<B256> = topics.iter().filter_map(|topic| B256::try_from(topic.as_slice()).ok()).collect();
-            treasuries.extend(registered_treasury(&topics, &data));
+            registered_treasury(&topics, &data).into_iter().for_each(|treasury| watched.add_treasury(treasury));
         }
-        Ok(treasuries.into_iter().collect())
+        Ok(watched)
     }
 }
 
-async fn insert_logs(connection: &mut PgConnection, logs: &[PlacedLog]) -> Result<(), SyncError> {
-    for logs in logs.chunks(LOGS_PER_INSERT) {
-        let numbers = |of: fn(&PlacedLog) -> u64, what| {
-            logs.iter().map(|log| signed(of(log), what)).collect::<Result<Vec<i64>, SyncError>>()
-        };
-        let bytes = |of: fn(&PlacedLog) -> &[u8]| logs.iter().map(of).collect::<Vec<_>>();
-        // arrays of arrays must be rectangular, and a log has up to four topics
-        let topic = |at: usize| logs.iter().map(|log| log.topics.get(at).map(|t| t.as_slice())).collect::<Vec<_>>();
-        sqlx::query(
-            "INSERT INTO chain_log
-                 (block_hash, log_index, block_number, block_time, tx_hash, address, topics, data)
-             SELECT block_hash, log_index, block_number, block_time, tx_hash, address,
-                 array_remove(ARRAY[topic0, topic1, topic2, topic3], NULL), data
-             FROM unnest($1::bytea[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bytea[], $6::bytea[], $7::bytea[],
-                 $8::bytea[], $9::bytea[], $10::bytea[], $11::bytea[])
-                 AS row (block_hash, log_index, block_number, block_time, tx_hash, address, topic0, topic1, topic2,
-                 topic3, data)",
-        )
-        .bind(bytes(|log| log.block_hash.as_slice()))
-        .bind(numbers(|log| log.log_index, "log index")?)
-        .bind(numbers(|log| log.block_number, "block")?)
-        .bind(numbers(|log| log.block_time, "time")?)
-        .bind(bytes(|log| log.tx_hash.as_slice()))
-        .bind(bytes(|log| log.address.as_slice()))
-        .bind(topic(0))
-        .bind(topic(1))
-        .bind(topic(2))
-        .bind(topic(3))
-        .bind(bytes(|log| &log.data))
-        .execute(&mut *connection)
-        .await?;
+/// What to make of it that the leading node has not a block that was final: another node may still have it.
+async fn gone(nodes: &[One], number: u64, expected: B256) -> Result<SyncError, SyncError> {
+    let mut actual = "no block".to_owned();
+    for (at, node) in nodes.iter().enumerate() {
+        match header(node, number.into()).await {
+            Ok(Some(found)) if found.hash == expected => {
+                let flaw = format!("block {number} was final with hash {expected}, and {} still has it", node.name());
+                nodes.iter().take(at).for_each(|other| other.distrust(&flaw));
+                return Ok(wrong(&nodes[0], "final blocks", flaw).into());
+            }
+            Ok(Some(found)) => actual = found.hash.to_string(),
+            Ok(None) => {}
+            Err(error) if at == 0 => return Err(error.into()),
+            Err(error) => tracing::warn!(%error, "a node can't be asked about a final block that is gone"),
+        }
     }
-    metrics::counter!("tidemark_indexer_logs_mirrored_total").increment(logs.len() as u64);
-    Ok(())
+    Ok(SyncError::DeepReorg { number, expected, actual })
 }
 
-async fn insert_block(connection: &mut PgConnection, header: Header) -> Result<(), SyncError> {
+async fn insert_blocks(connection: &mut PgConnection, blocks: &[Block]) -> Result<(), SyncError> {
+    let numbers = |of: fn(&Header) -> u64, what| {
+        blocks.iter().map(|block| signed(of(&block.header), what)).collect::<Result<Vec<i64>, _>>()
+    };
     sqlx::query(
-        "INSERT INTO local.block (number, hash, parent_hash, time) VALUES ($1, $2, $3, $4)
+        "INSERT INTO local.block (number, hash, parent_hash, time)
+         SELECT * FROM unnest($1::bigint[], $2::bytea[], $3::bytea[], $4::bigint[])
          ON CONFLICT (number) DO UPDATE SET hash = excluded.hash, parent_hash = excluded.parent_hash, time = excluded.time",
     )
-    .bind(signed(header.number, "block")?)
-    .bind(header.hash.as_slice())
-    .bind(header.parent_hash.as_slice())
-    .bind(signed(header.time, "time")?)
+    .bind(numbers(|header| header.number, "block")?)
+    .bind(blocks.iter().map(|block| block.header.hash.as_slice()).collect::<Vec<_>>())
+    .bind(blocks.iter().map(|block| block.header.parent_hash.as_slice()).collect::<Vec<_>>())
+    .bind(numbers(|header| header.time, "time")?)
     .execute(connection)
     .await?;
     Ok(())

@@ -1,25 +1,31 @@
-//! What is asked of the node: headers and logs, each with a timeout, each answer checked for being what was asked.
-
-use std::time::Duration;
+//! What is asked of one node: headers, logs and receipts, each answer read and found to be what was asked.
 
 use alloy::{
+    consensus::{Header as ConsensusHeader, ReceiptEnvelope},
     eips::BlockNumberOrTag,
-    primitives::{Address, B256},
-    providers::{DynProvider, Provider},
-    rpc::types::{Filter, Log},
-    sol_types::SolEvent,
-    transports::TransportError,
+    primitives::{Address, B256, Bloom, Bytes},
+    rpc::{
+        json_rpc::RpcSend,
+        types::{Filter, Header as RpcHeader, Log, TransactionReceipt},
+    },
+    transports::{RpcError, TransportError},
 };
+use serde::{Deserialize, de::DeserializeOwned};
 use tidemark::{
-    chain::Deployment,
-    contracts::{PointsTreasury, ProvenanceLog},
+    nodes::{One, said::Said},
+    service::causes,
 };
 
-const CALL_TIME_MAX: Duration = Duration::from_secs(20);
+use super::range::suggested;
+
+/// Headers of one request.
+const HEADERS_PER_REQUEST: usize = 64;
 /// Geth takes 1,000 by default.
 const ADDRESSES_PER_QUERY: usize = 500;
+/// Of what a node says, for people.
+const WORDS_MAX: usize = 300;
 
-/// A header, as far as it is needed.
+/// A header, as far as it is needed when its block is mirrored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
     /// Height.
@@ -32,6 +38,19 @@ pub struct Header {
     pub time: u64,
 }
 
+/// A header with what its logs are checked against.
+#[derive(Clone, Debug)]
+pub struct Block {
+    /// Its place.
+    pub header: Header,
+    /// Of addresses and topics of all logs in it.
+    pub bloom: Bloom,
+    /// Root of its receipts.
+    pub receipts_root: B256,
+    /// Whether the hash is that of the fields.
+    pub is_hash_right: bool,
+}
+
 /// A log with its place in the chain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PlacedLog {
@@ -39,7 +58,7 @@ pub struct PlacedLog {
     pub block_number: u64,
     /// Hash of the block.
     pub block_hash: B256,
-    /// Unix seconds of the block.
+    /// Unix seconds of the block; 0 until it is known.
     pub block_time: u64,
     /// Place in the block.
     pub log_index: u64,
@@ -50,182 +69,262 @@ pub struct PlacedLog {
     /// Up to four.
     pub topics: Vec<B256>,
     /// ABI-encoded.
-    pub data: Vec<u8>,
+    pub data: Bytes,
 }
 
-/// Why the node could not be read.
+/// Why a node could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum NodeError {
-    /// The node answered with an error, or not at all.
-    #[error("RPC: {doing}")]
+    /// It wants to be asked for less at once.
+    #[error("{node}: {doing}: it refuses so much at once: {said}")]
+    TooMuch {
+        /// Which node.
+        node: String,
+        /// What was asked.
+        doing: String,
+        /// Its words.
+        said: String,
+        /// How many blocks would do, where it says so.
+        suggested: Option<u64>,
+    },
+    /// It answered with an error, or not at all.
+    #[error("{node}: {doing}: {said}")]
     Rpc {
+        /// Which node.
+        node: String,
         /// What was asked.
         doing: String,
-        /// Why it failed.
-        #[source]
-        source: Box<TransportError>,
+        /// What it said.
+        said: String,
+        /// Whether that is an answer: not a failed connection, no "too many requests".
+        is_answer: bool,
     },
-    /// No answer in time.
-    #[error("RPC: {doing}: no answer within {} s", CALL_TIME_MAX.as_secs())]
-    Timeout {
-        /// What was asked.
-        doing: String,
-    },
-    /// An answer to another question.
-    #[error("RPC: {doing}: {wrong}")]
+    /// What it says can't be, or is not what was asked.
+    #[error("{node}: {doing}: {wrong}")]
     Wrong {
+        /// Which node.
+        node: String,
         /// What was asked.
         doing: String,
         /// What is wrong with the answer.
         wrong: String,
     },
+    /// There is none to ask.
+    #[error("no node can be asked now: {0}")]
+    Nobody(String),
 }
 
-/// The node and the contracts that are mirrored.
-#[derive(Clone, Debug)]
-pub struct Node {
-    /// The RPC.
-    pub rpc: DynProvider,
-    /// The contracts.
-    pub deployment: Deployment,
+impl NodeError {
+    /// Whether fewer blocks might have been answered.
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, Self::TooMuch { .. } | Self::Rpc { is_answer: true, .. })
+    }
+
+    /// How many blocks the node says would do.
+    pub fn suggested(&self) -> Option<u64> {
+        match self {
+            Self::TooMuch { suggested, .. } => *suggested,
+            _ => None,
+        }
+    }
 }
 
 /// Which blocks to read logs of.
 #[derive(Clone, Copy, Debug)]
 pub enum Blocks {
-    /// One block, by hash: a reorg can't slip another one in.
-    One(Header),
-    /// Final blocks, by number, both inclusive.
-    Final(u64, u64),
+    /// One block, by hash.
+    One(B256),
+    /// By number, both inclusive.
+    Range(u64, u64),
 }
 
-impl Node {
-    /// The header at a height or tag; `None` where there is none.
-    pub async fn header(&self, at: BlockNumberOrTag) -> Result<Option<Header>, NodeError> {
-        let block = call(format!("header at {at}"), self.rpc.get_block_by_number(at).into_future()).await?;
-        Ok(block.map(|block| Header {
-            number: block.header.number,
-            hash: block.header.hash,
-            parent_hash: block.header.parent_hash,
-            time: block.header.timestamp,
-        }))
-    }
-
-    /// The newest header.
-    pub async fn latest(&self) -> Result<Header, NodeError> {
-        let doing = || "header at latest".to_owned();
-        let latest = self.header(BlockNumberOrTag::Latest).await?;
-        latest.ok_or_else(|| NodeError::Wrong { doing: doing(), wrong: "there is none".into() })
-    }
-
-    /// The newest final header; by `finality_blocks` where the chain knows no such tag.
-    pub async fn finalized(&self, latest: Header, finality_blocks: u64) -> Result<Option<Header>, NodeError> {
-        match self.header(BlockNumberOrTag::Finalized).await {
-            Ok(Some(header)) => return Ok(Some(header)),
-            Ok(None) => {}
-            // "unknown block" and "invalid params" are how nodes say that they know no tags; "too many requests" is not
-            Err(NodeError::Rpc { source, .. }) if source.as_error_resp().is_some_and(|said| !said.is_retry_err()) => {}
-            Err(error) => return Err(error),
-        }
-        match latest.number.checked_sub(finality_blocks) {
-            Some(number) => self.header(number.into()).await,
-            None => Ok(None),
+impl std::fmt::Display for Blocks {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::One(hash) => write!(f, "block {hash}"),
+            Self::Range(from, to) => write!(f, "blocks {from} to {to}"),
         }
     }
+}
 
-    /// Logs of the contracts and of the points treasuries, in order. A treasury that is registered in these very blocks
-    /// counts from its registration on.
-    pub async fn logs(&self, blocks: Blocks, treasuries: &[Address]) -> Result<Vec<PlacedLog>, NodeError> {
-        let contracts = self.deployment.addresses();
-        let mut logs = self.logs_of(blocks, Filter::new().address(contracts.to_vec())).await?;
-        let mut since: Vec<(Address, (u64, u64))> = treasuries.iter().map(|treasury| (*treasury, (0, 0))).collect();
-        for log in logs.iter().filter(|log| log.address == self.deployment.provenance_log) {
-            if let Some(treasury) = registered_treasury(&log.topics, &log.data)
-                && !since.iter().any(|(known, _)| *known == treasury)
+/// `eth_getLogs` without what is not kept; alloy's own type buffers each log as it is flattened.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct WireLog {
+    address: Address,
+    topics: Vec<B256>,
+    data: Bytes,
+    #[serde(with = "alloy::serde::quantity")]
+    block_number: u64,
+    block_hash: B256,
+    transaction_hash: B256,
+    #[serde(with = "alloy::serde::quantity")]
+    log_index: u64,
+    #[serde(default)]
+    removed: bool,
+}
+
+/// An error of `node`.
+pub fn wrong(node: &One, doing: impl ToString, wrong: impl ToString) -> NodeError {
+    NodeError::Wrong { node: node.name().to_owned(), doing: doing.to_string(), wrong: wrong.to_string() }
+}
+
+fn failed(node: &One, doing: &str, from: u64, error: &TransportError) -> NodeError {
+    let (node, doing) = (node.name().to_owned(), doing.to_owned());
+    let said: String = causes(error).chars().take(WORDS_MAX).collect();
+    let class = Said::of(error);
+    // a node that gives up on a question may answer a smaller one
+    if matches!(class, Said::TooMuch | Said::TimedOut) {
+        let suggested = error.as_error_resp().and_then(|payload| suggested(&payload.message, from));
+        return NodeError::TooMuch { node, doing, said, suggested };
+    }
+    let is_answer = matches!(error, RpcError::ErrorResp(_) | RpcError::NullResp) && class != Said::RateLimited;
+    NodeError::Rpc { node, doing, said, is_answer }
+}
+
+async fn ask<T: DeserializeOwned>(
+    node: &One,
+    doing: &str,
+    from: u64,
+    method: &'static str,
+    params: impl RpcSend,
+) -> Result<T, NodeError> {
+    let json = node.ask(method, params).await.map_err(|error| failed(node, doing, from, &error))?;
+    serde_json::from_str(json.get())
+        .map_err(|error| wrong(node, doing, format!("an answer that can't be read: {error}")))
+}
+
+fn block(header: RpcHeader<ConsensusHeader>) -> Block {
+    let RpcHeader { hash, inner, .. } = header;
+    Block {
+        header: Header { number: inner.number, hash, parent_hash: inner.parent_hash, time: inner.timestamp },
+        bloom: inner.logs_bloom,
+        receipts_root: inner.receipts_root,
+        is_hash_right: inner.hash_slow() == hash,
+    }
+}
+
+/// The header at a height or tag; `None` where there is none.
+pub async fn header(node: &One, at: BlockNumberOrTag) -> Result<Option<Header>, NodeError> {
+    let doing = format!("header at {at}");
+    let found: Option<RpcHeader<ConsensusHeader>> = ask(node, &doing, 0, "eth_getBlockByNumber", (at, false)).await?;
+    let header = found.map(|header| block(header).header);
+    match (at, header) {
+        (BlockNumberOrTag::Number(number), Some(header)) if header.number != number => {
+            Err(wrong(node, doing, format!("the header of block {}", header.number)))
+        }
+        _ => Ok(header),
+    }
+}
+
+/// Headers of all blocks from `from` to `to`, each the parent of the next.
+pub async fn blocks(node: &One, from: u64, to: u64) -> Result<Vec<Block>, NodeError> {
+    let doing = format!("headers of blocks {from} to {to}");
+    let numbers: Vec<u64> = (from..=to).collect();
+    let mut blocks: Vec<Block> = Vec::with_capacity(numbers.len());
+    for numbers in numbers.chunks(HEADERS_PER_REQUEST) {
+        for json in headers(node, &doing, numbers).await? {
+            let found: Option<RpcHeader<ConsensusHeader>> = serde_json::from_str(json.get())
+                .map_err(|error| wrong(node, &doing, format!("a header that can't be read: {error}")))?;
+            let next = from + blocks.len() as u64;
+            let Some(found) = found.map(block).filter(|block| block.header.number == next) else {
+                return Err(wrong(node, doing, format!("no block {next}")));
+            };
+            if let Some(last) = blocks.last()
+                && last.header.hash != found.header.parent_hash
             {
-                since.push((treasury, (log.block_number, log.log_index)));
+                return Err(wrong(
+                    node,
+                    doing,
+                    format!(
+                        "block {next} has the parent {}, and block {} is {}",
+                        found.header.parent_hash,
+                        next - 1,
+                        last.header.hash
+                    ),
+                ));
             }
+            blocks.push(found);
         }
-        since.retain(|(treasury, _)| !contracts.contains(treasury));
-        if !since.is_empty() {
-            let signatures =
-                vec![PointsTreasury::PointsRedeemed::SIGNATURE_HASH, PointsTreasury::OperatorChanged::SIGNATURE_HASH];
-            let addresses: Vec<Address> = since.iter().map(|(treasury, _)| *treasury).collect();
-            // anyone may register, and nodes refuse long lists
-            for addresses in addresses.chunks(ADDRESSES_PER_QUERY) {
-                let filter = Filter::new().address(addresses.to_vec()).event_signature(signatures.clone());
-                let of_treasuries = self.logs_of(blocks, filter).await?;
-                logs.extend(of_treasuries.into_iter().filter(|log| {
-                    since
-                        .iter()
-                        .any(|(treasury, from)| *treasury == log.address && (log.block_number, log.log_index) >= *from)
-                }));
-            }
-        }
-        logs.sort_by_key(|log| (log.block_number, log.log_index));
-        Ok(logs)
     }
+    Ok(blocks)
+}
 
-    async fn logs_of(&self, blocks: Blocks, filter: Filter) -> Result<Vec<PlacedLog>, NodeError> {
-        let (doing, filter, from, to) = match blocks {
-            Blocks::One(header) => (
-                format!("logs of block {}", header.hash),
-                filter.at_block_hash(header.hash),
-                header.number,
-                header.number,
-            ),
-            Blocks::Final(from, to) => {
-                (format!("logs of blocks {from} to {to}"), filter.from_block(from).to_block(to), from, to)
+/// In one request; one by one where the node takes none with several calls.
+async fn headers(node: &One, doing: &str, numbers: &[u64]) -> Result<Vec<Box<serde_json::value::RawValue>>, NodeError> {
+    let params = |number: &u64| (BlockNumberOrTag::Number(*number), false);
+    if let [number] = numbers {
+        let answer = node.ask("eth_getBlockByNumber", params(number)).await;
+        return Ok(vec![answer.map_err(|error| failed(node, doing, *number, &error))?]);
+    }
+    match node.ask_many("eth_getBlockByNumber", numbers.iter().map(params)).await {
+        Ok(answers) => Ok(answers),
+        Err(error @ (RpcError::ErrorResp(_) | RpcError::NullResp)) if Said::of(&error) != Said::RateLimited => {
+            let mut answers = Vec::with_capacity(numbers.len());
+            for number in numbers {
+                let answer = node.ask("eth_getBlockByNumber", params(number)).await;
+                answers.push(answer.map_err(|error| failed(node, doing, *number, &error))?);
             }
+            Ok(answers)
+        }
+        Err(error) => Err(failed(node, doing, 0, &error)),
+    }
+}
+
+/// Logs of some addresses, those with one of `signatures` where that is not empty, in order.
+pub async fn logs(
+    node: &One,
+    blocks: Blocks,
+    addresses: &[Address],
+    signatures: &[B256],
+) -> Result<Vec<PlacedLog>, NodeError> {
+    let doing = format!("logs of {blocks}");
+    let mut placed = Vec::new();
+    for addresses in addresses.chunks(ADDRESSES_PER_QUERY) {
+        let mut filter = Filter::new().address(addresses.to_vec());
+        if !signatures.is_empty() {
+            filter = filter.event_signature(signatures.to_vec());
+        }
+        let (filter, from) = match blocks {
+            Blocks::One(hash) => (filter.at_block_hash(hash), 0),
+            Blocks::Range(from, to) => (filter.from_block(from).to_block(to), from),
         };
-        let logs = call(doing.clone(), self.rpc.get_logs(&filter)).await?;
-        let mut placed = Vec::with_capacity(logs.len());
-        let mut times = std::collections::BTreeMap::<B256, u64>::new();
+        let logs: Vec<WireLog> = ask(node, &doing, from, "eth_getLogs", (filter,)).await?;
+        placed.reserve_exact(logs.len());
         for log in logs {
-            let wrong = |wrong: &str| NodeError::Wrong { doing: doing.clone(), wrong: wrong.into() };
-            let (Some(block_number), Some(block_hash), Some(log_index), Some(tx_hash)) =
-                (log.block_number, log.block_hash, log.log_index, log.transaction_hash)
-            else {
-                return Err(wrong("a log without a place"));
-            };
             let is_asked = match blocks {
-                Blocks::One(header) => block_hash == header.hash && block_number == header.number,
-                Blocks::Final(..) => (from..=to).contains(&block_number),
+                Blocks::One(hash) => log.block_hash == hash,
+                Blocks::Range(from, to) => (from..=to).contains(&log.block_number),
             };
-            if log.removed || !is_asked {
-                return Err(wrong("a log of another block"));
+            let is_signed = signatures.is_empty() || log.topics.first().is_some_and(|first| signatures.contains(first));
+            if log.removed || !is_asked || !is_signed || !addresses.contains(&log.address) {
+                let place = format!("log {} of block {}", log.log_index, log.block_number);
+                return Err(wrong(node, doing, format!("{place}, which was not asked for")));
             }
-            let block_time = match (blocks, log.block_timestamp, times.get(&block_hash)) {
-                (Blocks::One(header), ..) => header.time,
-                (_, Some(time), _) | (_, None, Some(&time)) => time,
-                (_, None, None) => {
-                    let header = self.header(block_number.into()).await?;
-                    let header = header.filter(|header| header.hash == block_hash);
-                    header.ok_or_else(|| wrong("a log of a block that is not there"))?.time
-                }
-            };
-            times.insert(block_hash, block_time);
-            placed.push(place(log, block_number, block_hash, block_time, log_index, tx_hash));
+            placed.push(PlacedLog {
+                block_number: log.block_number,
+                block_hash: log.block_hash,
+                block_time: 0,
+                log_index: log.log_index,
+                tx_hash: log.transaction_hash,
+                address: log.address,
+                topics: log.topics,
+                data: log.data,
+            });
         }
-        Ok(placed)
     }
+    sort(&mut placed);
+    Ok(placed)
 }
 
-fn place(log: Log, block_number: u64, block_hash: B256, block_time: u64, log_index: u64, tx_hash: B256) -> PlacedLog {
-    let (topics, data) = log.inner.data.split();
-    let address = log.inner.address;
-    PlacedLog { block_number, block_hash, block_time, log_index, tx_hash, address, topics, data: data.to_vec() }
+/// In the order of the chain.
+pub fn sort(logs: &mut [PlacedLog]) {
+    logs.sort_unstable_by_key(|log| (log.block_number, log.log_index));
 }
 
-/// The points treasury of a ProviderRegistered log.
-pub fn registered_treasury(topics: &[B256], data: &[u8]) -> Option<Address> {
-    ProvenanceLog::ProviderRegistered::decode_raw_log(topics.iter().copied(), data).ok().map(|log| log.pointsTreasury)
-}
-
-async fn call<T>(doing: String, answer: impl Future<Output = Result<T, TransportError>>) -> Result<T, NodeError> {
-    match tokio::time::timeout(CALL_TIME_MAX, answer).await {
-        Ok(Ok(answer)) => Ok(answer),
-        Ok(Err(source)) => Err(NodeError::Rpc { doing, source: Box::new(source) }),
-        Err(_) => Err(NodeError::Timeout { doing }),
-    }
+/// A block's receipts, as they are hashed.
+pub async fn receipts(node: &One, hash: B256) -> Result<Vec<TransactionReceipt<ReceiptEnvelope<Log>>>, NodeError> {
+    let doing = format!("receipts of block {hash}");
+    let found: Option<Vec<_>> = ask(node, &doing, 0, "eth_getBlockReceipts", (hash,)).await?;
+    found.ok_or_else(|| wrong(node, doing, "there are none"))
 }

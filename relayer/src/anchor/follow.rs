@@ -12,7 +12,7 @@ use alloy::{
 };
 use anyhow::Context;
 use sqlx::{PgPool, Row, postgres::PgRow};
-use tidemark::{contracts::ProvenanceLog, ids::ConsentId};
+use tidemark::{contracts::ProvenanceLog, ids::ConsentId, nodes::said::Said};
 
 use super::{
     fees, nonce, revert,
@@ -22,7 +22,6 @@ use crate::{
     app::App,
     batch::{self, State},
     intake::{Tx, bigint},
-    nodes::said::Said,
 };
 
 /// Transactions followed in one round, lowest nonce first.

@@ -4,9 +4,10 @@ use alloy::{
     sol_types::SolInterface,
     transports::{RpcError, TransportError},
 };
-use tidemark::contracts::{ConsentRegistry::ConsentRegistryErrors, ProvenanceLog::ProvenanceLogErrors};
-
-use crate::nodes::said::Said;
+use tidemark::{
+    contracts::{ConsentRegistry::ConsentRegistryErrors, ProvenanceLog::ProvenanceLogErrors},
+    nodes::said::Said,
+};
 
 /// The revert in a node's answer as text, or `None` where the node failed for another reason.
 pub fn reason(error: &TransportError) -> Option<String> {

@@ -16,6 +16,7 @@ use anyhow::Context;
 use tidemark::{
     contracts::{ConsentRegistry, ProvenanceLog},
     ids::ConsentId,
+    nodes::said::Said,
     service::causes,
 };
 use tokio::sync::OnceCell;
@@ -29,7 +30,6 @@ use crate::{
     batch::{self, State},
     config::Serve,
     intake::{Tx, bigint, withdraw},
-    nodes::said::Said,
     signer::{SIGNING_TIME_MAX, Signer},
 };
 

@@ -10,6 +10,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde::Serialize;
+use tidemark::nodes::Seen;
 use utoipa::ToSchema;
 
 use crate::{
@@ -17,7 +18,6 @@ use crate::{
     app::App,
     batch,
     intake::{contents, erase, event, withdraw},
-    nodes::Seen,
     outbox,
     problem::Problem,
 };

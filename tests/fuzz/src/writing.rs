@@ -14,6 +14,7 @@ use serde_json::{Map, Value, json};
 use tidemark::{
     canonical::jcs,
     ids::{DataId, sha256},
+    nodes::said::Said,
     verdict::Outcome,
 };
 use tidemark_relayer::{
@@ -33,7 +34,6 @@ use tidemark_relayer::{
         personal,
         provider::{Attestations, Policies, Settings},
     },
-    nodes::said::Said,
     outbox::address::{check_url, is_public},
     problem::Problem,
     quality::{Claim, Media, judge},

@@ -6,6 +6,7 @@
     reason = "a benchmark prints rates; nothing here is money"
 )]
 
+mod indexer;
 mod relayer;
 mod sealing;
 mod submissions;
@@ -28,6 +29,8 @@ enum What {
     Submissions(submissions::Submissions),
     /// Records a second into the relayer by the Trace door, and its memory with many of them queued.
     Relayer(relayer::Relayer),
+    /// Plain events a second out of a chain's history into Postgres, and the indexer's memory.
+    Indexer(indexer::Indexer),
     /// Sealing a batch of a million events.
     Sealing(sealing::Sealing),
 }
@@ -39,6 +42,7 @@ async fn main() -> ExitCode {
     let done = match what {
         What::Submissions(flags) => submissions::run(&flags).await,
         What::Relayer(flags) => relayer::run(&flags).await,
+        What::Indexer(flags) => indexer::run(&flags).await,
         What::Sealing(flags) => sealing::run(&flags),
     };
     match done {

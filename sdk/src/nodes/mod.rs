@@ -27,19 +27,19 @@ use alloy::{
     providers::{DynProvider, Provider, ProviderBuilder},
     rpc::{
         client::RpcClient,
-        json_rpc::{RequestPacket, ResponsePacket, RpcError},
+        json_rpc::{Id, Request, RequestPacket, ResponsePacket, ResponsePayload, RpcError, RpcSend, SerializedRequest},
     },
     transports::{TransportError, TransportErrorKind, TransportFut},
 };
 use anyhow::{Context, bail, ensure};
 use futures::{StreamExt, stream::FuturesUnordered};
 use reqwest::{Client, Url, redirect::Policy};
-use tidemark::{chain::Deployment, service::causes};
+use serde_json::value::RawValue;
 use tokio_util::sync::CancellationToken;
 use tower::Service;
 
-use self::said::Said;
-use crate::intake::unix_now;
+use self::said::{Said, TOO_LONG};
+use crate::{chain::Deployment, download::unix_seconds, service::causes};
 
 /// Nodes that may be given.
 const NODES_MAX: usize = 8;
@@ -158,7 +158,7 @@ impl Nodes {
         }
         let blocks = futures::future::join_all(closed.iter().map(|node| node.newest())).await;
         // a block of the future is a lie, or a clock that is wrong: others are not behind it
-        let now = unix_now();
+        let now = unix_seconds();
         let newest = blocks.iter().flatten().copied().filter(|time| *time <= now).max().unwrap_or(0);
         self.0.newest.store(newest, Ordering::Relaxed);
         for (node, block) in closed.iter().zip(blocks) {
@@ -166,6 +166,11 @@ impl Nodes {
                 node.open(error);
             }
         }
+    }
+
+    /// Those that are well, in the order given, each to be asked by itself: for who compares what they say.
+    pub async fn well(&self) -> Vec<One> {
+        self.usable().await.into_iter().map(One).collect()
     }
 
     fn closed(&self) -> Vec<Arc<Node>> {
@@ -253,6 +258,66 @@ fn behind(newest_of_node: u64, newest: u64) -> Option<String> {
     (seconds > BEHIND_SECONDS_MAX).then(|| format!("its newest block is {seconds} s older than another node's"))
 }
 
+/// One of the nodes, behind its breaker.
+#[derive(Clone, Debug)]
+pub struct One(Arc<Node>);
+
+impl One {
+    /// Host and port.
+    pub fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    /// Keeps it out until its next trial: what it says can't be.
+    pub fn distrust(&self, error: &str) {
+        self.0.open(error.to_owned());
+    }
+
+    /// The result of one call, as JSON.
+    pub async fn ask(&self, method: &'static str, params: impl RpcSend) -> Result<Box<RawValue>, TransportError> {
+        match self.0.ask(&RequestPacket::Single(numbered(method, 0, params)?)).await? {
+            ResponsePacket::Single(answer) => result(answer.payload),
+            ResponsePacket::Batch(_) => Err(RpcError::NullResp),
+        }
+    }
+
+    /// The results of the same call with different parameters, in their order, in one request.
+    pub async fn ask_many(
+        &self,
+        method: &'static str,
+        params: impl IntoIterator<Item = impl RpcSend>,
+    ) -> Result<Vec<Box<RawValue>>, TransportError> {
+        let calls = params.into_iter().zip(0u64..).map(|(params, id)| numbered(method, id, params));
+        let calls = calls.collect::<Result<Vec<_>, _>>()?;
+        let count = calls.len();
+        let answers = match self.0.ask(&RequestPacket::Batch(calls)).await? {
+            ResponsePacket::Batch(answers) => answers,
+            // one error for all of them
+            ResponsePacket::Single(answer) => return result(answer.payload).and(Err(RpcError::NullResp)),
+        };
+        // nodes may answer in any order
+        let mut results: Vec<Option<Box<RawValue>>> = vec![None; count];
+        for answer in answers {
+            let at = answer.id.as_number().and_then(|id| usize::try_from(id).ok());
+            if let Some(place) = at.and_then(|at| results.get_mut(at)) {
+                *place = Some(result(answer.payload)?);
+            }
+        }
+        results.into_iter().collect::<Option<_>>().ok_or(RpcError::NullResp)
+    }
+}
+
+fn numbered(method: &'static str, id: u64, params: impl RpcSend) -> Result<SerializedRequest, TransportError> {
+    Request::new(method, Id::Number(id), params).serialize().map_err(RpcError::ser_err)
+}
+
+fn result(payload: ResponsePayload) -> Result<Box<RawValue>, TransportError> {
+    match payload {
+        ResponsePayload::Success(result) => Ok(result),
+        ResponsePayload::Failure(error) => Err(RpcError::ErrorResp(error)),
+    }
+}
+
 /// One node as a transport, past its breaker: for its trial.
 #[derive(Clone, Debug)]
 struct Direct(Arc<Node>);
@@ -279,7 +344,7 @@ fn is_failure(answer: &Result<ResponsePacket, TransportError>) -> bool {
         Ok(packet) => packet
             .iter_errors()
             .any(|error| Said::in_answer(error) == Said::RateLimited || error.message == "header not found"),
-        Err(_) => true,
+        Err(error) => Said::of(error) != Said::TooMuch,
     }
 }
 
@@ -414,9 +479,7 @@ impl Node {
         let mut body = Vec::new();
         while let Some(chunk) = answer.chunk().await.map_err(custom)? {
             if body.len() + chunk.len() > ANSWER_BYTES_MAX {
-                return Err(TransportErrorKind::custom_str(&format!(
-                    "an answer of more than {ANSWER_BYTES_MAX} bytes"
-                )));
+                return Err(TransportErrorKind::custom_str(&format!("{TOO_LONG} than {ANSWER_BYTES_MAX} bytes")));
             }
             body.extend_from_slice(&chunk);
         }

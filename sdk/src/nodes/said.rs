@@ -28,6 +28,8 @@ pub enum Said {
     PoolFull,
     /// The contract said no.
     Reverted,
+    /// Blocks with more logs, or more blocks, than it answers for at once.
+    TooMuch,
     /// Asked too often.
     RateLimited,
     /// No answer in time.
@@ -52,6 +54,7 @@ impl Said {
             Self::FeeCap => "the node's fee cap",
             Self::PoolFull => "the node's pool is full",
             Self::Reverted => "reverted",
+            Self::TooMuch => "too much asked for",
             Self::RateLimited => "rate limited",
             Self::TimedOut => "timed out",
             Self::NotAnswered => "not answered",
@@ -64,6 +67,9 @@ impl Said {
         match error {
             RpcError::ErrorResp(payload) => Self::in_answer(payload),
             RpcError::Transport(TransportErrorKind::Custom(cause)) => {
+                if cause.to_string().starts_with(TOO_LONG) {
+                    return Self::TooMuch;
+                }
                 let is_timeout = cause.downcast_ref::<reqwest::Error>().is_some_and(reqwest::Error::is_timeout);
                 if is_timeout { Self::TimedOut } else { Self::NotAnswered }
             }
@@ -90,6 +96,9 @@ impl Said {
         })
     }
 }
+
+/// How an answer begins that we did not read to its end.
+pub(super) const TOO_LONG: &str = "an answer of more";
 
 /// Words in lower case and what they mean; the first that occur count, so what holds others comes before them.
 ///
@@ -148,6 +157,19 @@ const WORDS: &[(&str, Said)] = &[
     ("execution aborted (timeout", Said::TimedOut),
     ("timeout expired", Said::TimedOut),
     ("request timed out", Said::TimedOut),
+    ("query returned more than", Said::TooMuch),
+    ("response size exceeded", Said::TooMuch),
+    ("response is too big", Said::TooMuch),
+    ("exceeds max results", Said::TooMuch),
+    ("too many results", Said::TooMuch),
+    ("too many logs", Said::TooMuch),
+    ("logs matched by query exceeds", Said::TooMuch),
+    ("block range", Said::TooMuch),
+    ("blocks range", Said::TooMuch),
+    ("range is too large", Said::TooMuch),
+    ("range exceeds", Said::TooMuch),
+    ("range limit", Said::TooMuch),
+    ("is limited to a", Said::TooMuch),
 ];
 
 #[cfg(test)]
@@ -253,6 +275,23 @@ mod tests {
             ("alchemy", 429, "Your app has exceeded its compute units per second capacity", Said::RateLimited),
             ("a proxy", -32000, "Rate limit exceeded", Said::RateLimited),
             ("a proxy", -32000, "Too Many Requests", Said::RateLimited),
+            ("geth", -32602, "exceed maximum block range: 5000", Said::TooMuch),
+            ("reth", -32602, "query exceeds max block range 100000", Said::TooMuch),
+            ("reth", -32602, "query exceeds max results 20000, retry with the range 100-200", Said::TooMuch),
+            ("besu", -32005, "Requested range exceeds maximum RPC range limit", Said::TooMuch),
+            (
+                "infura",
+                -32005,
+                "query returned more than 10000 results. Try with this block range [0x64, 0xc8].",
+                Said::TooMuch,
+            ),
+            (
+                "alchemy",
+                -32602,
+                "Log response size exceeded. this block range should work: [0x64, 0xc8]",
+                Said::TooMuch,
+            ),
+            ("quicknode", -32614, "eth_getLogs is limited to a 10,000 range", Said::TooMuch),
             ("nobody", -32000, "the moon is full", Said::Unknown),
         ];
         for (client, code, message, expected) in table {

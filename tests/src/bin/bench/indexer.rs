@@ -1,0 +1,395 @@
+//! Plain events a second into Postgres out of a chain's history, and the indexer's memory meanwhile, beside the floor.
+
+use std::{
+    process::{Command, Stdio},
+    sync::atomic::{AtomicU64, Ordering},
+    time::{Duration, Instant},
+};
+
+use alloy::primitives::{Address, B256, Bytes, keccak256};
+use anyhow::{Context, Result, ensure};
+use clap::Args;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use sqlx::{AssertSqlSafe, Connection, PgConnection, Row};
+use tidemark_tests::{
+    Options, Stack,
+    chain::Mining,
+    folder::repository,
+    process::{Process, Stop},
+    progress::Progress,
+    services::free_port,
+    stack::Services,
+};
+
+use super::{memory, processor_time};
+
+/// Events of a transaction, which is a block.
+const EVENTS_PER_BLOCK: u64 = 50;
+/// Blocks that one request of the floor asks for.
+const FLOOR_BLOCKS: u64 = 50;
+const FLOOR_CONNECTIONS: usize = 2;
+/// What anyone may take before something is wrong.
+const TIME_MAX: Duration = Duration::from_secs(200);
+
+/// How much, and how often.
+#[derive(Args, Clone)]
+pub struct Indexer {
+    /// Events, 50 a block.
+    #[arg(long, default_value_t = 200_000, value_parser = clap::value_parser!(u64).range(1_000..=10_000_000))]
+    count: u64,
+    /// Times that each is measured, in turns; the medians are shown.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=99))]
+    times: u8,
+    /// Also measures ponder, which is installed from npm into `.tidemark/peers` at the first time.
+    #[arg(long)]
+    peers: bool,
+}
+
+/// A chain whose history is one contract's transfers.
+pub struct History {
+    /// The contract.
+    pub emitter: Address,
+    /// Where it was deployed.
+    pub first: u64,
+    /// The last block with events.
+    pub last: u64,
+}
+
+/// What one run was.
+#[derive(Clone, Copy, Default)]
+struct Run {
+    took: Duration,
+    processor: Duration,
+    /// Bytes in memory at a quarter, half and three quarters of the blocks, and the most there ever was.
+    memory: [u64; 4],
+}
+
+/// Prints the table.
+pub async fn run(flags: &Indexer) -> Result<()> {
+    let progress = Progress::new();
+    let options = Options {
+        progress: progress.clone(),
+        services: Services::None,
+        mining: Mining::Automatic,
+        ..Options::default()
+    };
+    let stack = Stack::start(options).await?;
+    let history = history(&stack, flags.count, &progress).await?;
+    watch_emitter(&stack, &history)?;
+    let (mut ours, mut floors) = (Vec::new(), Vec::new());
+    for time in 0..flags.times {
+        let step = progress.step(&format!("run {} of {}", time + 1, flags.times));
+        floors.push(floor(&stack, &history, &format!("floor_{time}"), flags.count).await?);
+        ours.push(backfill(&stack, &history, &format!("ours_{time}"), flags.count).await?);
+        step.done("floor and indexer");
+    }
+    let ponder = match flags.peers {
+        true => {
+            let step = progress.step("ponder");
+            let run = ponder(&stack, &history, flags.count).await?;
+            step.done("once");
+            Some(run)
+        }
+        false => None,
+    };
+    floors.sort_unstable();
+    ours.sort_unstable_by_key(|run| run.took);
+    let (floor, median) = (floors[floors.len() / 2], ours[ours.len() / 2]);
+    let rate = |took: Duration| flags.count as f64 / took.as_secs_f64();
+    let most = ours.iter().map(|run| run.memory[3]).max().unwrap_or_default();
+    let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+    println!(
+        "\n{} events in {} blocks of {EVENTS_PER_BLOCK} on anvil, into Postgres with fsync on, medians of {}\n",
+        flags.count,
+        history.last - history.first + 1,
+        flags.times
+    );
+    println!("| what | events/s | of the floor | memory at ¼, ½, ¾ of the blocks, at most, MiB | CPU, µs an event |");
+    println!("|---|---|---|---|---|");
+    let [quarter, half, most_of_it, _] = median.memory.map(mib);
+    println!(
+        "| tidemark-indexer | {:.0} | {:.2} | {quarter:.0}, {half:.0}, {most_of_it:.0}, {:.0} | {:.1} |",
+        rate(median.took),
+        rate(median.took) / rate(floor),
+        mib(most),
+        median.processor.as_secs_f64() * 1e6 / flags.count as f64,
+    );
+    println!(
+        "| floor: `eth_getLogs` of {FLOOR_BLOCKS} blocks and `COPY` with a key, {FLOOR_CONNECTIONS} connections, nothing else kept | {:.0} | 1.00 | | |",
+        rate(floor)
+    );
+    match ponder {
+        Some(run) => println!(
+            "| ponder 1.0.0, rate limit raised, `maxResponseBodySize: false`, once | {:.0} | {:.3} | at most {:.0} | |",
+            rate(run.took),
+            rate(run.took) / rate(floor),
+            mib(run.memory[3])
+        ),
+        None => println!("| ponder | not measured: `--peers` was not given | | | |"),
+    }
+    println!("| envio, rindexer | not measured: this benchmark does not drive them yet | | | |");
+    let all =
+        |runs: Vec<Duration>| runs.iter().map(|took| format!("{:.0}", rate(*took))).collect::<Vec<_>>().join(", ");
+    println!(
+        "\nall runs, fastest first: indexer {}; floor {}",
+        all(ours.iter().map(|run| run.took).collect()),
+        all(floors)
+    );
+    Ok(())
+}
+
+/// Deploys the emitter and has it emit, a block a transaction.
+async fn history(stack: &Stack, count: u64, progress: &Progress) -> Result<History> {
+    stack.chain.mine_at_once().await?;
+    let sender = stack.chain.call("eth_accounts", json!([])).await?[0].clone();
+    let send = async |transaction: Value| -> Result<Value> {
+        let hash = stack.chain.call("eth_sendTransaction", json!([transaction])).await?;
+        let deadline = Instant::now() + Duration::from_secs(10);
+        let receipt = loop {
+            let receipt = stack.chain.call("eth_getTransactionReceipt", json!([hash])).await?;
+            if !receipt.is_null() || Instant::now() > deadline {
+                break receipt;
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        };
+        ensure!(receipt["status"] == "0x1", "a transaction of the history failed: {receipt}");
+        Ok(receipt)
+    };
+    let deployed = send(json!({ "from": sender, "data": emitter(), "gas": "0x100000" })).await?;
+    let address: Address = deployed["contractAddress"].as_str().context("no address")?.parse()?;
+    let first = stack.chain.block_number().await?;
+    let blocks = count / EVENTS_PER_BLOCK;
+    let bar = progress.bar("blocks of events", blocks);
+    for block in 0..blocks {
+        let number = format!("{:#066x}", block * EVENTS_PER_BLOCK);
+        send(json!({ "from": sender, "to": address, "data": number, "gas": "0x100000" })).await?;
+        bar.advance();
+    }
+    bar.done("emitted");
+    let last = stack.chain.block_number().await?;
+    ensure!(last == first + blocks, "expected a block a transaction, {blocks} from {first} on, got {last}");
+    // final, all of it: for anvil two blocks below the newest, for ponder 30
+    stack.chain.mine(64).await?;
+    Ok(History { emitter: address, first, last })
+}
+
+/// Code that emits `Transfer(caller, n, n)` for 50 numbers from its input on.
+fn emitter() -> Bytes {
+    let signature = keccak256("Transfer(address,address,uint256)");
+    let mut code = Vec::new();
+    code.extend([0x60, 0x00, 0x35]); // PUSH1 0, CALLDATALOAD: n
+    code.extend([0x80, 0x60, EVENTS_PER_BLOCK.to_be_bytes()[7], 0x01, 0x90]); // n + 50 below n
+    code.push(0x5b); // JUMPDEST, at 8
+    code.extend([0x80, 0x60, 0x00, 0x52]); // MSTORE n at 0
+    code.extend([0x80, 0x33, 0x7f]); // topics: n, CALLER and the signature
+    code.extend(signature);
+    code.extend([0x60, 0x20, 0x60, 0x00, 0xa3]); // LOG3 of the 32 bytes at 0
+    code.extend([0x60, 0x01, 0x01]); // n + 1
+    code.extend([0x81, 0x81, 0x10, 0x60, 0x08, 0x57, 0x00]); // again while below; STOP
+    let length = code.len().to_be_bytes()[7];
+    let mut deploys = vec![0x60, length, 0x80, 0x60, 0x0b, 0x60, 0x00, 0x39, 0x60, 0x00, 0xf3];
+    deploys.extend(code);
+    deploys.into()
+}
+
+/// A deployment file in which the emitter stands for one of the contracts.
+fn watch_emitter(stack: &Stack, history: &History) -> Result<()> {
+    let mut deployment = stack.deployment.clone();
+    (deployment.license_registry, deployment.block) = (history.emitter, history.first);
+    let text = serde_json::to_string(&deployment).context("failed to write the deployment as JSON")?;
+    std::fs::write(stack.deployment_path(), text).context("failed to write the deployment file")
+}
+
+/// The indexer from an empty database: timed from when its tables are there until all blocks are in them and applied.
+async fn backfill(stack: &Stack, history: &History, database: &str, count: u64) -> Result<Run> {
+    let watched = async {
+        let url = stack.postgres.url(database);
+        let deadline = Instant::now() + TIME_MAX;
+        let mut connection = loop {
+            match PgConnection::connect(&url).await {
+                Ok(connection) => break connection,
+                Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
+            }
+            ensure!(Instant::now() < deadline, "the database {database} does not come");
+        };
+        let mut begun = None;
+        let mut run = Run::default();
+        let process = tokio::task::spawn_blocking(indexer_process).await??;
+        let before = processor_time(&process)?;
+        loop {
+            ensure!(Instant::now() < deadline, "the indexer has not come to block {} in time", history.last);
+            let applied = sqlx::query_scalar::<_, i64>("SELECT applied_number FROM local.cursor");
+            let Ok(Some(applied)) = applied.fetch_optional(&mut connection).await else {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+                continue;
+            };
+            let begun = *begun.get_or_insert_with(Instant::now);
+            let (done, all) = (u64::try_from(applied)?.saturating_sub(history.first), history.last - history.first);
+            for quarter in 1..4 {
+                let place = usize::try_from(quarter)? - 1;
+                if done * 4 >= all * quarter && run.memory[place] == 0 {
+                    run.memory[place] = memory(&process, "VmRSS")?;
+                }
+            }
+            if done >= all {
+                run.took = begun.elapsed();
+                run.memory[3] = memory(&process, "VmHWM")?;
+                run.processor = processor_time(&process)?.saturating_sub(before);
+                return Ok(run);
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let (service, run) = tokio::join!(stack.start_second_indexer(database), watched);
+    let (mut service, run) = (service?, run?);
+    service.stop();
+    let mut connection = stack.postgres.connect(database).await?;
+    let rows: i64 = sqlx::query("SELECT count(*) FROM chain_log").fetch_one(&mut connection).await?.try_get(0)?;
+    ensure!(u64::try_from(rows)? == count, "expected {count} events, the indexer has {rows}");
+    Ok(run)
+}
+
+/// The process id of this process's child that is an indexer.
+fn indexer_process() -> Result<String> {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let own = std::process::id().to_string();
+    while Instant::now() < deadline {
+        for entry in std::fs::read_dir("/proc").context("failed to read /proc")?.flatten() {
+            let id = entry.file_name().to_string_lossy().into_owned();
+            let Ok(stat) = std::fs::read_to_string(format!("/proc/{id}/stat")) else { continue };
+            let Some((name, rest)) = stat.rsplit_once(')') else { continue };
+            if name.contains("(tidemark-indexe") && rest.split_whitespace().nth(1) == Some(own.as_str()) {
+                return Ok(id);
+            }
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    anyhow::bail!("no indexer was started")
+}
+
+/// Ponder with one row an event, timed as the indexer: from when its table is there until all rows are in it.
+async fn ponder(stack: &Stack, history: &History, count: u64) -> Result<Run> {
+    let (source, folder) = (repository().join("tests/peers/ponder"), repository().join(".tidemark/peers/ponder"));
+    std::fs::create_dir_all(folder.join("src/api")).context("failed to make a folder for ponder")?;
+    for file in ["package.json", "ponder.config.ts", "ponder.schema.ts", "src/index.ts", "src/api/index.ts"] {
+        std::fs::copy(source.join(file), folder.join(file))
+            .with_context(|| format!("failed to copy ponder's {file}"))?;
+    }
+    let mut npm = Command::new("npm");
+    npm.args(["install", "--no-audit", "--no-fund", "--loglevel=error"]).current_dir(&folder).stdout(Stdio::null());
+    ensure!(npm.status().context("failed to run npm")?.success(), "npm could not install ponder");
+    let url = stack.postgres.create_database("ponder").await?;
+    let mut command = Command::new("node");
+    command.args(["node_modules/ponder/dist/esm/bin/ponder.js", "start", "--schema", "bench", "--port"]);
+    command.arg(free_port()?.to_string()).current_dir(&folder);
+    command.env("DATABASE_URL", url).env("RPC_URL", stack.chain.url()).env("EMITTER", history.emitter.to_string());
+    command.env("FIRST_BLOCK", history.first.to_string()).env("LAST_BLOCK", history.last.to_string());
+    command.env("PONDER_TELEMETRY_DISABLED", "true").env("CI", "true");
+    let (log, pids) = (stack.folder.log("ponder"), stack.folder.pid_file());
+    let mut process = Process::spawn("ponder", command, &log, &pids, Stop::Terminate)?;
+    let mut connection = stack.postgres.connect("ponder").await?;
+    let (mut begun, deadline) = (None, Instant::now() + TIME_MAX);
+    loop {
+        ensure!(process.exit_status().is_none(), "ponder ended by itself; {}", process.log_tail(20));
+        let rows = sqlx::query_scalar::<_, i64>("SELECT count(*) FROM bench.transfer").fetch_one(&mut connection).await;
+        ensure!(Instant::now() < deadline, "ponder is not done in time: rows {rows:?}; {}", process.log_tail(20));
+        if let Ok(rows) = rows {
+            let begun = *begun.get_or_insert_with(Instant::now);
+            if u64::try_from(rows)? >= count {
+                let memory = memory(&process.id().to_string(), "VmHWM")?;
+                return Ok(Run { took: begun.elapsed(), memory: [0, 0, 0, memory], ..Run::default() });
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+#[derive(Deserialize)]
+struct Answer {
+    result: Vec<FloorLog>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct FloorLog {
+    address: Address,
+    topics: Vec<B256>,
+    data: Bytes,
+    #[serde(with = "alloy::serde::quantity")]
+    block_number: u64,
+    transaction_hash: B256,
+    #[serde(with = "alloy::serde::quantity")]
+    log_index: u64,
+}
+
+/// Two connections that take ranges in turn: get the logs, copy them into a table with a key.
+async fn floor(stack: &Stack, history: &History, table: &str, count: u64) -> Result<Duration> {
+    let mut connection = stack.postgres.connect("postgres").await?;
+    let statement = format!(
+        "CREATE TABLE {table} (block_number bigint, log_index bigint, tx_hash bytea, address bytea, topic0 bytea,
+             topic1 bytea, topic2 bytea, data bytea, PRIMARY KEY (block_number, log_index))"
+    );
+    sqlx::query(AssertSqlSafe(statement)).execute(&mut connection).await?;
+    let next = AtomicU64::new(history.first);
+    let (next, client) = (std::sync::Arc::new(next), reqwest::Client::new());
+    let mut workers = Vec::new();
+    for _ in 0..FLOOR_CONNECTIONS {
+        let url = stack.postgres.url("postgres");
+        workers.push(PgConnection::connect(&url).await?);
+    }
+    let begun = Instant::now();
+    let mut tasks = tokio::task::JoinSet::new();
+    for mut connection in workers {
+        let (next, client, node) = (next.clone(), client.clone(), stack.chain.url().to_owned());
+        let (emitter, last, table) = (history.emitter, history.last, table.to_owned());
+        tasks.spawn(async move {
+            loop {
+                let from = next.fetch_add(FLOOR_BLOCKS, Ordering::Relaxed);
+                if from > last {
+                    return Ok::<_, anyhow::Error>(());
+                }
+                let to = (from + FLOOR_BLOCKS - 1).min(last);
+                let filter =
+                    json!({ "address": emitter, "fromBlock": format!("{from:#x}"), "toBlock": format!("{to:#x}") });
+                let request = json!({ "jsonrpc": "2.0", "id": 1, "method": "eth_getLogs", "params": [filter] });
+                let bytes = client.post(&node).json(&request).send().await?.bytes().await?;
+                let answer: Answer = serde_json::from_slice(&bytes)?;
+                let mut copy = connection.copy_in_raw(&format!("COPY {table} FROM STDIN (FORMAT binary)")).await?;
+                copy.send(rows(&answer.result)?).await?;
+                copy.finish().await?;
+            }
+        });
+    }
+    while let Some(ended) = tasks.join_next().await {
+        ended??;
+    }
+    let took = begun.elapsed();
+    let rows = sqlx::query_scalar::<_, i64>(AssertSqlSafe(format!("SELECT count(*) FROM {table}")));
+    let rows = rows.fetch_one(&mut connection).await?;
+    ensure!(u64::try_from(rows)? == count, "expected {count} events, the floor has {rows}");
+    Ok(took)
+}
+
+/// In Postgres' binary format.
+fn rows(logs: &[FloorLog]) -> Result<Vec<u8>> {
+    let mut rows = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0".to_vec();
+    for log in logs {
+        rows.extend(8_i16.to_be_bytes());
+        let mut field = |bytes: &[u8]| -> Result<()> {
+            rows.extend(i32::try_from(bytes.len())?.to_be_bytes());
+            rows.extend(bytes);
+            Ok(())
+        };
+        field(&log.block_number.to_be_bytes())?;
+        field(&log.log_index.to_be_bytes())?;
+        field(log.transaction_hash.as_slice())?;
+        field(log.address.as_slice())?;
+        for topic in 0..3 {
+            field(log.topics.get(topic).context("a log without three topics")?.as_slice())?;
+        }
+        field(&log.data)?;
+    }
+    rows.extend((-1_i16).to_be_bytes());
+    Ok(rows)
+}
