@@ -1,6 +1,6 @@
 //! `tidemark-indexer`: mirrors chain and content store into Postgres and answers who asks.
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
@@ -8,6 +8,7 @@ use tidemark::service::start_log;
 use tidemark_indexer::{
     api, checksum,
     config::ServeArgs,
+    ledger::verify,
     payout::{self, Resolution},
     serve,
 };
@@ -44,8 +45,21 @@ enum Command {
         --note 'partner confirmed by mail, 2026-11-21' --database-url postgres://postgres@127.0.0.1:5432/indexer"
     )]
     ResolvePayout(ResolveArgs),
+    /// Look after the points ledger.
+    #[command(subcommand)]
+    Ledger(LedgerCommand),
     /// Print the OpenAPI 3.1 document of the API.
     Openapi,
+}
+
+#[derive(Subcommand, Debug)]
+enum LedgerCommand {
+    /// Recompute chain, balances and causes of all transfers and payouts, and name what differs; fails where anything does.
+    #[command(
+        after_help = "Example:\n  tidemark-indexer ledger verify --database-url postgres://postgres@127.0.0.1:5432/indexer\n\n\
+        Where standard output is no terminal, each line is JSON: progress, broken, and at the end verified or not_verified."
+    )]
+    Verify(DatabaseArgs),
 }
 
 #[derive(Args, Debug)]
@@ -94,10 +108,57 @@ async fn run(command: Command) -> anyhow::Result<()> {
             writeln!(out, "{} goes on; GET /v1/payouts/{} shows how", args.payout_id, args.payout_id)?;
             Ok(())
         }
+        Command::Ledger(LedgerCommand::Verify(args)) => verify_ledger(&args.database_url).await,
         Command::Openapi => {
             let json = api::openapi().to_pretty_json().context("write the document")?;
             writeln!(out, "{json}")?;
             Ok(())
         }
     }
+}
+
+async fn verify_ledger(database_url: &str) -> anyhow::Result<()> {
+    let pool = serve::connect(database_url, 2).await?;
+    let terminal = std::io::stdout().is_terminal();
+    let bar = indicatif::ProgressBar::new(0);
+    let line = |value: serde_json::Value| {
+        // who reads may stop to read; what was found is in the exit code, too
+        drop(writeln!(std::io::stdout(), "{value}"));
+    };
+    let mut progress = |step: &'static str, done: u64, total: u64| match terminal {
+        true => {
+            bar.set_length(total);
+            bar.set_message(step);
+            bar.set_position(done);
+        }
+        false => line(serde_json::json!({ "type": "progress", "step": step, "done": done, "total": total })),
+    };
+    let report = verify::verify(&pool, &mut progress).await.context("verify the ledger")?;
+    bar.finish_and_clear();
+    for found in &report.findings {
+        match terminal {
+            true => writeln!(std::io::stdout(), "BROKEN {} {}: {}", found.check, found.row, found.what)?,
+            false => {
+                let (check, row, what) = (found.check, &found.row, &found.what);
+                line(serde_json::json!({ "type": "broken", "check": check, "row": row, "what": what }));
+            }
+        }
+    }
+    if terminal {
+        let verify::Report { block_number, transfers, lanes, payout_steps, root, broken, .. } = &report;
+        writeln!(
+            std::io::stdout(),
+            "block {block_number}: {transfers} transfers in {lanes} lanes, {payout_steps} payout steps, {broken} broken\nroot {root}"
+        )?;
+    } else {
+        let mut value = serde_json::to_value(&report).context("write the report")?;
+        value["type"] = if report.broken == 0 { "verified".into() } else { "not_verified".into() };
+        line(value);
+    }
+    anyhow::ensure!(
+        report.broken == 0,
+        "the ledger does not verify: {} things differ, the first are above",
+        report.broken
+    );
+    Ok(())
 }

@@ -14,8 +14,12 @@ use reqwest::StatusCode;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use sqlx::PgPool;
-use tidemark::contracts::{DevToken, PointsTreasury};
+use tidemark::{
+    contracts::{DevToken, PointsTreasury},
+    ids::DataId,
+};
 use tidemark_indexer::{
+    ledger::{self, Cause, Kind, Posting},
     payout::{self, Config, Payouts, Resolution},
     serve::open_database,
 };
@@ -92,21 +96,18 @@ impl Ground {
         .execute(&self.pool)
         .await
         .unwrap();
-        for (at, account) in ACCOUNTS.iter().enumerate() {
-            sqlx::query(
-                "INSERT INTO ledger_transfer (id, cause, provider, debit_kind, debit_key, credit_kind, credit_key, amount,
-                     account, data_id, block_number, block_time, tx_hash)
-                 VALUES ('reward/' || $3, 'reward', $1, 'issuer', decode(repeat('00', 32), 'hex'), 'contributor', $2, $4,
-                     $2, gen_random_uuid(), 1, 1, decode(repeat('00', 32), 'hex'))",
-            )
-            .bind(self.provider.as_slice())
-            .bind(account.as_slice())
-            .bind(at.to_string())
-            .bind(i64::try_from(1_000 * POINT).unwrap())
-            .execute(&self.pool)
-            .await
-            .unwrap();
-        }
+        let postings: Vec<Posting> = (0..)
+            .zip(ACCOUNTS)
+            .map(|(at, account)| Posting {
+                id: format!("reward/{:#x}/0/{at}", self.provider),
+                account,
+                amount: 1_000 * POINT,
+                data_id: Some(DataId(uuid::Uuid::new_v4())),
+            })
+            .collect();
+        let cause = Cause { block_number: 1, block_time: 1, tx_hash: vec![0; 32] };
+        let mut connection = self.pool.acquire().await.unwrap();
+        ledger::post(&mut connection, self.provider, Kind::Reward, &cause, &postings).await.unwrap();
     }
 
     /// What the mirror and the ledger do at finality with the treasury's log.
@@ -131,19 +132,14 @@ impl Ground {
             .await
             .unwrap();
             if new.rows_affected() == 1 {
-                sqlx::query(
-                    "INSERT INTO ledger_transfer (id, cause, provider, debit_kind, debit_key, credit_kind, credit_key,
-                         amount, account, block_number, block_time, tx_hash)
-                     VALUES ('redeem/' || $2::text, 'redeem', $1, 'contributor', $3, 'redeemed',
-                         decode(repeat('00', 32), 'hex'), $4::text::numeric, $3, 1, 1, $2)",
-                )
-                .bind(self.provider.as_slice())
-                .bind(event.payoutId.as_slice())
-                .bind(event.account.as_slice())
-                .bind(event.amount.to_string())
-                .execute(&mut *transaction)
-                .await
-                .unwrap();
+                let posting = Posting {
+                    id: format!("redeem/{:#x}/{}", self.provider, event.payoutId),
+                    account: event.account,
+                    amount: event.amount,
+                    data_id: None,
+                };
+                let cause = Cause { block_number: 1, block_time: 1, tx_hash: event.payoutId.to_vec() };
+                ledger::post(&mut transaction, self.provider, Kind::Redeem, &cause, &[posting]).await.unwrap();
             }
             transaction.commit().await.unwrap();
         }
@@ -233,6 +229,67 @@ async fn a_payout_is_paid_once_redeemed_once_and_posted_at_finality() {
     assert_eq!(destination, None, "a destination is forgotten at the end");
     let (status, again) = ground.post("k", &parts).await;
     assert_eq!((status, again), (StatusCode::CREATED, first), "the first answer, also long after");
+}
+
+/// What the ledger's check says of payouts.
+async fn payout_findings(pool: &PgPool) -> Vec<String> {
+    let report = ledger::verify::verify(pool, &mut |_, _, _| ()).await.unwrap();
+    report.findings.into_iter().filter(|found| found.check == "payout").map(|found| found.row).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_step_of_a_payout_is_in_a_chain_that_tells_what_was_changed() {
+    let ground = Ground::new().await;
+    ground.stack.partner.misbehave([Misbehaviour::Refuse("4114")]);
+    let voided = ground.payout(300).await;
+    ground.work_until(&voided, &["voided"], false).await;
+    let posted = ground.payout(200).await;
+    ground.work_until(&posted, &["posted"], true).await;
+    let states: Vec<String> = sqlx::query_scalar("SELECT state FROM local.payout_journal ORDER BY position")
+        .fetch_all(&ground.pool)
+        .await
+        .unwrap();
+    let all = ["reserved", "paying", "voided", "reserved", "paying", "paid", "redeeming", "redeemed", "posted"];
+    assert_eq!(states, all);
+    assert_eq!(payout_findings(&ground.pool).await, Vec::<String>::new());
+
+    for refused in [
+        "UPDATE local.payout_journal SET amount = amount + 1",
+        "DELETE FROM local.payout_journal",
+        "UPDATE local.payout_entry SET amount = amount + 1",
+        "DELETE FROM local.payout_entry",
+        "DELETE FROM local.payout",
+        "INSERT INTO local.payout (payout_id, provider, treasury, destination, amount, points)
+         SELECT gen_random_uuid(), provider, treasury, 'u', amount, points FROM local.payout",
+    ] {
+        sqlx::query(refused).execute(&ground.pool).await.expect_err(refused);
+    }
+    let open = "ALTER TABLE local.payout DISABLE TRIGGER ALL; ALTER TABLE local.payout_entry DISABLE TRIGGER ALL;
+                ALTER TABLE local.payout_journal DISABLE TRIGGER ALL";
+    sqlx::raw_sql(open).execute(&ground.pool).await.unwrap();
+    for change in [
+        "local.payout SET amount = amount + 1",
+        "local.payout SET state = 'posted' WHERE state = 'voided'",
+        "local.payout_entry SET amount = amount + 1",
+        "local.payout_entry SET account = sha256(account)",
+        "local.payout_journal SET state = 'paid' WHERE state = 'paying'",
+        "local.payout_journal SET position = 100 WHERE position = 2",
+        "local.payout_journal SET link = sha256(link)",
+    ] {
+        let copy = "CREATE TABLE local.p AS TABLE local.payout; CREATE TABLE local.e AS TABLE local.payout_entry;
+                    CREATE TABLE local.j AS TABLE local.payout_journal";
+        sqlx::raw_sql(copy).execute(&ground.pool).await.unwrap();
+        let statement = sqlx::AssertSqlSafe(format!("UPDATE {change}"));
+        sqlx::raw_sql(statement).execute(&ground.pool).await.unwrap();
+        let found = payout_findings(&ground.pool).await;
+        assert!(found.contains(&voided), "{change}: {found:?}");
+        let back = "DELETE FROM local.payout_journal; DELETE FROM local.payout_entry; DELETE FROM local.payout;
+                    INSERT INTO local.payout TABLE local.p; INSERT INTO local.payout_entry TABLE local.e;
+                    INSERT INTO local.payout_journal TABLE local.j;
+                    DROP TABLE local.p; DROP TABLE local.e; DROP TABLE local.j";
+        sqlx::raw_sql(back).execute(&ground.pool).await.unwrap();
+        assert_eq!(payout_findings(&ground.pool).await, Vec::<String>::new(), "put back");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -148,7 +148,7 @@ async fn the_ledger_refuses_every_change_that_is_not_a_balanced_transfer() -> an
     let before = checksums(&forge.stack.postgres.url("ledger")).await?;
 
     let columns = "cause, provider, debit_kind, debit_key, credit_kind, credit_key, amount, account, data_id, \
-                   block_number, block_time, tx_hash";
+                   block_number, block_time, tx_hash, position, link";
     // the only transfer there is, with one thing changed; $Z is an account that is none's
     let again = |id: &str, changed: &str| {
         let mut select = columns.to_owned();
@@ -173,6 +173,12 @@ async fn the_ledger_refuses_every_change_that_is_not_a_balanced_transfer() -> an
         (again("'gift/second'", ""), "check"),
         (again("'reward/second'", "credit_kind='redeemed'"), "each_cause_has_its_two_accounts"),
         (again("'redeem/second'", overdraft), "balance_is_not_negative"),
+        (again("id || '0'", ""), "do not go on"),
+        (again("id || '0'", "position=position + 2"), "do not go on"),
+        (again("id || '0'", "position=NULL"), "chained"),
+        (again("id || '0'", "link=NULL"), "chained"),
+        ("UPDATE ledger_lane SET head = sha256(head)".into(), "only through"),
+        ("DELETE FROM ledger_lane".into(), "only through"),
     ];
     let mut connection = forge.stack.postgres.connect("ledger").await?;
     for (statement, why) in refused {

@@ -4,9 +4,12 @@
 //!  reward, royalty:  issuer ──► contributor      redeem:  contributor ──► redeemed
 //! ```
 //!
-//! Tables, triggers and constraints are in `migrations/0001_read_side.sql`; balances move only there.
+//! Tables, triggers and constraints are in `migrations/0001_read_side.sql`; balances move only there. Each transfer commits
+//! to the one before it in its lane (`chain`), and `verify` finds what was changed behind the triggers' back.
 
+pub mod chain;
 mod redeem;
+pub mod verify;
 
 use alloy::primitives::{Address, B256, U256};
 use sqlx::{PgConnection, Row};
@@ -69,6 +72,14 @@ impl Kind {
             Self::Redeem => "redeem",
         }
     }
+
+    /// Kinds of the account that gives and of the one that takes.
+    fn sides(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Reward | Self::Royalty => ("issuer", "contributor"),
+            Self::Redeem => ("contributor", "redeemed"),
+        }
+    }
 }
 
 /// Transfers of a valid batch: one for each accepted submission that is paid in points.
@@ -118,11 +129,16 @@ pub async fn post(
     cause: &Cause,
     postings: &[Posting],
 ) -> Result<(), sqlx::Error> {
-    let (debit, credit) = match kind {
-        Kind::Reward | Kind::Royalty => ("issuer", "contributor"),
-        Kind::Redeem => ("contributor", "redeemed"),
-    };
+    let (debit, credit) = kind.sides();
+    let mut lanes = chain::Lanes::load(connection, kind, postings).await?;
     for chunk in postings.chunks(ROWS_PER_INSERT) {
+        let mut positions = Vec::with_capacity(chunk.len());
+        let mut links = Vec::with_capacity(chunk.len());
+        for posting in chunk {
+            let (position, link) = lanes.append(provider, kind, cause, posting);
+            positions.push(position);
+            links.push(link.to_vec());
+        }
         let ids: Vec<&str> = chunk.iter().map(|posting| posting.id.as_str()).collect();
         let accounts: Vec<&[u8]> = chunk.iter().map(|posting| posting.account.as_slice()).collect();
         let amounts: Vec<String> = chunk.iter().map(|posting| posting.amount.to_string()).collect();
@@ -130,12 +146,13 @@ pub async fn post(
         sqlx::query(
             "INSERT INTO ledger_transfer
                  (id, cause, provider, debit_kind, debit_key, credit_kind, credit_key, amount, account, data_id,
-                  block_number, block_time, tx_hash)
+                  block_number, block_time, tx_hash, position, link)
              SELECT id, $1, $2,
                  $3, CASE $3 WHEN 'contributor' THEN account ELSE $11 END,
                  $4, CASE $4 WHEN 'contributor' THEN account ELSE $11 END,
-                 amount::numeric, account, data_id, $5, $6, $7
-             FROM unnest($8::text[], $9::bytea[], $10::text[], $12::uuid[]) AS row (id, account, amount, data_id)",
+                 amount::numeric, account, data_id, $5, $6, $7, position, link
+             FROM unnest($8::text[], $9::bytea[], $10::text[], $12::uuid[], $13::bigint[], $14::bytea[])
+                 AS row (id, account, amount, data_id, position, link)",
         )
         .bind(kind.name())
         .bind(provider.as_slice())
@@ -149,6 +166,8 @@ pub async fn post(
         .bind(amounts)
         .bind(B256::ZERO.as_slice())
         .bind(data_ids)
+        .bind(positions)
+        .bind(links)
         .execute(&mut *connection)
         .await?;
     }

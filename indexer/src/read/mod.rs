@@ -82,23 +82,32 @@ pub async fn snapshot(pool: &PgPool) -> Result<Transaction<'static, Postgres>, s
 
 /// The block of a snapshot.
 pub async fn at(connection: &mut PgConnection) -> Result<At, sqlx::Error> {
+    at_if_any(connection).await?.ok_or(sqlx::Error::RowNotFound)
+}
+
+/// The block of a snapshot; none in a database that mirrors no deployment yet.
+pub async fn at_if_any(connection: &mut PgConnection) -> Result<Option<At>, sqlx::Error> {
     let row = sqlx::query(
         "SELECT applied_number, applied_hash, applied_time, chain_id,
              (SELECT count(*) FROM batch WHERE state = 'waiting')
                  + (SELECT count(*) FROM dataset_version WHERE state = 'waiting')
          FROM local.cursor",
     )
-    .fetch_one(connection)
+    .fetch_optional(connection)
     .await?;
+    row.map(|row| at_of(&row)).transpose()
+}
+
+fn at_of(row: &sqlx::postgres::PgRow) -> Result<At, sqlx::Error> {
     let time: i64 = row.try_get(2)?;
     let hash: Option<Vec<u8>> = row.try_get(1)?;
     Ok(At {
-        block_number: number(&row, 0)?,
+        block_number: number(row, 0)?,
         block_hash: hash.map(|hash| hex0x(&hash)),
         block_time: rfc3339(time),
         is_final: true,
-        waiting_files: number(&row, 4)?,
-        chain_id: number(&row, 3)?,
+        waiting_files: number(row, 4)?,
+        chain_id: number(row, 3)?,
         unix_seconds: time,
     })
 }

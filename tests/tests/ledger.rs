@@ -1,0 +1,228 @@
+//! What was changed in the ledger behind its triggers' back is found and named, whatever it was.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::process::Command;
+
+use alloy::primitives::{Address, B256};
+use serde_json::Value;
+use sqlx::{AssertSqlSafe, PgPool, Row};
+use tidemark::contracts::PointsTreasury;
+use tidemark_indexer::{
+    ledger::verify::{Finding, verify},
+    serve::connect,
+};
+use tidemark_tests::{folder::program, forge::Forge, keys::role, mined, story::strangers::second_indexer};
+
+/// Three rewards in two batches, a royalty and a redemption, in a database that nobody writes to any more.
+async fn ledger() -> anyhow::Result<(Forge, String)> {
+    let forge = Forge::new().await?;
+    let [first, second] = [forge.accepted(0, "first", Address::ZERO)?, forge.accepted(2, "second", Address::ZERO)?];
+    forge.anchor(&forge.batch(0, [first.clone(), second].concat()).await?).await?;
+    forge.anchor(&forge.batch(1, forge.accepted(0, "third", Address::ZERO)?.to_vec()).await?).await?;
+    forge.sell(&first[1]).await?;
+    let operator = forge.stack.sender(role::TREASURY_OPERATOR).await?;
+    let treasury = PointsTreasury::new(forge.world.treasury, &operator);
+    let debit = |id: u8, amount: u128| PointsTreasury::PointsDebit {
+        payoutId: B256::repeat_byte(id),
+        account: first[1].contributor,
+        amount,
+    };
+    mined!("redeem", treasury.redeem(vec![debit(1, forge.reward - 1), debit(2, 1)], Address::repeat_byte(2)));
+    forge.stack.chain.mine(3).await?;
+    let mut indexer = forge.stack.start_second_indexer("ledger").await?;
+    let total = (forge.reward * 3).to_string();
+    indexer
+        .until("/v1/settlement", |_, answer| {
+            let numo = &answer["providers"][0];
+            numo["redeemed"] == forge.reward.to_string().as_str()
+                && numo["issued"].as_str().is_some_and(|issued| issued != total)
+                && numo["issued"] == numo["received"]
+        })
+        .await?;
+    second_indexer(&forge.stack, "ledger").await?;
+    indexer.stop();
+    let url = forge.stack.postgres.url("ledger");
+    Ok((forge, url))
+}
+
+async fn run(pool: &PgPool, sql: &str) {
+    sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(pool).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
+}
+
+async fn findings(pool: &PgPool) -> Vec<Finding> {
+    verify(pool, &mut |_, _, _| ()).await.unwrap().findings
+}
+
+/// What the command prints, line by line, and whether it said yes.
+fn command(url: &str) -> (Vec<Value>, bool) {
+    let output = Command::new(program("tidemark-indexer").unwrap())
+        .args(["ledger", "verify", "--database-url", url])
+        .output()
+        .unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    (text.lines().map(|line| serde_json::from_str(line).unwrap()).collect(), output.status.success())
+}
+
+/// Takes away what keeps even a superuser from it, and keeps a copy to go back to.
+const OPEN: &str = "
+    DO $$ DECLARE c RECORD; BEGIN
+        FOR c IN SELECT conname, conrelid::regclass AS t FROM pg_constraint
+            WHERE conrelid IN ('ledger_transfer'::regclass, 'ledger_account'::regclass) AND contype IN ('c', 'p', 'f')
+            ORDER BY contype = 'p' LOOP
+            EXECUTE format('ALTER TABLE %s DROP CONSTRAINT IF EXISTS %I CASCADE', c.t, c.conname);
+        END LOOP;
+    END $$;
+    ALTER TABLE ledger_transfer DISABLE TRIGGER ALL; ALTER TABLE ledger_account DISABLE TRIGGER ALL;
+    ALTER TABLE ledger_lane DISABLE TRIGGER ALL;
+    CREATE TABLE local.t AS TABLE ledger_transfer; CREATE TABLE local.a AS TABLE ledger_account;
+    CREATE TABLE local.l AS TABLE ledger_lane;";
+const BACK: &str = "
+    DELETE FROM ledger_transfer; INSERT INTO ledger_transfer TABLE local.t;
+    DELETE FROM ledger_account; INSERT INTO ledger_account TABLE local.a;
+    DELETE FROM ledger_lane; INSERT INTO ledger_lane TABLE local.l;";
+
+#[tokio::test]
+async fn a_ledger_that_nobody_touched_verifies_and_two_indexers_have_one_root() -> anyhow::Result<()> {
+    let (forge, url) = ledger().await?;
+    let (lines, verified) = command(&url);
+    let last = lines.last().unwrap();
+    assert!(verified && last["type"] == "verified", "{lines:?}");
+    assert_eq!((&last["transfers"], &last["lanes"], &last["broken"]), (&6.into(), &3.into(), &0.into()), "{last}");
+    assert!(
+        lines.iter().any(|line| line["type"] == "progress" && line["step"] == "chain" && line["done"] == 6),
+        "{lines:?}"
+    );
+    let (other, verified) = command(&forge.stack.postgres.url("ledger_second"));
+    assert!(verified && other.last().unwrap()["root"] == last["root"], "{other:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn whatever_is_changed_in_the_ledger_is_found_and_named() -> anyhow::Result<()> {
+    let (_forge, url) = ledger().await?;
+    let pool = connect(&url, 4).await?;
+    assert_eq!(findings(&pool).await, []);
+    let rows =
+        sqlx::query("SELECT id, cause FROM ledger_transfer ORDER BY ledger_lane_of(cause, id, account), position")
+            .fetch_all(&pool)
+            .await?;
+    let ids: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+    assert_eq!(ids.len(), 6, "{ids:?}");
+    run(&pool, OPEN).await;
+    let other = "sha256('other'::bytea)";
+    let columns = [
+        ("id", "id || '0'"),
+        ("cause", "CASE cause WHEN 'reward' THEN 'royalty' ELSE 'reward' END"),
+        ("provider", "substr(sha256(provider), 1, 20)"),
+        ("debit_kind", "'redeemed'"),
+        ("debit_key", other),
+        ("credit_kind", "'issuer'"),
+        ("credit_key", other),
+        ("amount", "amount + 1"),
+        ("account", other),
+        ("data_id", "gen_random_uuid()"),
+        ("block_number", "block_number + 1"),
+        ("block_time", "block_time + 1"),
+        ("tx_hash", other),
+        ("position", "position + 7"),
+        ("link", other),
+    ];
+    let known: Vec<String> = sqlx::query_scalar(
+        "SELECT column_name::text FROM information_schema.columns WHERE table_name = 'ledger_transfer' AND table_schema = 'public'",
+    )
+    .fetch_all(&pool)
+    .await?;
+    assert!(
+        known.iter().all(|column| columns.iter().any(|(name, _)| name == column)),
+        "a column is not tried: {known:?}"
+    );
+    for id in &ids {
+        for (column, value) in columns {
+            run(&pool, &format!("UPDATE ledger_transfer SET {column} = {value} WHERE id = '{id}'")).await;
+            let found = findings(&pool).await;
+            // a chain that breaks names the row, also where the row says another lane now
+            let named = found.iter().any(|found| found.row.starts_with(id.as_str()) && found.check == "chain");
+            assert!(named, "{column} of {id}: {found:#?}");
+            run(&pool, BACK).await;
+        }
+    }
+    let [redeem, reward] =
+        ["redeem", "reward"].map(|cause| ids.iter().filter(|id| id.starts_with(cause)).collect::<Vec<_>>());
+    let cases = [
+        // between two, and at the end, where only the lane's head and the cause know of it
+        (format!("DELETE FROM ledger_transfer WHERE id = '{}'", reward[1]), "chain", reward[2].clone()),
+        (format!("DELETE FROM ledger_transfer WHERE id = '{}'", reward[2]), "cause", reward[2].clone()),
+        (format!("DELETE FROM ledger_transfer WHERE id = '{}'", reward[2]), "lane", "reward/".into()),
+        (format!("DELETE FROM ledger_transfer WHERE id = '{}'", redeem[1]), "lane", "redeem/".into()),
+        (
+            format!(
+                "UPDATE ledger_transfer AS a SET position = b.position, link = b.link FROM ledger_transfer AS b
+                 WHERE (a.id, b.id) IN (('{0}', '{1}'), ('{1}', '{0}'))",
+                reward[0], reward[1]
+            ),
+            "chain",
+            reward[1].clone(),
+        ),
+        (
+            format!("INSERT INTO ledger_transfer SELECT * FROM ledger_transfer WHERE id = '{}'", reward[0]),
+            "id",
+            reward[0].clone(),
+        ),
+        (
+            "UPDATE ledger_account SET balance = balance + 1 WHERE kind = 'contributor'".into(),
+            "balance",
+            "contributor 0x".into(),
+        ),
+        ("UPDATE ledger_account SET balance = -5 WHERE kind = 'redeemed'".into(), "balance", "redeemed 0x".into()),
+        ("DELETE FROM ledger_account WHERE kind = 'redeemed'".into(), "balance", "redeemed 0x".into()),
+        ("UPDATE ledger_lane SET head = sha256(head)".into(), "lane", "redeem/".into()),
+        ("DELETE FROM ledger_lane WHERE lane LIKE 'royalty/%'".into(), "lane", "royalty/".into()),
+        (
+            "DELETE FROM ledger_transfer WHERE cause = 'royalty'; DELETE FROM ledger_lane WHERE lane LIKE 'royalty/%'"
+                .into(),
+            "cause",
+            "sale of licence".into(),
+        ),
+    ];
+    for (sql, check, row) in cases {
+        run(&pool, &sql).await;
+        let found = findings(&pool).await;
+        assert!(found.iter().any(|found| found.check == check && found.row.starts_with(&row)), "{sql}: {found:#?}");
+        run(&pool, BACK).await;
+    }
+    assert_eq!(findings(&pool).await, [], "as it was");
+    run(&pool, &format!("UPDATE ledger_transfer SET amount = amount + 1 WHERE id = '{}'", reward[0])).await;
+    let (lines, verified) = command(&url);
+    assert!(!verified && lines.last().unwrap()["type"] == "not_verified", "{lines:?}");
+    let chain = lines.iter().find(|line| line["type"] == "broken" && line["check"] == "chain").unwrap();
+    assert_eq!(chain["row"], reward[0].as_str(), "the first broken row is named: {lines:?}");
+    Ok(())
+}
+
+/// A ledger from before there was a chain gets the same links as one that was chained from its first row on.
+#[tokio::test]
+async fn a_ledger_without_a_chain_is_chained_as_if_it_had_always_been() -> anyhow::Result<()> {
+    let (_forge, url) = ledger().await?;
+    let pool = connect(&url, 2).await?;
+    run(
+        &pool,
+        "CREATE TABLE local.t AS TABLE ledger_transfer; CREATE TABLE local.l AS TABLE ledger_lane;
+         ALTER TABLE ledger_transfer DISABLE TRIGGER ALL; ALTER TABLE ledger_lane DISABLE TRIGGER ALL;
+         ALTER TABLE ledger_transfer DROP CONSTRAINT chained; UPDATE ledger_transfer SET position = NULL, link = NULL;
+         DELETE FROM ledger_lane;
+         ALTER TABLE ledger_transfer ENABLE TRIGGER ALL; ALTER TABLE ledger_lane ENABLE TRIGGER ALL;
+         ALTER TABLE ledger_transfer ADD CONSTRAINT chained CHECK (position > 0 AND num_nonnulls(position, link) = 2) NOT VALID;",
+    )
+    .await;
+    assert!(findings(&pool).await.len() >= 6);
+    run(&pool, &format!("BEGIN;{}COMMIT;", include_str!("../../indexer/migrations/0004_ledger_chain_fill.sql"))).await;
+    let differ: i64 = sqlx::query_scalar(
+        "SELECT (SELECT count(*) FROM (TABLE local.t EXCEPT TABLE ledger_transfer) AS x)
+             + (SELECT count(*) FROM (TABLE local.l EXCEPT TABLE ledger_lane) AS x)",
+    )
+    .fetch_one(&pool)
+    .await?;
+    assert_eq!(differ, 0);
+    assert_eq!(findings(&pool).await, []);
+    Ok(())
+}
