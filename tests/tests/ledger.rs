@@ -11,10 +11,20 @@ use tidemark_indexer::{
     ledger::verify::{Finding, verify},
     serve::connect,
 };
-use tidemark_tests::{folder::program, forge::Forge, keys::role, mined, story::strangers::second_indexer};
+use tidemark_tests::{
+    folder::program, forge::Forge, keys::role, mined, services::Service, story::strangers::second_indexer,
+};
 
 /// Three rewards in two batches, a royalty and a redemption, in a database that nobody writes to any more.
 async fn ledger() -> anyhow::Result<(Forge, String)> {
+    let (forge, mut indexer) = Box::pin(served()).await?;
+    indexer.stop();
+    let url = forge.stack.postgres.url("ledger");
+    Ok((forge, url))
+}
+
+/// The same with its indexer, which serves.
+async fn served() -> anyhow::Result<(Forge, Service)> {
     let forge = Forge::new().await?;
     let [first, second] = [forge.accepted(0, "first", Address::ZERO)?, forge.accepted(2, "second", Address::ZERO)?];
     forge.anchor(&forge.batch(0, [first.clone(), second].concat()).await?).await?;
@@ -29,7 +39,7 @@ async fn ledger() -> anyhow::Result<(Forge, String)> {
     };
     mined!("redeem", treasury.redeem(vec![debit(1, forge.reward - 1), debit(2, 1)], Address::repeat_byte(2)));
     forge.stack.chain.mine(3).await?;
-    let mut indexer = forge.stack.start_second_indexer("ledger").await?;
+    let indexer = forge.stack.start_second_indexer("ledger").await?;
     let total = (forge.reward * 3).to_string();
     indexer
         .until("/v1/settlement", |_, answer| {
@@ -40,9 +50,7 @@ async fn ledger() -> anyhow::Result<(Forge, String)> {
         })
         .await?;
     second_indexer(&forge.stack, "ledger").await?;
-    indexer.stop();
-    let url = forge.stack.postgres.url("ledger");
-    Ok((forge, url))
+    Ok((forge, indexer))
 }
 
 async fn run(pool: &PgPool, sql: &str) {
@@ -83,7 +91,7 @@ const BACK: &str = "
 
 #[tokio::test]
 async fn a_ledger_that_nobody_touched_verifies_and_two_indexers_have_one_root() -> anyhow::Result<()> {
-    let (forge, url) = ledger().await?;
+    let (forge, url) = Box::pin(ledger()).await?;
     let (lines, verified) = command(&url);
     let last = lines.last().unwrap();
     assert!(verified && last["type"] == "verified", "{lines:?}");
@@ -99,7 +107,7 @@ async fn a_ledger_that_nobody_touched_verifies_and_two_indexers_have_one_root() 
 
 #[tokio::test]
 async fn whatever_is_changed_in_the_ledger_is_found_and_named() -> anyhow::Result<()> {
-    let (_forge, url) = ledger().await?;
+    let (_forge, url) = Box::pin(ledger()).await?;
     let pool = connect(&url, 4).await?;
     assert_eq!(findings(&pool).await, []);
     let rows =
@@ -202,7 +210,7 @@ async fn whatever_is_changed_in_the_ledger_is_found_and_named() -> anyhow::Resul
 /// A ledger from before there was a chain gets the same links as one that was chained from its first row on.
 #[tokio::test]
 async fn a_ledger_without_a_chain_is_chained_as_if_it_had_always_been() -> anyhow::Result<()> {
-    let (_forge, url) = ledger().await?;
+    let (_forge, url) = Box::pin(ledger()).await?;
     let pool = connect(&url, 2).await?;
     run(
         &pool,
@@ -224,5 +232,51 @@ async fn a_ledger_without_a_chain_is_chained_as_if_it_had_always_been() -> anyho
     .await?;
     assert_eq!(differ, 0);
     assert_eq!(findings(&pool).await, []);
+    Ok(())
+}
+
+/// The script that uses nothing of ours says what it found, and whether all of it is as the indexer says.
+fn stranger(forge: &Forge, indexer: &Service) -> (Value, bool) {
+    let store = forge.stack.store_address();
+    let output = Command::new("node")
+        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/js/settlement.js"))
+        .arg(forge.stack.chain.url())
+        .arg(forge.stack.deployment_path())
+        .arg(store.strip_prefix("folder:").unwrap())
+        .arg(indexer.url())
+        .output()
+        .unwrap();
+    let said = serde_json::from_slice(&output.stdout);
+    (said.unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&output.stderr))), output.status.success())
+}
+
+#[tokio::test]
+async fn a_stranger_reaches_the_same_points_from_chain_and_manifests_alone() -> anyhow::Result<()> {
+    let (forge, indexer) = Box::pin(served()).await?;
+    let (_, settlement) = indexer.get("/v1/settlement").await?;
+    let numo = &settlement["providers"][0];
+    assert_eq!(
+        (&numo["due"], &numo["proven"], &numo["covered"]),
+        (&numo["issued"], &true.into(), &true.into()),
+        "{numo}"
+    );
+    let (said, same) = stranger(&forge, &indexer);
+    assert!(same && said["accounts"] == 3 && said["block_number"] == settlement["at"]["block_number"], "{said}");
+
+    let pool = connect(&forge.stack.postgres.url("ledger"), 1).await?;
+    run(
+        &pool,
+        "ALTER TABLE ledger_account DISABLE TRIGGER ALL;
+         UPDATE ledger_account SET balance = balance + 1 WHERE (kind, key) = (
+             SELECT kind, max(key) FROM ledger_account WHERE kind = 'contributor' GROUP BY kind
+         );
+         UPDATE ledger_account SET balance = balance - 1 WHERE kind = 'issuer';",
+    )
+    .await;
+    let (said, same) = stranger(&forge, &indexer);
+    let differences = said["differences"].to_string();
+    assert!(!same && differences.contains("numo issued") && differences.contains("account 0x"), "{said}");
+    let (_, settlement) = indexer.get("/v1/settlement").await?;
+    assert_eq!(settlement["providers"][0]["proven"], false, "{settlement}");
     Ok(())
 }

@@ -135,6 +135,11 @@ pub struct Settlement {
     pub received: String,
     /// Payment-token units ever issued as points. Less than was received where a file waits or is not what was promised.
     pub issued: String,
+    /// Payment-token units that should have been issued: points totals of valid batches, and points shares of sales whose
+    /// members are known, by what the chain says of them.
+    pub due: String,
+    /// Whether just that was issued, and no unit is lost between the accounts.
+    pub proven: bool,
     /// Payment-token units that became money.
     pub redeemed: String,
     /// What contributors hold now.
@@ -304,13 +309,16 @@ pub async fn settlement(connection: &mut PgConnection) -> Result<Vec<Settlement>
         "SELECT p.address, p.name, l.issued::text, l.redeemed::text, l.outstanding::text, l.difference::text,
              coalesce((SELECT sum(r.amount) FROM points_redeemed AS r
                  WHERE r.provider = p.address AND r.state = 'waiting'), 0)::text,
-             p.points_treasury, p.token, (anchored.points + sold.points)::text, (anchored.points - swept.points)::text
+             p.points_treasury, p.token, (anchored.points + sold.points)::text, (anchored.points - swept.points)::text,
+             (anchored.valid + sold.posted)::text
          FROM provider AS p JOIN ledger_proof AS l ON l.provider = p.address
-         CROSS JOIN LATERAL (SELECT coalesce(sum(b.points_total), 0) AS points FROM batch AS b
+         CROSS JOIN LATERAL (SELECT coalesce(sum(b.points_total), 0) AS points,
+                 coalesce(sum(b.points_total) FILTER (WHERE b.state = 'valid'), 0) AS valid FROM batch AS b
              WHERE b.provider = p.address) AS anchored
          CROSS JOIN LATERAL (SELECT coalesce(sum(s.amount), 0) AS points FROM points_swept AS s
              WHERE s.provider = p.address) AS swept
-         CROSS JOIN LATERAL (SELECT coalesce(sum(s.points_share), 0) AS points FROM sale AS s
+         CROSS JOIN LATERAL (SELECT coalesce(sum(s.points_share), 0) AS points,
+                 coalesce(sum(s.points_share) FILTER (WHERE s.points_state = 'posted'), 0) AS posted FROM sale AS s
              JOIN dataset AS d USING (ip_id) WHERE d.provider = p.address) AS sold
          ORDER BY p.name LIMIT $1",
     )
@@ -318,12 +326,15 @@ pub async fn settlement(connection: &mut PgConnection) -> Result<Vec<Settlement>
     .fetch_all(connection)
     .await?;
     let settlements = rows.iter().map(|row| {
+        let (issued, due, difference): (String, String, String) = (row.try_get(2)?, row.try_get(11)?, row.try_get(5)?);
         Ok(Settlement {
             provider: ProviderRef { address: address_text(row, 0)?, name: row.try_get(1)? },
-            issued: row.try_get(2)?,
+            proven: issued == due && difference == "0",
+            issued,
+            due,
             redeemed: row.try_get(3)?,
             outstanding: row.try_get(4)?,
-            difference: row.try_get(5)?,
+            difference,
             unposted: row.try_get(6)?,
             treasury: address_text(row, 7)?,
             token: address_text(row, 8)?,
@@ -347,6 +358,8 @@ mod tests {
             provider: ProviderRef { address: text("0x1"), name: text("numo") },
             received: text("100"),
             issued: text("100"),
+            due: text("100"),
+            proven: true,
             redeemed: text("0"),
             outstanding: text(outstanding),
             difference: text("0"),
