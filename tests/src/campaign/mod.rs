@@ -28,6 +28,7 @@ use tokio::task::JoinSet;
 
 use crate::{
     Options, Stack,
+    anvil::Anvil,
     faulty_node::{ANY, Fault, FaultyNode, ON_READS, ON_SEND, READS},
     progress::Progress,
     random::Random,
@@ -345,7 +346,7 @@ impl Ground {
                 }
             }
             Card::NodeSilent => self.nodes[which].fail(ANY, Fault::Silent),
-            Card::Reorg => anvil.reorg(1 + random.below(REORG_BLOCKS_MAX)).await?,
+            Card::Reorg => return Ok(reorg(anvil, 1 + random.below(REORG_BLOCKS_MAX)).await),
             Card::PoolLost => drop(anvil.call("anvil_dropAllTransactions", json!([])).await?),
             Card::FeeSpike => {
                 let latest = anvil.provider().get_block_by_number(BlockNumberOrTag::Latest).await?;
@@ -425,6 +426,17 @@ impl Ground {
     async fn status(&self) -> String {
         self.apps[0].get("/status").await.map_or_else(|error| error.to_string(), |status| status.to_string())
     }
+}
+
+/// Replaces so many blocks, or half as many where anvil has thrown away the state to go back to; false where it has none.
+async fn reorg(anvil: &Anvil, mut depth: u64) -> bool {
+    while depth > 0 {
+        if anvil.reorg(depth).await.is_ok() {
+            return true;
+        }
+        depth /= 2;
+    }
+    false
 }
 
 /// What happened when, beside the services' logs.
