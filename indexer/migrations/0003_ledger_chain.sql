@@ -11,9 +11,10 @@ CREATE TABLE ledger_lane (
     head      hash NOT NULL
 );
 
--- no row is written here: readers go on; 0004 fills what is there
-ALTER TABLE ledger_transfer ADD COLUMN position BIGINT, ADD COLUMN link hash;
-ALTER TABLE ledger_transfer ADD CONSTRAINT chained CHECK (position > 0 AND num_nonnulls(position, link) = 2) NOT VALID;
+-- no row is written here: readers go on; 0004 fills what is there. A column of the domain `hash` would have every row written anew.
+ALTER TABLE ledger_transfer ADD COLUMN position BIGINT, ADD COLUMN link BYTEA;
+ALTER TABLE ledger_transfer ADD CONSTRAINT chained
+    CHECK (position > 0 AND octet_length(link) = 32 AND num_nonnulls(position, link) = 2) NOT VALID;
 COMMENT ON COLUMN ledger_transfer.position IS 'place in its lane, from 1';
 COMMENT ON COLUMN ledger_transfer.link IS 'SHA-256(link before it, 32 zero bytes at the first; its fields: see docs/ledger.md)';
 

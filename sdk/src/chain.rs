@@ -14,8 +14,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::deploy::Roles;
 
-/// JSON-RPC 2.0, section 5.1.
-const METHOD_NOT_FOUND: i64 = -32601;
+/// As HTTP says it, and "limit exceeded" of EIP-1474.
+const TOO_MANY_REQUESTS: [i64; 2] = [429, -32_005];
 
 /// Where the contracts of one chain are: `deployments/<chain>.json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -158,7 +158,8 @@ pub async fn fees(provider: &DynProvider) -> TransportResult<Eip1559Estimation> 
     }
     match provider.get_max_priority_fee_per_gas().await {
         Ok(tip) => Ok(with_tip_of_at_least(tip, estimate)),
-        Err(error) if error.as_error_resp().is_some_and(|said| said.code == METHOD_NOT_FOUND) => Ok(estimate),
+        // it knows no such method, in whatever words; "too many requests" is asked again
+        Err(error) if error.as_error_resp().is_some_and(|said| !TOO_MANY_REQUESTS.contains(&said.code)) => Ok(estimate),
         Err(error) => Err(error),
     }
 }

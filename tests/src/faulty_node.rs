@@ -30,6 +30,16 @@ pub struct Change(Arc<Rewrite>);
 
 type Rewrite = dyn Fn(&Value, &mut Value) + Send + Sync;
 
+/// Which requests it does not take.
+#[derive(Clone)]
+pub struct Chosen(Arc<dyn Fn(&Value) -> bool + Send + Sync>);
+
+impl fmt::Debug for Chosen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Chosen")
+    }
+}
+
 impl fmt::Debug for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Change")
@@ -59,12 +69,19 @@ pub enum Fault {
     Says(Value),
     /// The real node's answer, changed.
     Changes(Change),
+    /// An HTTP error without JSON, to some requests.
+    BreaksOff(u16, Chosen),
 }
 
 impl Fault {
     /// The real node's answer, changed.
     pub fn changes(change: impl Fn(&Value, &mut Value) + Send + Sync + 'static) -> Self {
         Self::Changes(Change(Arc::new(change)))
+    }
+
+    /// An HTTP error without JSON, to some requests.
+    pub fn breaks_off(status: u16, chosen: impl Fn(&Value) -> bool + Send + Sync + 'static) -> Self {
+        Self::BreaksOff(status, Chosen(Arc::new(chosen)))
     }
 }
 
@@ -224,6 +241,10 @@ async fn answer(State(shared): State<Shared>, body: Bytes) -> Response {
     match fault {
         None => shared.ask(body).await,
         Some(Fault::Changes(change)) => shared.changed(body, &request, &change).await,
+        Some(Fault::BreaksOff(status, chosen)) => match (chosen.0)(first) {
+            true => StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY).into_response(),
+            false => shared.ask(body).await,
+        },
         Some(Fault::Silent) => {
             tokio::time::sleep(SILENCE).await;
             StatusCode::GATEWAY_TIMEOUT.into_response()

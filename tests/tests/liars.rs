@@ -189,24 +189,89 @@ async fn a_node_that_gives_few_blocks_at_once_is_asked_for_so_many_and_seldom_fo
     second_indexer(&forge.stack, "limited").await.unwrap();
 }
 
-/// Both are consistent in themselves, and share all but their last blocks.
-#[tokio::test(flavor = "multi_thread")]
-async fn of_two_nodes_that_disagree_the_one_that_was_followed_stays_and_a_change_halts() {
-    let forge = Forge::new().await.unwrap();
-    let (ours, node) = (&forge.stack.chain, FaultyNode::start(forge.stack.chain.url()).await.unwrap());
+/// A chain that shares all blocks so far with the stack's, and none that comes.
+async fn fork(forge: &Forge, blocks: u64) -> Anvil {
+    let ours = &forge.stack.chain;
     let state = ours.call("anvil_dumpState", json!([])).await.unwrap();
     let theirs = Anvil::start(&forge.stack.folder, Mining::Automatic, 1).await.unwrap();
     theirs.call("anvil_loadState", json!([state])).await.unwrap();
     assert_eq!(theirs.provider().get_block_number().await.unwrap(), ours.block_number().await.unwrap());
     theirs.call("evm_increaseTime", json!([7])).await.unwrap();
-    theirs.mine(40).await.unwrap();
+    theirs.mine(blocks).await.unwrap();
+    theirs
+}
 
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_nodes_that_disagree_the_one_that_was_followed_stays_and_without_it_nothing_is_believed() {
+    let forge = Forge::new().await.unwrap();
+    let node = FaultyNode::start(forge.stack.chain.url()).await.unwrap();
+    let theirs = fork(&forge, 40).await;
     let indexer = indexer(&forge, "disagree", &[node.url(), theirs.url()], "bloom").await;
     batch(&forge, 1).await;
     valid(&indexer, 1).await;
-    second_indexer(&forge.stack, "disagree").await.unwrap();
-
     node.fail(tidemark_tests::faulty_node::ANY, Fault::Status(503));
+    let doubts =
+        |status: &Value| status["last_error"].as_str().is_some_and(|error| error.contains("was final with hash"));
+    let status = indexer.until("/status", |_, status| doubts(status)).await.unwrap();
+    assert!(status["halted"].is_null(), "the node that was followed may come back: {status}");
+    node.heal();
+    batch(&forge, 2).await;
+    valid(&indexer, 2).await;
+    second_indexer(&forge.stack, "disagree").await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_only_node_with_another_history_halts_the_indexer() {
+    let forge = Forge::new().await.unwrap();
+    let node = FaultyNode::start(forge.stack.chain.url()).await.unwrap();
+    let indexer = indexer(&forge, "moved", &[node.url()], "bloom").await;
+    let other = json!(format!("0x{}", "4".repeat(64)));
+    node.fail(
+        "eth_getBlockByNumber",
+        Fault::changes(move |request, answer| {
+            if !answer["result"].is_null() && request["params"][0].as_str().is_some_and(|at| at.starts_with("0x")) {
+                answer["result"]["hash"] = other.clone();
+            }
+        }),
+    );
     let status = indexer.until("/status", |_, status| !status["halted"].is_null()).await.unwrap();
     assert!(status["halted"].as_str().unwrap().contains("reorganised below its finality"), "{status}");
+}
+
+/// Their blocks are consistent in themselves and stand on a block of ours, and they tell most parts of history.
+#[tokio::test(flavor = "multi_thread")]
+async fn history_that_ends_on_blocks_which_the_leading_node_has_not_is_not_taken_over() {
+    let forge = Forge::new().await.unwrap();
+    forge.stack.chain.mine(300).await.unwrap();
+    let theirs = fork(&forge, 400).await;
+    let mut liars = Vec::new();
+    for _ in 0..4 {
+        liars.push(FaultyNode::start(theirs.url()).await.unwrap());
+    }
+    forge.stack.chain.mine(400).await.unwrap();
+    let urls: Vec<&str> = [forge.stack.chain.url()].into_iter().chain(liars.iter().map(FaultyNode::url)).collect();
+    let indexer = indexer(&forge, "outvoted", &urls, "bloom").await;
+    let (_, status) = indexer.get("/status").await.unwrap();
+    assert!(status["halted"].is_null(), "{status}");
+    second_indexer(&forge.stack, "outvoted").await.unwrap();
+}
+
+/// Some refuse what is too much by an HTTP status of their own, with or without words.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_whose_gateway_breaks_off_long_answers_is_asked_for_less() {
+    let forge = Forge::new().await.unwrap();
+    forge.stack.chain.mine(100).await.unwrap();
+    let node = FaultyNode::start(forge.stack.chain.url()).await.unwrap();
+    for (database, status) in [("gateway_413", 413), ("gateway_502", 502)] {
+        let hex = |at: &Value| u64::from_str_radix(at.as_str().unwrap().trim_start_matches("0x"), 16).unwrap();
+        let is_long = move |request: &Value| {
+            let filter = &request["params"][0];
+            hex(&filter["toBlock"]) > hex(&filter["fromBlock"]) + 3
+        };
+        node.fail("eth_getLogs", Fault::breaks_off(status, is_long));
+        let told = vec![("TIDEMARK_RPC_URL", node.url().to_owned())];
+        let indexer = forge.stack.start_indexer_with(database, told).await.unwrap();
+        let latest = forge.stack.chain.block_number().await.unwrap();
+        indexer.until("/status", |_, status| status["applied_block"].as_u64() >= Some(latest - 10)).await.unwrap();
+    }
 }

@@ -50,7 +50,7 @@ pub struct Part {
     pub blocks: Vec<Block>,
     /// In order.
     pub logs: Vec<PlacedLog>,
-    /// What was asked for, treasuries included.
+    /// What was asked for from its first block on.
     pub watched: Watched,
     /// Who told it.
     pub node: One,
@@ -136,7 +136,6 @@ impl Chain {
         check(&part.node, others, self.verify, late, &part.blocks, &mut logs).await?;
         part.logs.extend(logs);
         node::sort(&mut part.logs);
-        late.addresses(true).into_iter().for_each(|treasury| part.watched.add_treasury(treasury));
         Ok(())
     }
 
@@ -161,7 +160,13 @@ impl Chain {
                     tracing::info!(%error, "a node refused a range: asking for fewer blocks");
                     self.span(node, |span| span.refused(blocks, error.suggested()));
                 }
-                Err(error) => return Err(error),
+                Err(error) => {
+                    // the next attempt is smaller, here or elsewhere: each of these may take long
+                    if blocks > 1 && error.is_failure() {
+                        self.span(node, |span| span.refused(blocks, None));
+                    }
+                    return Err(error);
+                }
             }
             to = self.end(node, from, to_max);
         }

@@ -206,7 +206,18 @@ impl Mirror {
         {
             while project::apply(&self.pool, &self.chain.deployment, finalized).await? {}
         }
-        let cursor = self.advance(&nodes, latest, finalized).await?;
+        let cursor = match self.advance(&nodes, latest, finalized).await {
+            Ok(cursor) => cursor,
+            Err(error) => {
+                // whether the last part was committed is not known: what is watched is read again
+                self.watched = None;
+                if error.is_inconsistency() && nodes.len() > 1 {
+                    // nobody can tell what its heads promise, so another leads next
+                    nodes[0].distrust(&error.to_string());
+                }
+                return Err(error);
+            }
+        };
         Ok(Head { latest, finalized, more: cursor.mirrored_number < latest.number })
     }
 
@@ -287,7 +298,10 @@ impl Mirror {
             (Some(found), _) => found,
             // nothing was applied yet: begin again
             (None, None) => (cursor.applied_number, None, 0),
-            (None, Some(expected)) => return Err(gone(nodes, cursor.applied_number, expected).await?),
+            (None, Some(expected)) => {
+                let all = self.chain.nodes.seen().len();
+                return Err(gone(nodes, all, cursor.applied_number, expected).await?);
+            }
         };
         tracing::warn!(from = cursor.mirrored_number, to = number, "reorg: taking mirrored blocks back");
         metrics::counter!("tidemark_indexer_reorgs_total").increment(1);
@@ -333,7 +347,10 @@ impl Mirror {
             loop {
                 match self.commit(nodes, cursor, part, finalized.filter(|_| is_final)).await? {
                     Some(moved) => cursor = moved,
-                    None => return self.cursor_now().await,
+                    None => {
+                        self.watched = None;
+                        return self.cursor_now().await;
+                    }
                 }
                 if cursor.mirrored_number >= to {
                     break;
@@ -354,14 +371,15 @@ impl Mirror {
     ) -> Result<Option<Cursor>, SyncError> {
         let Some(mut part) = self.linked(nodes, cursor, part, finalized).await? else { return Ok(None) };
         let Some(end) = part.blocks.last().map(|block| block.header) else { return Ok(None) };
-        if let Some(watched) = &mut self.watched {
-            // treasuries that were registered while this part was on its way
+        if let Some(watched) = &self.watched {
+            // treasuries that were registered while this part was on its way: all of their logs in it count
             let late = watched.beyond(&part.watched);
             if !late.is_empty() {
+                part.logs.retain(|log| !late.has(&log.address));
                 self.chain.add(&mut part, nodes, &late).await?;
             }
-            self.chain.registered(&part.logs).into_keys().for_each(|treasury| watched.add_treasury(treasury));
         }
+        let registered = self.chain.registered(&part.logs);
         let applies = finalized.is_some() && cursor.applied_number == cursor.mirrored_number;
         let speaking = match applies {
             true => project::speaking(&part.logs, &self.chain.deployment)?,
@@ -381,13 +399,50 @@ impl Mirror {
             insert_blocks(&mut transaction, &part.blocks).await?;
         }
         transaction.commit().await?;
+        if let Some(watched) = &mut self.watched {
+            registered.into_keys().for_each(|treasury| watched.add_treasury(treasury));
+        }
         if applies {
             metrics::counter!("tidemark_indexer_logs_applied_total").increment(part.logs.len() as u64);
         }
         Ok(Some(moved))
     }
 
-    /// The part, where it stands on the mirrored block and ends on what is final; else what the leading node has there.
+    /// What is wrong with a part's place: it stands on the mirrored block, and where it is final it ends on a block that the
+    /// leading node has, whoever told it: else a node could append blocks of its own.
+    async fn flaw(
+        &self,
+        nodes: &[One],
+        cursor: Cursor,
+        part: &Part,
+        finalized: Option<Header>,
+    ) -> Result<Option<String>, SyncError> {
+        let (Some(first), Some(last)) = (part.blocks.first(), part.blocks.last()) else { return Ok(None) };
+        let (first, last) = (first.header, last.header);
+        if let Some(hash) = cursor.mirrored_hash.filter(|hash| *hash != first.parent_hash) {
+            let (number, parent) = (first.number, first.parent_hash);
+            return Ok(Some(format!(
+                "block {number} has the parent {parent}, and the one that was mirrored is {hash}"
+            )));
+        }
+        let Some(end) = finalized else { return Ok(None) };
+        let led = if end.number == last.number {
+            Some(end)
+        } else if part.node.name() == nodes[0].name() {
+            Some(last)
+        } else {
+            header(&nodes[0], last.number.into()).await?
+        };
+        Ok(match led {
+            Some(led) if led.hash == last.hash => None,
+            Some(led) => {
+                Some(format!("block {} is {}, and as the final one it was {}", last.number, last.hash, led.hash))
+            }
+            None => Some(format!("block {} is final, and the leading node has none", last.number)),
+        })
+    }
+
+    /// The part, where it has no flaw; else what the leading node has there.
     async fn linked(
         &self,
         nodes: &[One],
@@ -395,32 +450,26 @@ impl Mirror {
         part: Part,
         finalized: Option<Header>,
     ) -> Result<Option<Part>, SyncError> {
-        let flaw = |part: &Part| {
-            let (first, last) = (part.blocks.first()?.header, part.blocks.last()?.header);
-            let below = cursor.mirrored_hash.filter(|hash| *hash != first.parent_hash);
-            if let Some(hash) = below {
-                let (number, parent) = (first.number, first.parent_hash);
-                return Some(format!(
-                    "block {number} has the parent {parent}, and the one that was mirrored is {hash}"
-                ));
-            }
-            let end = finalized.filter(|end| end.number == last.number && end.hash != last.hash)?;
-            Some(format!("block {} is {}, and as the final one it was {}", last.number, last.hash, end.hash))
-        };
-        let Some(first) = flaw(&part) else { return Ok(Some(part)) };
+        let Some(first) = self.flaw(nodes, cursor, &part, finalized).await? else { return Ok(Some(part)) };
         tracing::warn!(node = part.node.name(), flaw = first, "a part of the chain does not fit: asking again");
         let (Some(from), Some(to)) = (part.blocks.first(), part.blocks.last()) else { return Ok(None) };
         let again = self.chain.part(nodes, from.header.number, to.header.number, &part.watched).await?;
-        match flaw(&again) {
+        match self.flaw(nodes, cursor, &again, finalized).await? {
             None => {
                 if again.node.name() != part.node.name() {
                     part.node.distrust(&first);
                 }
                 Ok(Some(again))
             }
-            // of blocks that may still go the next step asks whether they have
-            Some(_) if finalized.is_none() => Ok(None),
-            Some(flaw) => Err(wrong(&again.node, "final blocks", flaw).into()),
+            Some(flaw) if finalized.is_some() => Err(wrong(&again.node, "final blocks", flaw).into()),
+            Some(flaw) => {
+                let below = header(&again.node, cursor.mirrored_number.into()).await?;
+                match cursor.mirrored_hash == below.map(|below| below.hash) {
+                    true => Err(wrong(&again.node, "blocks", flaw).into()),
+                    // a reorg, which the next step takes back
+                    false => Ok(None),
+                }
+            }
         }
     }
 
@@ -471,7 +520,7 @@ impl Mirror {
 }
 
 /// What to make of it that the leading node has not a block that was final: another node may still have it.
-async fn gone(nodes: &[One], number: u64, expected: B256) -> Result<SyncError, SyncError> {
+async fn gone(nodes: &[One], all: usize, number: u64, expected: B256) -> Result<SyncError, SyncError> {
     let mut actual = "no block".to_owned();
     for (at, node) in nodes.iter().enumerate() {
         match header(node, number.into()).await {
@@ -482,9 +531,13 @@ async fn gone(nodes: &[One], number: u64, expected: B256) -> Result<SyncError, S
             }
             Ok(Some(found)) => actual = found.hash.to_string(),
             Ok(None) => {}
-            Err(error) if at == 0 => return Err(error.into()),
-            Err(error) => tracing::warn!(%error, "a node can't be asked about a final block that is gone"),
+            Err(error) => return Err(error.into()),
         }
+    }
+    if nodes.len() < all {
+        let why =
+            format!("block {number} was final with hash {expected} and is {actual} now, as those say that answer");
+        return Ok(NodeError::Nobody(why).into());
     }
     Ok(SyncError::DeepReorg { number, expected, actual })
 }

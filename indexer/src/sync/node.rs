@@ -18,10 +18,14 @@ use tidemark::{
 
 use super::range::suggested;
 
+/// The greatest height and time that can be kept.
+const MAX: u64 = i64::MAX.cast_unsigned();
 /// Headers of one request.
 const HEADERS_PER_REQUEST: usize = 64;
 /// Geth takes 1,000 by default.
 const ADDRESSES_PER_QUERY: usize = 500;
+/// How some refuse what would be a long answer (RFC 9110).
+const CONTENT_TOO_LARGE: u16 = 413;
 /// Of what a node says, for people.
 const WORDS_MAX: usize = 300;
 
@@ -98,6 +102,8 @@ pub enum NodeError {
         said: String,
         /// Whether that is an answer: not a failed connection, no "too many requests".
         is_answer: bool,
+        /// Whether it gave up on the question, or whoever stands before it did: a smaller one may be answered.
+        is_failure: bool,
     },
     /// What it says can't be, or is not what was asked.
     #[error("{node}: {doing}: {wrong}")]
@@ -118,6 +124,11 @@ impl NodeError {
     /// Whether fewer blocks might have been answered.
     pub fn is_refusal(&self) -> bool {
         matches!(self, Self::TooMuch { .. } | Self::Rpc { is_answer: true, .. })
+    }
+
+    /// Whether it took too long, or somebody before the node answered that it failed.
+    pub fn is_failure(&self) -> bool {
+        matches!(self, Self::Rpc { is_failure: true, .. })
     }
 
     /// How many blocks the node says would do.
@@ -173,13 +184,14 @@ fn failed(node: &One, doing: &str, from: u64, error: &TransportError) -> NodeErr
     let (node, doing) = (node.name().to_owned(), doing.to_owned());
     let said: String = causes(error).chars().take(WORDS_MAX).collect();
     let class = Said::of(error);
-    // a node that gives up on a question may answer a smaller one
-    if matches!(class, Said::TooMuch | Said::TimedOut) {
+    let status = error.as_transport_err().and_then(|error| error.as_http_error()).map(|error| error.status);
+    if class == Said::TooMuch || status == Some(CONTENT_TOO_LARGE) {
         let suggested = error.as_error_resp().and_then(|payload| suggested(&payload.message, from));
         return NodeError::TooMuch { node, doing, said, suggested };
     }
     let is_answer = matches!(error, RpcError::ErrorResp(_) | RpcError::NullResp) && class != Said::RateLimited;
-    NodeError::Rpc { node, doing, said, is_answer }
+    let is_failure = class == Said::TimedOut || status.is_some_and(|status| status >= 500);
+    NodeError::Rpc { node, doing, said, is_answer: is_answer && !is_failure, is_failure }
 }
 
 async fn ask<T: DeserializeOwned>(
@@ -213,6 +225,9 @@ pub async fn header(node: &One, at: BlockNumberOrTag) -> Result<Option<Header>, 
         (BlockNumberOrTag::Number(number), Some(header)) if header.number != number => {
             Err(wrong(node, doing, format!("the header of block {}", header.number)))
         }
+        (_, Some(Header { number, time, .. })) if number.max(time) > MAX => {
+            Err(wrong(node, doing, format!("block {number} at {time} s, which no chain has")))
+        }
         _ => Ok(header),
     }
 }
@@ -227,7 +242,8 @@ pub async fn blocks(node: &One, from: u64, to: u64) -> Result<Vec<Block>, NodeEr
             let found: Option<RpcHeader<ConsensusHeader>> = serde_json::from_str(json.get())
                 .map_err(|error| wrong(node, &doing, format!("a header that can't be read: {error}")))?;
             let next = from + blocks.len() as u64;
-            let Some(found) = found.map(block).filter(|block| block.header.number == next) else {
+            let Some(found) = found.map(block).filter(|block| block.header.number == next && block.header.time <= MAX)
+            else {
                 return Err(wrong(node, doing, format!("no block {next}")));
             };
             if let Some(last) = blocks.last()
@@ -297,7 +313,8 @@ pub async fn logs(
                 Blocks::Range(from, to) => (from..=to).contains(&log.block_number),
             };
             let is_signed = signatures.is_empty() || log.topics.first().is_some_and(|first| signatures.contains(first));
-            if log.removed || !is_asked || !is_signed || !addresses.contains(&log.address) {
+            let is_kept = i64::try_from(log.log_index).is_ok();
+            if log.removed || !is_kept || !is_asked || !is_signed || !addresses.contains(&log.address) {
                 let place = format!("log {} of block {}", log.log_index, log.block_number);
                 return Err(wrong(node, doing, format!("{place}, which was not asked for")));
             }
