@@ -219,7 +219,8 @@ async fn a_ledger_without_a_chain_is_chained_as_if_it_had_always_been() -> anyho
          ALTER TABLE ledger_transfer DROP CONSTRAINT chained; UPDATE ledger_transfer SET position = NULL, link = NULL;
          DELETE FROM ledger_lane;
          ALTER TABLE ledger_transfer ENABLE TRIGGER ALL; ALTER TABLE ledger_lane ENABLE TRIGGER ALL;
-         ALTER TABLE ledger_transfer ADD CONSTRAINT chained CHECK (position > 0 AND num_nonnulls(position, link) = 2) NOT VALID;",
+         ALTER TABLE ledger_transfer ADD CONSTRAINT chained
+             CHECK (position > 0 AND octet_length(link) = 32 AND num_nonnulls(position, link) = 2) NOT VALID;",
     )
     .await;
     assert!(findings(&pool).await.len() >= 6);
@@ -261,7 +262,9 @@ async fn a_stranger_reaches_the_same_points_from_chain_and_manifests_alone() -> 
         "{numo}"
     );
     let (said, same) = stranger(&forge, &indexer);
-    assert!(same && said["accounts"] == 3 && said["block_number"] == settlement["at"]["block_number"], "{said}");
+    // blocks come meanwhile
+    let is_later = said["block_number"].as_u64() >= settlement["at"]["block_number"].as_u64();
+    assert!(same && said["accounts"] == 3 && is_later, "{said}");
 
     let pool = connect(&forge.stack.postgres.url("ledger"), 1).await?;
     run(
