@@ -122,10 +122,19 @@ async fn intake(flags: &Relayer) -> Result<()> {
     Ok(())
 }
 
+/// How often a request may be lost on its way.
+const LOST_MAX: u32 = 10;
+
 /// Sends a batch, again and again where the relayer has no room for it.
 async fn post(doors: &Doors, batch: u32, body: Vec<u8>) -> Result<()> {
+    let mut lost = 0;
     loop {
-        let answer = doors.post_records(&format!("bench-{batch}"), body.clone()).await?;
+        let Ok(answer) = doors.post_records(&format!("bench-{batch}"), body.clone()).await else {
+            // whoever is turned away before the body is read loses the connection, maybe with the next request on it
+            lost += 1;
+            ensure!(lost < LOST_MAX, "batch {batch}: the relayer did not answer {lost} times");
+            continue;
+        };
         let (status, text) = (answer.status(), answer.text().await?);
         if status == 202 {
             return Ok(());
