@@ -128,6 +128,9 @@ const DECK: [(Card, usize); 14] = [
     (Card::ClockJumps, 2),
 ];
 
+/// How many kinds of faults there are.
+pub const KINDS: usize = DECK.len();
+
 /// What a campaign came to.
 #[derive(Debug)]
 pub struct Report {
@@ -300,6 +303,7 @@ impl Ground {
             };
             check_writers(&mut writers)?;
             check::check(self, &mut seen).await.with_context(|| format!("after {killed} kills and {faults:?}"))?;
+            self.check_logs()?;
             checks += 1;
         }
         gate.close();
@@ -413,6 +417,18 @@ impl Ground {
             if !service.runs() {
                 self.ended += 1;
                 service.spawn()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whoever ends by itself may be started again; whoever panics is broken.
+    fn check_logs(&self) -> Result<()> {
+        for service in self.relayers.iter().chain([&self.attestor]) {
+            let log = self.stack.folder.log(service.name());
+            let text = std::fs::read_to_string(&log).with_context(|| format!("failed to read {}", log.display()))?;
+            if let Some(line) = text.lines().find(|line| line.contains("panicked at")) {
+                bail!("{}: {line}", service.name());
             }
         }
         Ok(())
