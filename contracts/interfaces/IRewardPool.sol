@@ -10,7 +10,7 @@ struct Task {
     /// Payment-token units for each accepted submission.
     uint128 price;
     address provider;
-    /// Unix seconds. Batches may debit until then and SETTLEMENT_GRACE longer; afterwards the sponsor may take back what is left.
+    /// Unix seconds. SETTLEMENT_GRACE later the sponsor may take back what is left; batches may debit what is there, however late.
     uint64 closesAt;
     address sponsor;
 }
@@ -73,7 +73,6 @@ interface IRewardPool {
     error ProviderUnknown(address provider);
     error TaskUnknown(uint64 taskId);
     error TaskOpenUntil(uint64 taskId, uint64 closesAt);
-    error TaskClosed(uint64 taskId, uint64 closesAt);
     error TaskOfOtherProvider(uint64 taskId, address taskProvider, address batchProvider);
     error PriceZero();
     error ClosesAtPast(uint64 closesAt);
@@ -114,7 +113,7 @@ interface IRewardPool {
         Permit calldata permit
     ) external returns (uint64 taskId);
 
-    /// @notice Adds to a task's escrow; anyone may.
+    /// @notice Adds to a task's escrow; anyone may, also after it closed, for a batch that comes late.
     function fundTask(uint64 taskId, uint128 amount) external;
 
     /// @notice Adds to a task's escrow with an EIP-2612 permit.
@@ -145,7 +144,7 @@ interface IRewardPool {
     /// @notice Takes an unpaid wallet reward out of a batch inside its challenge window. Only Disputes, which has checked the proof.
     function hold(address provider, uint64 number, uint32 index, uint128 amount) external;
 
-    /// @notice Seconds after closesAt in which submissions made in time may still be settled.
+    /// @notice Seconds after closesAt in which the escrow is bound, so that submissions made in time are settled.
     function SETTLEMENT_GRACE() external view returns (uint64);
     function taskOf(uint64 taskId) external view returns (Task memory);
     function taskCount() external view returns (uint64);

@@ -64,12 +64,12 @@ abstract contract RewardPool is IRewardPool, LogStorage, ReentrancyGuardTransien
 
     /// @inheritdoc IRewardPool
     function fundTask(uint64 taskId, uint128 amount) external nonReentrant {
-        _fund(taskId, _tokenOf(_openTask(taskId).provider), amount);
+        _fund(taskId, _tokenOf(_knownTask(taskId).provider), amount);
     }
 
     /// @inheritdoc IRewardPool
     function fundTaskWithPermit(uint64 taskId, uint128 amount, Permit calldata permit) external nonReentrant {
-        IERC20 token = _tokenOf(_openTask(taskId).provider);
+        IERC20 token = _tokenOf(_knownTask(taskId).provider);
         token.tryPermit(amount, permit);
         _fund(taskId, token, amount);
     }
@@ -81,7 +81,7 @@ abstract contract RewardPool is IRewardPool, LogStorage, ReentrancyGuardTransien
         address from,
         Authorization calldata authorization
     ) external nonReentrant {
-        IERC20 token = _tokenOf(_openTask(taskId).provider);
+        IERC20 token = _tokenOf(_knownTask(taskId).provider);
         _credit(taskId, from, amount);
         bytes32 purpose = keccak256(abi.encode(FUND_TASK, taskId, authorization.salt));
         _requireReceived(amount, token.pullAuthorized(from, amount, purpose, authorization));
@@ -89,11 +89,10 @@ abstract contract RewardPool is IRewardPool, LogStorage, ReentrancyGuardTransien
 
     /// @inheritdoc IRewardPool
     function refundTask(uint64 taskId) external nonReentrant {
-        Task storage task = _tasks[taskId];
-        address sponsor = task.sponsor;
-        require(sponsor != address(0), TaskUnknown(taskId));
+        Task storage task = _knownTask(taskId);
+        (address sponsor, uint64 closesAt) = (task.sponsor, task.closesAt);
         require(sponsor == msg.sender, OnlySponsor(sponsor, msg.sender));
-        require(_isPastGrace(task.closesAt), TaskOpenUntil(taskId, task.closesAt));
+        require(block.timestamp > uint256(closesAt) + SETTLEMENT_GRACE, TaskOpenUntil(taskId, closesAt));
         uint128 amount = task.escrow;
         require(amount > 0, AmountZero());
 
@@ -205,7 +204,7 @@ abstract contract RewardPool is IRewardPool, LogStorage, ReentrancyGuardTransien
     function _debit(TaskDebit calldata debit, address provider) private {
         uint64 taskId = debit.taskId;
         uint128 amount = debit.amount;
-        Task storage task = _openTask(taskId);
+        Task storage task = _knownTask(taskId);
         require(task.provider == provider, TaskOfOtherProvider(taskId, task.provider, provider));
         require(amount > 0, AmountZero());
         (uint128 escrow, uint128 price) = (task.escrow, task.price);
@@ -276,15 +275,11 @@ abstract contract RewardPool is IRewardPool, LogStorage, ReentrancyGuardTransien
         emit TaskFunded(taskId, from, amount);
     }
 
-    /// @dev A task that batches may still debit.
-    function _openTask(uint64 taskId) private view returns (Task storage task) {
+    /// @dev Funded and debited however late: what was accepted in time stays owed, and a batch that could never be anchored
+    /// would hold up all that follow.
+    function _knownTask(uint64 taskId) private view returns (Task storage task) {
         task = _tasks[taskId];
         require(task.provider != address(0), TaskUnknown(taskId));
-        require(!_isPastGrace(task.closesAt), TaskClosed(taskId, task.closesAt));
-    }
-
-    function _isPastGrace(uint64 closesAt) private view returns (bool) {
-        return block.timestamp > uint256(closesAt) + SETTLEMENT_GRACE;
     }
 
     function _knownTokenOf(address provider) private view returns (IERC20 token) {

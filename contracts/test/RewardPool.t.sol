@@ -199,14 +199,6 @@ contract FundTaskTest is BatchFixture {
         log.fundTask(1, PRICE);
     }
 
-    function test_RevertWhen_TaskIsClosed() external {
-        uint64 task = aTask(PRICE);
-        uint64 closesAt = log.taskOf(task).closesAt;
-        vm.warp(closesAt + log.SETTLEMENT_GRACE() + 1);
-        vm.expectRevert(abi.encodeWithSelector(IRewardPool.TaskClosed.selector, task, closesAt));
-        log.fundTask(task, PRICE);
-    }
-
     function test_RevertWhen_AmountIsZero() external {
         uint64 task = aTask(PRICE);
         vm.expectRevert(abi.encodeWithSelector(IRewardPool.AmountZero.selector));
@@ -227,8 +219,8 @@ contract FundTaskTest is BatchFixture {
     function testFuzz_WhenAStrangerFunds(uint96 amount, uint32 later) external {
         amount = uint96(bound(amount, 1, type(uint96).max));
         uint64 task = aTask(PRICE);
-        // Also inside the grace, to its last second.
-        vm.warp(bound(later, NOW, CLOSES_AT + log.SETTLEMENT_GRACE()));
+        // Also after the grace, for a batch that comes late.
+        vm.warp(NOW + later);
         fund(stranger, address(log), amount);
         vm.expectEmit(address(log));
         emit IRewardPool.TaskFunded(task, stranger, amount);
@@ -327,13 +319,6 @@ contract FundTaskWithAuthorizationTest is BatchFixture {
         Authorization memory authorization = authorizationFor(9, PRICE, 0);
         vm.expectRevert(abi.encodeWithSelector(IRewardPool.TaskUnknown.selector, 9));
         fundWith(9, PRICE, authorization);
-    }
-
-    function test_RevertWhen_TaskIsClosed() external {
-        vm.warp(CLOSES_AT + log.SETTLEMENT_GRACE() + 1);
-        Authorization memory authorization = authorizationFor(_task, PRICE, 0);
-        vm.expectRevert(abi.encodeWithSelector(IRewardPool.TaskClosed.selector, _task, CLOSES_AT));
-        fundWith(_task, PRICE, authorization);
     }
 
     function test_RevertWhen_AmountIsZero() external {
@@ -473,7 +458,7 @@ contract RefundTaskTest is Fixture {
         refund(stranger);
     }
 
-    function testFuzz_RevertWhen_BatchesMayStillDebit(uint64 time) external {
+    function testFuzz_RevertWhen_TheEscrowIsBound(uint64 time) external {
         vm.warp(bound(time, NOW, _closesAt + log.SETTLEMENT_GRACE()));
         vm.expectRevert(abi.encodeWithSelector(IRewardPool.TaskOpenUntil.selector, _task, _closesAt));
         refund(sponsor);
@@ -543,14 +528,6 @@ contract SettleTest is Fixture {
         expectAnchorRevert(aPaidBatch(0, 9, PRICE, 0), abi.encodeWithSelector(IRewardPool.TaskUnknown.selector, 9));
     }
 
-    function test_RevertWhen_TheGraceIsOver() external {
-        uint64 closesAt = log.taskOf(_task).closesAt;
-        vm.warp(closesAt + log.SETTLEMENT_GRACE() + 1);
-        expectAnchorRevert(
-            aPaidBatch(0, _task, PRICE, 0), abi.encodeWithSelector(IRewardPool.TaskClosed.selector, _task, closesAt)
-        );
-    }
-
     function test_RevertWhen_TaskIsAnotherProviders() external {
         registerProvider(stranger, "other", attestor, address(token), 0);
         Batch memory batch = aPaidBatch(0, _task, PRICE, 0);
@@ -614,10 +591,26 @@ contract SettleTest is Fixture {
         assertEq(log.unclaimedOf(provider, 0), 2 * PRICE);
     }
 
-    function test_WhenWithinTheGrace() external {
-        vm.warp(log.taskOf(_task).closesAt + log.SETTLEMENT_GRACE());
+    function testFuzz_WhenItComesLate(uint64 later) external {
+        vm.warp(bound(later, NOW, type(uint64).max));
         anchor(aPaidBatch(0, _task, PRICE, 0));
         assertEq(log.providerOf(provider).pointsAccrued, PRICE);
+    }
+
+    /// No batch is lost for good: whoever gives back what its tasks lack lets it through, and those behind it.
+    function test_WhenTheEscrowWasRefundedBefore_FundingItAgainLetsTheBatchThrough() external {
+        vm.warp(log.taskOf(_task).closesAt + log.SETTLEMENT_GRACE() + 1);
+        vm.prank(sponsor);
+        log.refundTask(_task);
+        Batch memory batch = aPaidBatch(0, _task, PRICE, 0);
+        expectAnchorRevert(batch, abi.encodeWithSelector(IRewardPool.BudgetExceeded.selector, _task, 0, PRICE));
+        fund(stranger, address(log), PRICE);
+        vm.prank(stranger);
+        log.fundTask(_task, PRICE);
+        anchor(batch);
+        assertEq(log.taskOf(_task).escrow, 0);
+        assertEq(log.providerOf(provider).pointsAccrued, PRICE);
+        anchor(aBatch(1));
     }
 }
 

@@ -39,7 +39,7 @@ abstract contract LogHandler is World {
     /// @dev By allowance, permit or EIP-3009.
     function fundTask(uint256 seed) external {
         Random memory r = Random(seed);
-        uint64 id = anOpenTask(r, r.below(PROVIDERS));
+        uint64 id = aTaskOf(r, r.below(PROVIDERS));
         vm.assume(id != 0);
         uint128 amount = uint128(1 + r.below(uint256(tasks[id].price) * 10));
         token = providers[tasks[id].provider].token;
@@ -94,8 +94,8 @@ abstract contract LogHandler is World {
 
     function refundTooEarly(uint256 seed) external {
         Random memory r = Random(seed);
-        uint64 id = anOpenTask(r, r.below(PROVIDERS));
-        vm.assume(id != 0);
+        uint64 id = aTaskOf(r, r.below(PROVIDERS));
+        vm.assume(id != 0 && !isPastGrace(id));
         bytes memory call = abi.encodeCall(log.refundTask, (id));
         refused(tasks[id].sponsor, address(log), call, IRewardPool.TaskOpenUntil.selector);
     }
@@ -162,7 +162,7 @@ abstract contract LogHandler is World {
             ++batch.pointsTotal;
             reason = IRewardPool.DebitsDiffer.selector;
         } else {
-            uint64 id = anOpenTask(r, how == 4 ? (p + 1) % PROVIDERS : p);
+            uint64 id = aTaskOf(r, how == 4 ? (p + 1) % PROVIDERS : p);
             vm.assume(id != 0);
             uint128 amount = tasks[id].price;
             if (how == 4) {
@@ -363,12 +363,12 @@ abstract contract LogHandler is World {
 
     /* INTERNAL */
 
-    /// @dev A batch of up to four events that the open tasks can pay: in points, to wallets, both or neither.
+    /// @dev A batch of up to four events that the tasks can pay: in points, to wallets, both or neither.
     function newBatch(Random memory r, uint256 p) private returns (Batch memory batch, BatchModel memory b) {
         ProviderModel storage m = providers[p];
         (b.provider, b.number, b.seed) = (p, m.nextBatch, newId(r));
         b.challengeUntil = uint64(block.timestamp) + m.challengeWindow;
-        (uint64 first, uint64 second) = (anOpenTask(r, p), anOpenTask(r, p));
+        (uint64 first, uint64 second) = (aTaskOf(r, p), aTaskOf(r, p));
         b.tasks = first < second ? [first, second] : [second, first];
         b.count = uint32(1 + r.below(EVENTS_MAX));
         b.lie = r.below(3) == 0 ? uint8(1 + r.below(4)) : 0;
@@ -403,12 +403,12 @@ abstract contract LogHandler is World {
         (batch.eventCount, batch.manifestCid) = (b.count, CID);
     }
 
-    /// @dev A task of the provider that batches may debit; 0 where there is none.
-    function anOpenTask(Random memory r, uint256 p) internal view returns (uint64) {
+    /// @dev A task of the provider, however long it is closed; 0 where there is none.
+    function aTaskOf(Random memory r, uint256 p) internal view returns (uint64) {
         uint256 start = r.below(tasks.length);
         for (uint256 i = 0; i < tasks.length; ++i) {
             uint64 id = uint64((start + i) % tasks.length);
-            if (id != 0 && tasks[id].provider == p && !isPastGrace(id)) return id;
+            if (id != 0 && tasks[id].provider == p) return id;
         }
         return 0;
     }
