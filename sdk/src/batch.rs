@@ -1,5 +1,7 @@
 //! Batch headers: what a batch commits to, and the digest that the attestor signs.
 
+use std::collections::BTreeMap;
+
 use alloy::{
     primitives::{Address, B256, Bytes},
     sol,
@@ -38,6 +40,9 @@ sol! {
         bytes manifestCid;
     }
 }
+
+/// Events that one core checks at once.
+const EVENTS_AT_ONCE: usize = 16_384;
 
 /// What a batch takes out of one task's escrow.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -117,38 +122,72 @@ pub fn summarise_hashed(events: &[Event], leaves: &[B256]) -> Result<Summary, Ba
     if events.is_empty() || events.len() > EVENTS_MAX {
         return Err(BatchError::Count(events.len()));
     }
-    let mut points_total = 0u128;
-    let mut wallet_total = 0u128;
-    let mut debits = std::collections::BTreeMap::<u64, u128>::new();
-    for (index, event) in events.iter().enumerate() {
-        let broken = |reason| BatchError::Event { index, reason };
-        if event.index as usize != index {
-            return Err(broken("index is not its position"));
-        }
-        if (event.sequence == 0) != (event.kind == EventKind::Registered) {
-            return Err(broken("sequence 0 and kind registered go together"));
-        }
-        if (event.sequence == 0) != event.previous.is_zero() {
-            return Err(broken("previous is zero at sequence 0 and only there"));
-        }
-        if event.reward == 0 {
-            continue;
-        }
-        if event.kind != EventKind::Accepted {
-            return Err(broken("a reward on an event that is not accepted"));
-        }
-        if event.task_id == 0 {
-            return Err(broken("a reward without a task"));
-        }
-        let total = if event.payee.is_zero() { &mut points_total } else { &mut wallet_total };
-        *total = total.checked_add(event.reward).ok_or_else(|| broken("totals exceed 128 bits"))?;
-        let debit = debits.entry(event.task_id).or_default();
-        *debit = debit.checked_add(event.reward).ok_or_else(|| broken("debits exceed 128 bits"))?;
-    }
+    let totals = events
+        .par_chunks(EVENTS_AT_ONCE)
+        .enumerate()
+        .map(|(chunk, events)| Totals::of(chunk * EVENTS_AT_ONCE, events))
+        .collect::<Vec<_>>();
+    let Totals { points_total, wallet_total, debits } =
+        totals.into_iter().enumerate().try_fold(Totals::default(), |sum, (chunk, totals)| {
+            let index = chunk * EVENTS_AT_ONCE;
+            sum.plus(totals?).ok_or(BatchError::Event { index, reason: "totals up to here exceed 128 bits" })
+        })?;
     points_total.checked_add(wallet_total).ok_or(BatchError::Event { index: 0, reason: "totals exceed 128 bits" })?;
     let tree = Tree::new(leaves).filter(|_| leaves.len() == events.len()).ok_or(BatchError::Count(events.len()))?;
     let debits = debits.into_iter().map(|(task_id, amount)| Debit { task_id, amount }).collect();
     Ok(Summary { tree, points_total, wallet_total, debits })
+}
+
+/// What some events come to.
+#[derive(Default)]
+struct Totals {
+    points_total: u128,
+    wallet_total: u128,
+    debits: BTreeMap<u64, u128>,
+}
+
+impl Totals {
+    /// Of events from this index on, having checked each.
+    fn of(from: usize, events: &[Event]) -> Result<Self, BatchError> {
+        let mut sum = Self::default();
+        for (index, event) in (from..).zip(events) {
+            let broken = |reason| BatchError::Event { index, reason };
+            if event.index as usize != index {
+                return Err(broken("index is not its position"));
+            }
+            if (event.sequence == 0) != (event.kind == EventKind::Registered) {
+                return Err(broken("sequence 0 and kind registered go together"));
+            }
+            if (event.sequence == 0) != event.previous.is_zero() {
+                return Err(broken("previous is zero at sequence 0 and only there"));
+            }
+            if event.reward == 0 {
+                continue;
+            }
+            if event.kind != EventKind::Accepted {
+                return Err(broken("a reward on an event that is not accepted"));
+            }
+            if event.task_id == 0 {
+                return Err(broken("a reward without a task"));
+            }
+            let total = if event.payee.is_zero() { &mut sum.points_total } else { &mut sum.wallet_total };
+            *total = total.checked_add(event.reward).ok_or_else(|| broken("totals exceed 128 bits"))?;
+            let debit = sum.debits.entry(event.task_id).or_default();
+            *debit = debit.checked_add(event.reward).ok_or_else(|| broken("debits exceed 128 bits"))?;
+        }
+        Ok(sum)
+    }
+
+    /// Both; `None` above 128 bits.
+    fn plus(mut self, other: Self) -> Option<Self> {
+        self.points_total = self.points_total.checked_add(other.points_total)?;
+        self.wallet_total = self.wallet_total.checked_add(other.wallet_total)?;
+        for (task_id, amount) in other.debits {
+            let debit = self.debits.entry(task_id).or_default();
+            *debit = debit.checked_add(amount)?;
+        }
+        Some(self)
+    }
 }
 
 /// EIP-712 domain of the provenance log.

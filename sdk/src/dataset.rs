@@ -1,5 +1,7 @@
 //! Dataset versions: which records a licence covers, and with what weight each is paid.
 
+use std::ops::Range;
+
 use alloy::{
     primitives::{Address, B256, Bytes, U256, keccak256},
     sol,
@@ -184,20 +186,23 @@ pub fn summarise(rows: &[MemberRow]) -> Result<VersionSummary, DatasetError> {
 
 /// The Parquet bytes of a members manifest.
 pub fn encode_members(rows: &[MemberRow]) -> Result<Vec<u8>, ManifestError> {
-    let columns = [
-        Column::fixed(rows.iter().map(|r| r.member.data_id.bytes())),
-        Column::fixed(rows.iter().map(|r| r.member.contributor.0)),
-        Column::fixed(rows.iter().map(|r| r.member.consent_id.0.0)),
-        Column::fixed(rows.iter().map(|r| r.member.payee.0.0)),
-        Column::fixed(rows.iter().map(|r| r.member.weight.to_be_bytes())),
-        Column::fixed(rows.iter().map(|r| r.content_hash.0.0)),
-        Column::Text(rows.iter().map(|r| r.ciphertext_cid.to_string()).collect()),
-        Column::Text(rows.iter().map(|r| r.key_cid.to_string()).collect()),
-        Column::U64(rows.iter().map(|r| r.batch_number).collect()),
-        Column::U32(rows.iter().map(|r| r.event_index).collect()),
-        Column::U32(rows.iter().map(|r| r.purposes).collect()),
-    ];
-    Ok(table::write(MEMBERS, rows.len(), &columns, Vec::new())?)
+    let columns = |range: Range<usize>| {
+        let rows = &rows[range];
+        vec![
+            Column::fixed(rows.iter().map(|r| r.member.data_id.bytes())),
+            Column::fixed(rows.iter().map(|r| r.member.contributor.0)),
+            Column::fixed(rows.iter().map(|r| r.member.consent_id.0.0)),
+            Column::fixed(rows.iter().map(|r| r.member.payee.0.0)),
+            Column::fixed(rows.iter().map(|r| r.member.weight.to_be_bytes())),
+            Column::fixed(rows.iter().map(|r| r.content_hash.0.0)),
+            Column::Text(rows.iter().map(|r| r.ciphertext_cid.to_string()).collect()),
+            Column::Text(rows.iter().map(|r| r.key_cid.to_string()).collect()),
+            Column::U64(rows.iter().map(|r| r.batch_number).collect()),
+            Column::U32(rows.iter().map(|r| r.event_index).collect()),
+            Column::U32(rows.iter().map(|r| r.purposes).collect()),
+        ]
+    };
+    Ok(table::write(MEMBERS, rows.len(), columns, Vec::new())?)
 }
 
 /// Reads a members manifest; [`summarise`] says whether it is one.

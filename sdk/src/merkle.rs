@@ -34,13 +34,16 @@ impl Tree {
         });
         let total = 2 * count - 1;
         let mut nodes = vec![B256::ZERO; total];
+        nodes[count - 1..]
+            .par_iter_mut()
+            .with_min_len(256)
+            .zip(order.par_iter().rev())
+            .for_each(|(node, &(_, i))| *node = leaves[i as usize]);
         let mut places = vec![0u32; count];
-        for (rank, &(_, i)) in order.iter().enumerate() {
-            let place = total - 1 - rank;
-            nodes[place] = leaves[i as usize];
-            // 2n − 1 for n up to 2^31 fits
-            places[i as usize] = u32::try_from(place).ok()?;
+        for (place, &(_, i)) in (count_u32 - 1..).zip(order.iter().rev()) {
+            places[i as usize] = place;
         }
+        drop(order);
         // a level at a time, so that a level's hashes are independent
         let mut end = count - 1;
         while end > 0 {

@@ -370,22 +370,26 @@ async fn read_from_gateway(base: &str, client: &reqwest::Client, cid: &Cid) -> R
     Ok(block.freeze())
 }
 
-/// The blocks of a file, leaves before the nodes that link to them, root last.
-fn blocks(bytes: &[u8]) -> Vec<(Cid, Vec<u8>)> {
+/// Hands on the blocks of a file one by one, leaves before the nodes that link to them, root last.
+fn each_block(bytes: &[u8], mut take: impl FnMut(Cid, Vec<u8>)) {
     let mut adder = FileAdder::builder()
         .with_cid_version(Version::V1)
         .with_raw_leaves(true)
         .with_chunker(Chunker::Size(CHUNK_BYTES))
         .with_collector(BalancedCollector::with_branching_factor(LINKS_MAX))
         .build();
-    let mut out = Vec::new();
     let mut rest = bytes;
     while !rest.is_empty() {
         let (ready, consumed) = adder.push(rest);
-        out.extend(ready);
+        ready.for_each(|(cid, block)| take(cid, block));
         rest = &rest[consumed..];
     }
-    out.extend(adder.finish());
+    adder.finish().for_each(|(cid, block)| take(cid, block));
+}
+
+fn blocks(bytes: &[u8]) -> Vec<(Cid, Vec<u8>)> {
+    let mut out = Vec::new();
+    each_block(bytes, |cid, block| out.push((cid, block)));
     out
 }
 
@@ -394,8 +398,10 @@ pub fn cid_of(bytes: &[u8]) -> Cid {
     if bytes.len() <= CHUNK_BYTES {
         return Cid::new_v1(RAW, Code::Sha2_256.digest(bytes));
     }
-    match blocks(bytes).pop() {
-        Some((root, _)) => root,
+    let mut root = None;
+    each_block(bytes, |cid, _| root = Some(cid));
+    match root {
+        Some(root) => root,
         None => unreachable!("a file of more than one chunk has blocks"),
     }
 }

@@ -141,11 +141,11 @@ fn schema_of(message: &str) -> Result<Arc<Type>, TableError> {
     Ok(Arc::new(parse_message_type(message)?))
 }
 
-/// Writes columns under a message type, with key-value metadata.
+/// Writes rows under a message type, with key-value metadata. `columns` gives some rows' columns, at most a row group's.
 pub(crate) fn write(
     message: &str,
     rows: usize,
-    columns: &[Column],
+    columns: impl Fn(Range<usize>) -> Vec<Column> + Sync,
     metadata: Vec<(String, String)>,
 ) -> Result<Vec<u8>, TableError> {
     let properties = WriterProperties::builder()
@@ -159,58 +159,90 @@ pub(crate) fn write(
     let properties = Arc::new(properties);
     let mut file = SerializedFileWriter::new(Vec::new(), schema_of(message)?, Arc::clone(&properties))?;
     let descriptors = file.schema_descr().columns().to_vec();
-    if descriptors.len() != columns.len() {
-        return Err(TableError::Damaged);
-    }
-    let mut from = 0;
-    while from < rows {
-        let to = rows.min(from + ROW_GROUP_ROWS);
-        // a group's columns are independent of each other until they stand in the file
-        let chunks: Vec<_> = columns
+    let groups: Vec<Range<usize>> =
+        (0..rows).step_by(ROW_GROUP_ROWS).map(|from| from..rows.min(from + ROW_GROUP_ROWS)).collect();
+    // groups are independent of each other until they stand in the file; as many are held at once as there are cores
+    for some in groups.chunks(rayon::current_num_threads().max(1)) {
+        let encoded: Vec<_> = some
             .par_iter()
-            .zip(&descriptors)
-            .map(|(column, descriptor)| encode(column, from..to, Arc::clone(descriptor), Arc::clone(&properties)))
+            .map(|rows| encode(rows.clone(), &columns, &descriptors, &properties))
             .collect::<Result<_, _>>()?;
-        let mut group = file.next_row_group()?;
-        for (bytes, closed) in chunks {
-            group.append_column(&bytes, closed)?;
+        for chunks in encoded {
+            let mut group = file.next_row_group()?;
+            for (bytes, closed) in chunks {
+                group.append_column(&bytes, closed)?;
+            }
+            group.close()?;
         }
-        group.close()?;
-        from = to;
     }
     Ok(file.into_inner()?)
 }
 
-/// The pages of some rows of one column.
+/// The pages of one column in one row group.
+type Chunk = (Bytes, ColumnCloseResult);
+
+/// The pages of some rows, column by column.
 fn encode(
-    column: &Column,
     rows: Range<usize>,
+    columns: &impl Fn(Range<usize>) -> Vec<Column>,
+    descriptors: &[ColumnDescPtr],
+    properties: &WriterPropertiesPtr,
+) -> Result<Vec<Chunk>, TableError> {
+    let columns = columns(rows.clone());
+    if columns.len() != descriptors.len() {
+        return Err(TableError::Damaged);
+    }
+    let chunks = columns
+        .iter()
+        .zip(descriptors)
+        .map(|(column, descriptor)| encode_column(column, rows.len(), Arc::clone(descriptor), Arc::clone(properties)));
+    chunks.collect()
+}
+
+fn encode_column(
+    column: &Column,
+    rows: usize,
     descriptor: ColumnDescPtr,
     properties: WriterPropertiesPtr,
-) -> Result<(Bytes, ColumnCloseResult), TableError> {
+) -> Result<Chunk, TableError> {
+    // where the library looks whether a page is full, so that pages end at the same rows as in one piece
+    let piece = properties.write_batch_size();
     let mut pages = TrackedWrite::new(Vec::new());
     let mut writer = get_column_writer(descriptor, properties, Box::new(SerializedPageWriter::new(&mut pages)));
+    let mut written = 0;
     #[allow(clippy::cast_possible_wrap, reason = "Parquet stores unsigned integers in signed ones, bit for bit")]
     match (&mut writer, column) {
         (ColumnWriter::Int32ColumnWriter(w), Column::U32(values)) => {
-            let values: Vec<i32> = values[rows].iter().map(|v| *v as i32).collect();
-            w.write_batch(&values, None, None)?
+            for values in values.chunks(piece) {
+                let values: Vec<i32> = values.iter().map(|v| *v as i32).collect();
+                written += w.write_batch(&values, None, None)?;
+            }
         }
         (ColumnWriter::Int64ColumnWriter(w), Column::U64(values)) => {
-            let values: Vec<i64> = values[rows].iter().map(|v| *v as i64).collect();
-            w.write_batch(&values, None, None)?
+            for values in values.chunks(piece) {
+                let values: Vec<i64> = values.iter().map(|v| *v as i64).collect();
+                written += w.write_batch(&values, None, None)?;
+            }
         }
         (ColumnWriter::FixedLenByteArrayColumnWriter(w), Column::Fixed(width, bytes)) => {
-            let values: Vec<FixedLenByteArray> =
-                rows.map(|row| ByteArray::from(bytes.slice(row * width..(row + 1) * width)).into()).collect();
-            w.write_batch(&values, None, None)?
+            for from in (0..rows).step_by(piece) {
+                let values: Vec<FixedLenByteArray> = (from..rows.min(from + piece))
+                    .map(|row| ByteArray::from(bytes.slice(row * width..(row + 1) * width)).into())
+                    .collect();
+                written += w.write_batch(&values, None, None)?;
+            }
         }
         (ColumnWriter::ByteArrayColumnWriter(w), Column::Text(values)) => {
-            let values: Vec<ByteArray> = values[rows].iter().map(|v| v.as_str().into()).collect();
-            w.write_batch(&values, None, None)?
+            for values in values.chunks(piece) {
+                let values: Vec<ByteArray> = values.iter().map(|v| v.as_str().into()).collect();
+                written += w.write_batch(&values, None, None)?;
+            }
         }
         _ => return Err(TableError::Damaged),
-    };
+    }
+    if written != rows {
+        return Err(TableError::Damaged);
+    }
     let closed = writer.close()?;
     Ok((pages.into_inner()?.into(), closed))
 }
