@@ -22,11 +22,12 @@ use crate::{
     attestor::client::AttestorClient,
     backlog::Backlog,
     chain::Chain,
-    config::{Serve, secret_file},
+    config::Serve,
     http,
-    intake::{attestation::Keys, contents::Trees, contributor::StorageKey},
+    intake::{attestation::Keys, contents::Trees},
     lease::Leases,
     signer,
+    storage_key::StorageKey,
 };
 
 /// Keys that may be given.
@@ -97,11 +98,11 @@ pub async fn serve(config: Serve) -> anyhow::Result<()> {
     let app = Arc::new(App {
         senders: senders(&config, &provider, deployment.chain_id).await?,
         leases: Leases::new(db.clone(), Duration::from_millis(config.lease_ms))?,
-        chain: Chain::new(provider, deployment.clone()),
+        chain: Chain::new(provider, deployment.clone(), config.base.finality_depth),
         store: Store::open(&config.store)?,
         attestor: AttestorClient::new(&config.attestor_url, &config.attestor_token, deployment.batch_domain())?,
         custodian: config.custodian_key,
-        storage_key: StorageKey::new(&*secret_file(&config.storage_key_file)?),
+        storage_key: config.storage_key.load()?,
         trees: Trees::default(),
         backlog: Backlog::new(config.backlog_events_max),
         bodies: Arc::new(Semaphore::new(config.bodies_at_once as usize)),

@@ -2,10 +2,15 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::{Mutex, PoisonError},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
 };
 
 use alloy::{
+    contract,
+    eips::BlockNumberOrTag,
     primitives::{Address, B256},
     providers::{DynProvider, Provider},
 };
@@ -14,6 +19,7 @@ use tidemark::{
     chain::Deployment,
     contracts::{ConsentRegistry, ProvenanceLog},
     ids::ConsentId,
+    nodes::said::Said,
 };
 
 /// Policies remembered as published; they can't be taken back.
@@ -28,6 +34,19 @@ pub struct Chain {
     pub deployment: Deployment,
     policies: Mutex<HashSet<(Address, B256)>>,
     terms: Mutex<HashMap<u64, TaskTerms>>,
+    /// Blocks to finality where the chain has no tag for it.
+    finality_depth: u64,
+    /// Whether a node has said what is final: then the chain has a tag for it.
+    has_finality_tag: AtomicBool,
+}
+
+/// Where the chain stands.
+#[derive(Clone, Copy, Debug)]
+pub struct Heads {
+    /// The newest block.
+    pub latest: u64,
+    /// The newest that stays.
+    pub finalized: u64,
 }
 
 /// What never changes about a task.
@@ -52,8 +71,39 @@ pub struct Budget {
 
 impl Chain {
     /// A reader over a node that was checked to be of the right chain.
-    pub fn new(provider: DynProvider, deployment: Deployment) -> Self {
-        Self { provider, deployment, policies: Mutex::default(), terms: Mutex::default() }
+    pub fn new(provider: DynProvider, deployment: Deployment, finality_depth: u64) -> Self {
+        Self {
+            provider,
+            deployment,
+            policies: Mutex::default(),
+            terms: Mutex::default(),
+            finality_depth,
+            has_finality_tag: AtomicBool::new(false),
+        }
+    }
+
+    /// The newest block, and the newest final one: by the chain's tag, else by depth.
+    pub async fn heads(&self) -> anyhow::Result<Heads> {
+        let latest = self.provider.get_block_number().await.context("ask for the block number")?;
+        let tagged = self.provider.get_block_by_number(BlockNumberOrTag::Finalized).await;
+        let finalized = match tagged {
+            Ok(Some(block)) => {
+                self.has_finality_tag.store(true, Relaxed);
+                block.header.number
+            }
+            // a chain that has no such tag says so by an error or by nothing; "too many requests" says no such thing, and a chain
+            // that had the tag before has it still
+            Ok(None) if !self.has_finality_tag.load(Relaxed) => latest.saturating_sub(self.finality_depth),
+            Ok(None) => anyhow::bail!("the node does not say what is final, and did before"),
+            Err(error)
+                if !self.has_finality_tag.load(Relaxed)
+                    && error.as_error_resp().is_some_and(|said| Said::in_answer(said) != Said::RateLimited) =>
+            {
+                latest.saturating_sub(self.finality_depth)
+            }
+            Err(error) => return Err(anyhow::Error::from(error).context("ask for the finalized block")),
+        };
+        Ok(Heads { latest, finalized })
     }
 
     /// What the log knows of an account; `None` where it is no provider.
@@ -70,16 +120,20 @@ impl Chain {
         Ok((!found.is_zero()).then_some(found))
     }
 
-    /// The fixed terms of a task; `None` where there is no such task.
+    /// The fixed terms of a task; `None` where no final block has it. A reorg could give its number to another task, and what
+    /// is accepted at one price can't be anchored at another.
     pub async fn task_terms(&self, task_id: u64) -> anyhow::Result<Option<TaskTerms>> {
         if let Some(terms) = self.terms.lock().unwrap_or_else(PoisonError::into_inner).get(&task_id) {
             return Ok(Some(*terms));
         }
         let log = ProvenanceLog::new(self.deployment.provenance_log, &self.provider);
-        let task = log.taskOf(task_id).call().await.context("ask the log for a task")?;
-        if task.provider.is_zero() {
-            return Ok(None);
-        }
+        let finalized = self.heads().await?.finalized;
+        let task = match log.taskOf(task_id).block(finalized.into()).call().await {
+            Ok(task) if !task.provider.is_zero() => task,
+            // the log itself is younger than that block
+            Ok(_) | Err(contract::Error::ZeroData(..)) => return Ok(None),
+            Err(error) => return Err(anyhow::Error::from(error).context("ask the log for a task")),
+        };
         let terms = TaskTerms { price: task.price, provider: task.provider, closes_at: task.closesAt };
         let mut known = self.terms.lock().unwrap_or_else(PoisonError::into_inner);
         if known.len() < TASKS_MAX {

@@ -12,9 +12,12 @@ use clap::{Args, Parser, Subcommand};
 use tidemark::{dataset::WEIGHT_MAX, ids::DataId, sealing::PublicKey};
 use zeroize::Zeroizing;
 
-use crate::intake::{
-    key::Scope,
-    provider::{Attestations, Policies},
+use crate::{
+    intake::{
+        key::Scope,
+        provider::{Attestations, Policies},
+    },
+    storage_key::StorageKey,
 };
 
 /// The write side: takes submissions in, has them judged, batches and anchors them.
@@ -32,6 +35,10 @@ Examples:
   # a key for one service of a provider, and the end of the one before it
   tidemark-relayer key issue --provider numo --name uploads-2027 --scope uploads,read --days 400
   tidemark-relayer key revoke --provider numo --name uploads-2026
+
+  # a new storage key, once every relayer has been started with both
+  tidemark-relayer storage-key rotate --storage-key-file new.key --former-storage-key-file storage.key \\
+      --database-url postgres://postgres@127.0.0.1:5432/relayer
 
   # serve
   tidemark-relayer serve --deployment deployments/31337.json --rpc-url http://127.0.0.1:8545 \\
@@ -71,6 +78,9 @@ pub enum Command {
     /// Webhooks, on which providers hear what becomes of their batches.
     #[command(subcommand)]
     Webhook(WebhookCommand),
+    /// The key under which secrets are sealed in the database.
+    #[command(subcommand)]
+    StorageKey(StorageKeyCommand),
     /// Erase what is private of a record; prints how far that is, and the running service does it.
     Erase(Erase),
     /// Check everything that `serve` with the same flags needs, and say how to fix it; fails where something is broken.
@@ -124,6 +134,47 @@ pub struct Base {
     /// Deployment file: where the contracts are.
     #[arg(long, env = "TIDEMARK_DEPLOYMENT")]
     pub deployment: PathBuf,
+    /// Blocks that make a block final where the chain has no `finalized` tag.
+    #[arg(long, env = "TIDEMARK_FINALITY_DEPTH", default_value_t = 64)]
+    pub finality_depth: u64,
+}
+
+/// The storage key, and the one before it while secrets are still under that one.
+#[derive(Debug, Args)]
+pub struct StorageKeyFiles {
+    /// File with 32 hex bytes under which secrets are sealed in the database.
+    #[arg(long, env = "TIDEMARK_STORAGE_KEY_FILE")]
+    pub storage_key_file: PathBuf,
+    /// File with the storage key before: opens what is still sealed under it, until `storage-key rotate` has been run.
+    #[arg(long, env = "TIDEMARK_FORMER_STORAGE_KEY_FILE")]
+    pub former_storage_key_file: Option<PathBuf>,
+}
+
+impl StorageKeyFiles {
+    /// Reads them.
+    pub fn load(&self) -> anyhow::Result<StorageKey> {
+        let former = self.former_storage_key_file.as_deref().map(secret_file).transpose()?;
+        Ok(StorageKey::new(&*secret_file(&self.storage_key_file)?, former.as_deref()))
+    }
+}
+
+/// `storage-key …`
+#[derive(Debug, Subcommand)]
+pub enum StorageKeyCommand {
+    /// Seal again, under the current key, what the former one sealed. Relayers may run meanwhile, once they have both.
+    /// Prints how many secrets that were; may be stopped and run again.
+    Rotate(StorageKeyRotate),
+}
+
+/// `storage-key rotate`
+#[derive(Debug, Args)]
+pub struct StorageKeyRotate {
+    /// Postgres database of the relayer.
+    #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
+    pub database_url: String,
+    /// Both keys; without a former one, whether all is sealed under the current one.
+    #[command(flatten)]
+    pub storage_key: StorageKeyFiles,
 }
 
 /// `provider add`
@@ -146,9 +197,9 @@ pub struct ProviderWebhook {
     /// Postgres database of the relayer.
     #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
     pub database_url: String,
-    /// File with 32 hex bytes under which secrets are sealed in the database.
-    #[arg(long, env = "TIDEMARK_STORAGE_KEY_FILE")]
-    pub storage_key_file: PathBuf,
+    /// Under which secrets are sealed.
+    #[command(flatten)]
+    pub storage_key: StorageKeyFiles,
     /// The provider's name.
     #[arg(long)]
     pub name: String,
@@ -303,9 +354,9 @@ pub struct Serve {
     /// relayer was built with that cargo feature.
     #[arg(long = "sender", env = "TIDEMARK_SENDER", value_delimiter = ',')]
     pub senders: Vec<String>,
-    /// File with 32 hex bytes under which contributors' secrets are sealed in the database.
-    #[arg(long, env = "TIDEMARK_STORAGE_KEY_FILE")]
-    pub storage_key_file: PathBuf,
+    /// Under which contributors' and webhooks' secrets are sealed.
+    #[command(flatten)]
+    pub storage_key: StorageKeyFiles,
     /// The custodian's public key (0x and 66 hex digits): content keys are sealed to it.
     #[arg(long, env = "TIDEMARK_CUSTODIAN_KEY")]
     pub custodian_key: PublicKey,
@@ -330,9 +381,6 @@ pub struct Serve {
     /// Of several relayers on one database, one that dies is succeeded after this long.
     #[arg(long, env = "TIDEMARK_LEASE_MS", default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(500..=600_000))]
     pub lease_ms: u64,
-    /// Blocks that make a block final where the chain has no `finalized` tag.
-    #[arg(long, env = "TIDEMARK_FINALITY_DEPTH", default_value_t = 64)]
-    pub finality_depth: u64,
     /// Greatest price of a task that uploads may name, payment-token units: anybody makes tasks, and one dispute that is
     /// upheld takes up to twice this out of the bond.
     #[arg(long, env = "TIDEMARK_TASK_PRICE_MAX", default_value_t = WEIGHT_MAX, value_parser = task_price)]
@@ -398,6 +446,9 @@ pub struct Attestor {
     /// Deployment file: where the contracts are.
     #[arg(long, env = "TIDEMARK_DEPLOYMENT")]
     pub deployment: PathBuf,
+    /// Blocks that make a block final where the chain has no `finalized` tag.
+    #[arg(long, env = "TIDEMARK_FINALITY_DEPTH", default_value_t = 64)]
+    pub finality_depth: u64,
     /// Content store: folder:/path, kubo:http://host:port or a gateway's http(s)://….
     #[arg(long, env = "TIDEMARK_STORE")]
     pub store: String,

@@ -23,12 +23,10 @@ use crate::{
     attestor::client::AttestorClient,
     batch,
     chain::Chain,
-    config::{Serve, secret_file},
-    intake::{
-        contributor::{self, StorageKey},
-        provider, unix_now,
-    },
+    config::Serve,
+    intake::{contributor, provider, unix_now},
     outbox, signer,
+    storage_key::StorageKey,
 };
 
 /// A part that takes longer than this counts as one that does not answer.
@@ -123,7 +121,7 @@ pub async fn examine(config: &Serve) -> Vec<Finding> {
     if let Some(deployment) = &deployment {
         for (number, url) in config.base.rpc_urls.iter().enumerate() {
             let node = node(&mut report, number, url, deployment).await;
-            chain = chain.or(node.map(|provider| Chain::new(provider, deployment.clone())));
+            chain = chain.or(node.map(|provider| Chain::new(provider, deployment.clone(), config.base.finality_depth)));
         }
     }
     let attestor = match &deployment {
@@ -168,10 +166,16 @@ async fn senders(report: &mut Report, config: &Serve) -> Vec<Address> {
 }
 
 fn storage_key(report: &mut Report, config: &Serve) -> Option<StorageKey> {
-    let path = &config.storage_key_file;
-    private(report, "storage key", path);
+    let files = &config.storage_key;
+    private(report, "storage key", &files.storage_key_file);
+    if let Some(former) = &files.former_storage_key_file {
+        private(report, "former storage key", former);
+        let fix =
+            "run `tidemark-relayer storage-key rotate`, then start every relayer without --former-storage-key-file";
+        report.add(Verdict::Warn, "former storage key", "is still in use", fix);
+    }
     let fix = "put back the key that the database's secrets were sealed with; for a new database openssl rand -hex 32";
-    report.value("storage key", secret_file(path), fix).map(|bytes| StorageKey::new(&bytes))
+    report.value("storage key", files.load(), fix)
 }
 
 /// A key that others can read is not a key.

@@ -28,5 +28,6 @@ pub mod outbox;
 pub mod problem;
 pub mod quality;
 pub mod signer;
+pub mod storage_key;
 
 pub use api::openapi;

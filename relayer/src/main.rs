@@ -1,7 +1,7 @@
 //! `tidemark-relayer`: runs the write side, lets providers in, issues and revokes keys, sets webhooks, erases, examines.
 #![allow(clippy::print_stdout, reason = "a command line answers on standard output")]
 
-use std::process::ExitCode;
+use std::{io::IsTerminal, process::ExitCode};
 
 use anyhow::Context;
 use clap::Parser;
@@ -14,17 +14,16 @@ use tidemark_relayer::{
     app,
     chain::Chain,
     config::{
-        Command, Doctor, KeyCommand, KeyRevoke, ProviderCommand, ProviderSet, ProviderWebhook, Relayer, WebhookCommand,
-        secret_file,
+        Command, Doctor, KeyCommand, KeyRevoke, ProviderCommand, ProviderSet, ProviderWebhook, Relayer,
+        StorageKeyCommand, StorageKeyRotate, WebhookCommand,
     },
     doctor::{self, Verdict},
     intake::{
-        contributor::StorageKey,
         erase,
         key::{self, NewKey},
         provider::{self, Change},
     },
-    outbox,
+    outbox, storage_key,
 };
 
 #[tokio::main]
@@ -48,7 +47,7 @@ async fn run(Relayer { command, log }: Relayer) -> anyhow::Result<ExitCode> {
         Command::Provider(ProviderCommand::Add(add)) => {
             let deployment = Deployment::load(&add.base.deployment)?;
             let (provider, _) = nodes::connect(&add.base.rpc_urls, &deployment).await?;
-            let chain = Chain::new(provider, deployment);
+            let chain = Chain::new(provider, deployment, add.base.finality_depth);
             let db = app::open_database(&add.base.database_url, &app::MIGRATIONS).await?;
             let key = provider::add(&db, &chain, &add.name, add.account).await?;
             eprintln!("API key of {}; it is shown only now:", add.name);
@@ -60,6 +59,7 @@ async fn run(Relayer { command, log }: Relayer) -> anyhow::Result<ExitCode> {
             let count = outbox::replay(&db, provider::account_of(&db, &replay.name).await?, replay.from).await?;
             println!("{count}");
         }
+        Command::StorageKey(StorageKeyCommand::Rotate(wanted)) => rotate_storage_key(&wanted).await?,
         Command::Erase(wanted) => {
             let db = app::open_database(&wanted.database_url, &app::MIGRATIONS).await?;
             let erasure = erase::ask(&db, None, wanted.data_id).await?;
@@ -126,9 +126,26 @@ async fn set_webhook(set: ProviderWebhook) -> anyhow::Result<()> {
         return Ok(());
     };
     outbox::address::check_url(&url, set.webhook_allow_private)?;
-    let key = StorageKey::new(&*secret_file(&set.storage_key_file)?);
+    let key = set.storage_key.load()?;
     let secret = outbox::set_endpoint(&db, &key, account, &url).await?;
     eprintln!("Secret of {}'s webhook; it is shown only now:", set.name);
     println!("{secret}");
+    Ok(())
+}
+
+async fn rotate_storage_key(wanted: &StorageKeyRotate) -> anyhow::Result<()> {
+    let db = app::open_database(&wanted.database_url, &app::MIGRATIONS).await?;
+    let key = wanted.storage_key.load()?;
+    let total = storage_key::count(&db).await?;
+    let is_terminal = std::io::stderr().is_terminal();
+    let bar = if is_terminal { indicatif::ProgressBar::new(total) } else { indicatif::ProgressBar::hidden() };
+    let done = storage_key::rotate(&db, &key, |done| match is_terminal {
+        true => bar.set_position(done.secrets()),
+        false => eprintln!("{}", serde_json::json!({ "type": "progress", "done": done.secrets(), "total": total })),
+    })
+    .await
+    .context("some secrets may be sealed again already; run this again with both keys")?;
+    bar.finish_and_clear();
+    println!("{}", serde_json::to_string(&done)?);
     Ok(())
 }

@@ -68,7 +68,7 @@ kinds! {
     ConsentWithdrawn = CONFLICT, "consent-withdrawn", "The consent was withdrawn";
     ConsentUnknown = NOT_FOUND, "consent-unknown", "The consent is not known here";
     SignatureInvalid = UNPROCESSABLE_ENTITY, "signature-invalid", "A signature is missing, malformed or of another key";
-    TaskUnknown = UNPROCESSABLE_ENTITY, "task-unknown", "The task is not on chain, or of another provider";
+    TaskUnknown = UNPROCESSABLE_ENTITY, "task-unknown", "The task is not final on chain, or of another provider";
     TaskClosed = CONFLICT, "task-closed", "The task is closed";
     BudgetExceeded = CONFLICT, "budget-exceeded", "The task's budget is used up";
     RecordConflict = CONFLICT, "record-conflict", "The record exists with other content";

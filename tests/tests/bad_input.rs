@@ -311,12 +311,28 @@ async fn a_task_pays_no_more_than_its_escrow_holds() {
     let (provider, most) = (bench.world.provider, tidemark::dataset::WEIGHT_MAX);
     let dear = log.createTask(provider, most + 1, u64::MAX, B256::ZERO, String::new(), 0);
     dear.send().await.unwrap().get_receipt().await.unwrap();
+    bench.stack.chain.mine(3).await.unwrap();
     for task in [log.taskCount().call().await.unwrap(), 999] {
         let mut unknown = meta_of_second.clone();
         unknown["task_id"] = json!(task);
         let answer = bench.doors.post_upload(&unknown, second.mime, bytes.clone()).await.unwrap();
         refused(answer, 422, "task-unknown", "meta.task_id").await;
     }
+
+    // a reorg could give the number of a task that is not final to another one, at another price
+    bench.stack.chain.pause_mining().await.unwrap();
+    let open = log.createTask(provider, 1, u64::MAX, B256::ZERO, String::new(), 0).send().await.unwrap();
+    bench.stack.chain.mine(1).await.unwrap();
+    open.get_receipt().await.unwrap();
+    let mut young = meta_of_second.clone();
+    young["task_id"] = json!(log.taskCount().call().await.unwrap());
+    let answer = bench.doors.post_upload(&young, second.mime, bytes.clone()).await.unwrap();
+    let problem = refused(answer, 422, "task-unknown", "meta.task_id").await;
+    assert!(problem.to_string().contains("final"), "{problem}");
+    bench.stack.chain.mine(3).await.unwrap();
+    let answer = bench.doors.post_upload(&young, second.mime, bytes).await.unwrap();
+    // known now, and without money
+    refused(answer, 409, "budget-exceeded", "meta.task_id").await;
 }
 
 #[tokio::test]

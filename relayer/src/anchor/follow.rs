@@ -1,9 +1,7 @@
 //! Following: every hash ever signed is watched until a block with one of them is final; a reorg sends it back.
 
-use std::sync::atomic::Ordering::Relaxed;
-
 use alloy::{
-    eips::{BlockNumberOrTag, eip1559::Eip1559Estimation},
+    eips::eip1559::Eip1559Estimation,
     network::TransactionBuilder,
     primitives::{Address, B256, Bytes},
     providers::Provider,
@@ -12,7 +10,7 @@ use alloy::{
 };
 use anyhow::Context;
 use sqlx::{PgPool, Row, postgres::PgRow};
-use tidemark::{contracts::ProvenanceLog, ids::ConsentId, nodes::said::Said};
+use tidemark::{contracts::ProvenanceLog, ids::ConsentId};
 
 use super::{
     fees, nonce, revert,
@@ -21,41 +19,12 @@ use super::{
 use crate::{
     app::App,
     batch::{self, State},
+    chain::Heads,
     intake::{Tx, bigint},
 };
 
 /// Transactions followed in one round, lowest nonce first.
 const PER_ROUND: i64 = 64;
-
-/// Where the chain stands.
-#[derive(Clone, Copy, Debug)]
-struct Heads {
-    latest: u64,
-    finalized: u64,
-}
-
-async fn heads(sender: &Sender) -> anyhow::Result<Heads> {
-    let latest = sender.provider.get_block_number().await.context("ask for the block number")?;
-    let tagged = sender.provider.get_block_by_number(BlockNumberOrTag::Finalized).await;
-    let finalized = match tagged {
-        Ok(Some(block)) => {
-            sender.has_finality_tag.store(true, Relaxed);
-            block.header.number
-        }
-        // a chain that has no such tag says so by an error or by nothing; "too many requests" says no such thing, and a chain
-        // that had the tag before has it still
-        Ok(None) if !sender.has_finality_tag.load(Relaxed) => latest.saturating_sub(sender.finality_depth),
-        Ok(None) => anyhow::bail!("the node does not say what is final, and did before"),
-        Err(error)
-            if !sender.has_finality_tag.load(Relaxed)
-                && error.as_error_resp().is_some_and(|said| Said::in_answer(said) != Said::RateLimited) =>
-        {
-            latest.saturating_sub(sender.finality_depth)
-        }
-        Err(error) => return Err(anyhow::Error::from(error).context("ask for the finalized block")),
-    };
-    Ok(Heads { latest, finalized })
-}
 
 struct Open {
     intent: Intent,
@@ -88,7 +57,7 @@ pub async fn is_busy(app: &App, sender: &Sender) -> anyhow::Result<bool> {
 
 /// Looks at everything under way once.
 pub async fn follow(app: &App, sender: &Sender) -> anyhow::Result<()> {
-    let heads = heads(sender).await?;
+    let heads = app.chain.heads().await?;
     fill_gaps(app, sender, heads).await?;
     for open in open(&app.db, sender).await? {
         let nonce = open.intent.nonce;

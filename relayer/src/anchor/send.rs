@@ -1,7 +1,5 @@
 //! Sending: intent and nonce first, then the signed bytes, each durable before the next step; broadcasting comes last.
 
-use std::sync::atomic::AtomicBool;
-
 use alloy::{
     consensus::{SignableTransaction, TxEip1559, TxEnvelope},
     eips::{eip1559::Eip1559Estimation, eip2718::Encodable2718},
@@ -44,16 +42,12 @@ pub struct Sender {
     pub chain_id: u64,
     /// Replace a transaction after this many blocks unmined.
     pub bump_after_blocks: u64,
-    /// Blocks to finality where the chain has no tag for it.
-    pub finality_depth: u64,
     /// Never offer more for a unit of gas.
     pub max_fee_wei: u128,
     /// Send nothing that could leave less.
     pub balance_floor_wei: U256,
     /// How the chain asks for data, once that is known.
     pub data_fee: OnceCell<DataFee>,
-    /// Whether a node has said what is final: then the chain has a tag for it.
-    pub has_finality_tag: AtomicBool,
     signer: Signer,
     lease: String,
 }
@@ -99,11 +93,9 @@ impl Sender {
             provider,
             chain_id,
             bump_after_blocks: config.bump_after_blocks,
-            finality_depth: config.finality_depth,
             max_fee_wei: u128::from(config.max_fee_gwei).saturating_mul(WEI_PER_GWEI),
             balance_floor_wei: U256::from(config.balance_floor_wei),
             data_fee: OnceCell::new(),
-            has_finality_tag: AtomicBool::new(false),
             lease: Self::lease_of(chain_id, signer.address()),
             signer,
         }

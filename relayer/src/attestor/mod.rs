@@ -71,7 +71,7 @@ pub async fn serve(config: config::Attestor) -> anyhow::Result<()> {
     let provider = checked_reader(&config.rpc_url, &deployment).await?;
     let attestor = Arc::new(Attestor {
         db: open_database(&config.database_url, &MIGRATIONS).await?,
-        chain: Chain::new(provider, deployment),
+        chain: Chain::new(provider, deployment, config.finality_depth),
         store: Store::open(&config.store)?,
         decodes: Arc::new(Semaphore::new(config.decodes_at_once as usize)),
         metrics: http::metrics()?,

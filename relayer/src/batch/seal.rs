@@ -81,46 +81,93 @@ async fn seal(app: &App, provider: Address) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// No event before, in [`Places`].
+const NONE: u32 = u32::MAX;
+
 /// Orders a batch, gives each event its index and the leaf of its record's event before, and hashes the leaves; fails
 /// where a sequence has a gap.
 ///
-/// Only positions are sorted: events are 250 bytes each, and move once.
+/// Only positions are sorted: events are 250 bytes each, move once, and are read side by side.
 pub fn arrange(events: &mut Vec<Event>, tips: &HashMap<DataId, B256>) -> anyhow::Result<Vec<B256>> {
-    let mut by_record: Vec<(DataId, u32)> =
-        events.iter().map(|event| event.data_id).zip(0..u32::try_from(events.len())?).collect();
-    by_record.par_sort_unstable();
+    let by_record = by_record(events)?;
     let order = with_payees_together(events, &by_record);
-    let mut index_of = vec![0u32; events.len()];
-    for (index, position) in (0u32..).zip(&order) {
-        index_of[*position as usize] = index;
-    }
-    let links = chain(events, tips, &by_record, &index_of)?;
-    let mut link_of = index_of;
-    for (link, (_, position)) in (0u32..).zip(&by_record) {
-        link_of[*position as usize] = link;
-    }
-    let (arranged, leaves) = order
+    let places = Places::new(&by_record, &order);
+    let mut arranged: Vec<Event> = order
         .into_par_iter()
         .zip(0..u32::try_from(events.len())?)
-        .map(|(position, index)| {
-            let Link { previous, leaf } = links[link_of[position as usize] as usize];
-            (Event { index, previous, ..events[position as usize].clone() }, leaf)
-        })
-        .unzip();
+        .with_min_len(256)
+        .map(|(position, index)| Event { index, ..events[position as usize].clone() })
+        .collect();
+    drop(std::mem::take(events));
+
+    let mut leaves = vec![B256::ZERO; arranged.len()];
+    let previous = |event: &Event, leaves: &[B256]| {
+        let (id, sequence) = (event.data_id, event.sequence);
+        match places.before[event.index as usize] {
+            _ if sequence == 0 => Ok(B256::ZERO),
+            NONE => tips
+                .get(&id)
+                .copied()
+                .with_context(|| format!("{id}: event {sequence} comes before the one it follows")),
+            before => Ok(leaves[before as usize]),
+        }
+    };
+    // every record's first event, then every record's second …: a round's leaves do not depend on each other
+    for round in &places.rounds {
+        let hashed: Vec<B256> = round
+            .par_iter()
+            .with_min_len(256)
+            .map(|index| {
+                let event = &arranged[*index as usize];
+                anyhow::Ok(Event { previous: previous(event, &leaves)?, ..event.clone() }.leaf())
+            })
+            .collect::<anyhow::Result<_>>()?;
+        for (index, leaf) in round.iter().zip(hashed) {
+            leaves[*index as usize] = leaf;
+        }
+    }
+    arranged.par_iter_mut().with_min_len(256).try_for_each(|event| {
+        event.previous = previous(event, &leaves)?;
+        anyhow::Ok(())
+    })?;
     *events = arranged;
     Ok(leaves)
+}
+
+/// A record's id, as two numbers that compare fast, and the position of one of its events.
+type Of = (u64, u64, u32);
+
+/// All positions, one record's side by side in the order in which they came.
+fn by_record(events: &[Event]) -> anyhow::Result<Vec<Of>> {
+    let count = u32::try_from(events.len())?;
+    let mut sorted: Vec<Of> = events
+        .par_iter()
+        .with_min_len(256)
+        .zip(0..count)
+        .map(|(event, position)| {
+            let (high, low) = event.data_id.0.as_u64_pair();
+            (high, low, position)
+        })
+        .collect();
+    sorted.par_sort_unstable();
+    Ok(sorted)
+}
+
+fn is_same_record(a: &Of, b: &Of) -> bool {
+    (a.0, a.1) == (b.0, b.1)
 }
 
 /// The positions of a batch's events in an order in which the records of one payee are neighbours, behind those that nobody
 /// is paid for on chain: their claims share bitmap words then, which makes each of 20 cost about 28,900 gas instead of
 /// 49,700 (docs/benchmarks.md). Events keep their order otherwise.
-fn with_payees_together(events: &[Event], by_record: &[(DataId, u32)]) -> Vec<u32> {
+fn with_payees_together(events: &[Event], by_record: &[Of]) -> Vec<u32> {
+    let has_payee: Vec<bool> = events.par_iter().with_min_len(256).map(|event| !event.payee.is_zero()).collect();
     let mut paid: Vec<(Address, u32)> = by_record
-        .par_chunk_by(|(record, _), (next, _)| record == next)
+        .par_chunk_by(is_same_record)
         .flat_map_iter(|record| {
-            let mut payees = record.iter().map(|(_, position)| events[*position as usize].payee);
-            let payee = payees.rfind(|payee| !payee.is_zero());
-            payee.into_iter().flat_map(|payee| record.iter().map(move |(_, position)| (payee, *position)))
+            let mut positions = record.iter().map(|(.., position)| *position as usize);
+            let payee = positions.rfind(|position| has_payee[*position]).map(|position| events[position].payee);
+            payee.into_iter().flat_map(|payee| record.iter().map(move |(.., position)| (payee, *position)))
         })
         .collect();
     paid.par_sort_unstable();
@@ -132,38 +179,37 @@ fn with_payees_together(events: &[Event], by_record: &[(DataId, u32)]) -> Vec<u3
     unpaid.chain(paid.into_iter().map(|(_, position)| position)).collect()
 }
 
-/// What sealing finds out about an event.
-#[derive(Clone, Copy)]
-struct Link {
-    previous: B256,
-    leaf: B256,
+/// How the events of a batch depend on each other, by index.
+struct Places {
+    /// The event of the same record before; [`NONE`] where it is in no batch or in an earlier one.
+    before: Vec<u32>,
+    /// Indices, ascending, of each record's first event in the batch, second …
+    rounds: Vec<Vec<u32>>,
 }
 
-/// Chains each record's events, in their order. Records are independent of each other, so all cores hash.
-fn chain(
-    events: &[Event],
-    tips: &HashMap<DataId, B256>,
-    by_record: &[(DataId, u32)],
-    index_of: &[u32],
-) -> anyhow::Result<Vec<Link>> {
-    by_record
-        .par_chunk_by(|(record, _), (next, _)| record == next)
-        .flat_map_iter(|record| {
-            let mut tip = record.first().and_then(|(id, _)| tips.get(id)).copied();
-            record.iter().map(move |(id, position)| {
-                let event = &events[*position as usize];
-                let previous = match event.sequence {
-                    0 => B256::ZERO,
-                    sequence => {
-                        tip.with_context(|| format!("{id}: event {sequence} comes before the one it follows"))?
-                    }
-                };
-                let leaf = Event { index: index_of[*position as usize], previous, ..event.clone() }.leaf();
-                tip = Some(leaf);
-                Ok(Link { previous, leaf })
-            })
-        })
-        .collect()
+impl Places {
+    fn new(by_record: &[Of], order: &[u32]) -> Self {
+        let mut index_of = vec![0u32; order.len()];
+        for (index, position) in (0u32..).zip(order) {
+            index_of[*position as usize] = index;
+        }
+        let mut before = vec![NONE; order.len()];
+        let mut round_of = vec![0u32; order.len()];
+        for pair in by_record.windows(2).filter(|pair| is_same_record(&pair[0], &pair[1])) {
+            let (first, next) = (index_of[pair[0].2 as usize], index_of[pair[1].2 as usize]);
+            before[next as usize] = first;
+            round_of[next as usize] = round_of[first as usize] + 1;
+        }
+        let mut rounds: Vec<Vec<u32>> = Vec::new();
+        for (index, round) in (0u32..).zip(round_of) {
+            let round = round as usize;
+            if rounds.len() <= round {
+                rounds.resize_with(round + 1, Vec::new);
+            }
+            rounds[round].push(index);
+        }
+        Self { before, rounds }
+    }
 }
 
 #[cfg(test)]

@@ -3,54 +3,14 @@
 use std::collections::{BTreeSet, HashMap};
 
 use alloy::primitives::Address;
-use anyhow::Context;
-use chacha20poly1305::{
-    KeyInit, XChaCha20Poly1305, XNonce,
-    aead::{Aead, Payload},
-};
 use sqlx::{PgPool, Row};
 use zeroize::Zeroizing;
 
 use super::Tx;
+use crate::storage_key::{ROWS_AT_ONCE, Rotation, StorageKey};
 
 /// The longest reference, in bytes.
 pub const REFERENCE_BYTES_MAX: usize = 512;
-
-/// Seals contributors' and webhooks' secrets in the database.
-pub struct StorageKey(XChaCha20Poly1305);
-
-impl StorageKey {
-    /// From the key file's bytes.
-    pub fn new(bytes: &[u8; 32]) -> Self {
-        Self(XChaCha20Poly1305::new(bytes.into()))
-    }
-
-    fn context(provider: Address, reference: &str) -> Vec<u8> {
-        [provider.as_slice(), reference.as_bytes()].concat()
-    }
-
-    pub(crate) fn seal(&self, provider: Address, reference: &str, secret: &[u8; 32]) -> anyhow::Result<Vec<u8>> {
-        let mut nonce = [0u8; 24];
-        getrandom::fill(&mut nonce)?;
-        let payload = Payload { msg: secret, aad: &Self::context(provider, reference) };
-        let sealed = self.0.encrypt(&XNonce::from(nonce), payload).map_err(|_| anyhow::anyhow!("seal a secret"))?;
-        Ok([&nonce[..], &sealed].concat())
-    }
-
-    pub(crate) fn open(
-        &self,
-        provider: Address,
-        reference: &str,
-        sealed: &[u8],
-    ) -> anyhow::Result<Zeroizing<[u8; 32]>> {
-        let (nonce, sealed) = sealed.split_first_chunk::<24>().context("a sealed secret is cut")?;
-        let payload = Payload { msg: sealed, aad: &Self::context(provider, reference) };
-        let secret = Zeroizing::new(self.0.decrypt(&XNonce::from(*nonce), payload).map_err(|_| {
-            anyhow::anyhow!("a sealed secret does not open: is this the storage key it was sealed with?")
-        })?);
-        Ok(Zeroizing::new(<[u8; 32]>::try_from(secret.as_slice()).context("a sealed secret has another length")?))
-    }
-}
 
 /// The secrets of these contributors, made where they are new.
 pub async fn secrets(
@@ -125,20 +85,47 @@ pub async fn opens_a_secret(db: &PgPool, key: &StorageKey) -> anyhow::Result<Opt
     Ok(Some(key.open(provider, row.try_get(1)?, row.try_get::<&[u8], _>(2)?).is_ok()))
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_sealed_secret_opens_only_for_its_own_contributor_and_key() {
-        let key = StorageKey::new(&[7; 32]);
-        let provider = Address::repeat_byte(1);
-        let sealed = key.seal(provider, "user-1", &[9; 32]).unwrap();
-        assert_eq!(sealed.len(), 72);
-        assert_eq!(*key.open(provider, "user-1", &sealed).unwrap(), [9; 32]);
-        assert!(key.open(provider, "user-2", &sealed).is_err());
-        assert!(key.open(Address::repeat_byte(2), "user-1", &sealed).is_err());
-        assert!(StorageKey::new(&[8; 32]).open(provider, "user-1", &sealed).is_err());
-        assert!(key.open(provider, "user-1", &sealed[..20]).is_err());
+/// Seals some contributors' secrets again, those after `from` by provider and reference, where the current key has not
+/// sealed them; gives where to go on.
+pub async fn seal_again(
+    db: &PgPool,
+    key: &StorageKey,
+    from: (Vec<u8>, String),
+    done: &mut Rotation,
+) -> anyhow::Result<Option<(Vec<u8>, String)>> {
+    let mut tx = db.begin().await?;
+    let rows = sqlx::query(
+        "SELECT provider, reference, sealed_secret FROM contributor WHERE (provider, reference) > ($1, $2)
+         ORDER BY provider, reference LIMIT $3 FOR UPDATE",
+    )
+    .bind(from.0)
+    .bind(from.1)
+    .bind(ROWS_AT_ONCE)
+    .fetch_all(&mut *tx)
+    .await?;
+    let (mut providers, mut references, mut sealed) = (Vec::new(), Vec::new(), Vec::new());
+    let mut last = None;
+    for row in rows {
+        let (provider, reference): ([u8; 20], String) = (row.try_get(0)?, row.try_get(1)?);
+        let again = key.seal_again(Address::from(provider), &reference, row.try_get::<&[u8], _>(2)?)?;
+        done.count(again.as_ref());
+        last = Some((provider.to_vec(), reference.clone()));
+        if let Some(again) = again {
+            providers.push(provider.to_vec());
+            references.push(reference);
+            sealed.push(again);
+        }
     }
+    sqlx::query(
+        "UPDATE contributor AS c SET sealed_secret = again.sealed
+         FROM unnest($1::bytea[], $2::text[], $3::bytea[]) AS again (provider, reference, sealed)
+         WHERE (c.provider, c.reference) = (again.provider, again.reference)",
+    )
+    .bind(providers)
+    .bind(references)
+    .bind(sealed)
+    .execute(&mut *tx)
+    .await?;
+    tx.commit().await?;
+    Ok(last)
 }

@@ -14,12 +14,11 @@ use tidemark::{
 
 use super::{
     Provider, Tx, consent, contributor,
-    contributor::StorageKey,
     event::{self, NewEvent, Subject},
     record::{self, ERASED, NewRecord},
     update,
 };
-use crate::problem::Problem;
+use crate::{problem::Problem, storage_key::StorageKey};
 
 /// One item of `records:batch`, already checked on its own.
 #[derive(Clone, Debug)]

@@ -288,7 +288,12 @@ async fn price(app: &App, provider: &Provider, task_id: u64) -> Result<u128, Pro
     let terms = app.chain.task_terms(task_id).await.map_err(|error| Problem::unavailable("the chain", error))?;
     let field = "meta.task_id";
     let Some(terms) = terms else {
-        return Err(Problem::field(Kind::TaskUnknown, field, "a task on chain", task_id.to_string()));
+        return Err(Problem::field(
+            Kind::TaskUnknown,
+            field,
+            "a task in a final block of the chain",
+            task_id.to_string(),
+        ));
     };
     if terms.provider != provider.account {
         let (expected, actual) = (format!("a task of {}", provider.account), format!("one of {}", terms.provider));

@@ -25,7 +25,8 @@ use crate::{
     anchor::follow::carriers,
     app::App,
     batch,
-    intake::{Provider, contributor::StorageKey, unix_now},
+    intake::{Provider, unix_now},
+    storage_key::{ROWS_AT_ONCE, Rotation, StorageKey},
 };
 
 /// Endpoints that are sent to at once.
@@ -441,6 +442,47 @@ pub async fn opens_a_secret(db: &PgPool, key: &StorageKey) -> anyhow::Result<Opt
     let Some(row) = row else { return Ok(None) };
     let provider = Address::from(row.try_get::<[u8; 20], _>(0)?);
     Ok(Some(key.open(provider, SEALED_AS, row.try_get::<&[u8], _>(1)?).is_ok()))
+}
+
+/// Seals some endpoints' secrets again, those after `from`, where the current key has not sealed them; gives where to go on.
+pub async fn seal_again(
+    db: &PgPool,
+    key: &StorageKey,
+    from: Vec<u8>,
+    done: &mut Rotation,
+) -> anyhow::Result<Option<Vec<u8>>> {
+    let mut tx = db.begin().await?;
+    let rows = sqlx::query(
+        "SELECT provider, sealed_secret, former_secret FROM outbox_endpoint WHERE provider > $1
+         ORDER BY provider LIMIT $2 FOR UPDATE",
+    )
+    .bind(from)
+    .bind(ROWS_AT_ONCE)
+    .fetch_all(&mut *tx)
+    .await?;
+    let mut last = None;
+    for row in rows {
+        let provider: [u8; 20] = row.try_get(0)?;
+        let mut again = |sealed: &[u8]| {
+            let again = key.seal_again(Address::from(provider), SEALED_AS, sealed)?;
+            done.count(again.as_ref());
+            anyhow::Ok(again)
+        };
+        let sealed = again(row.try_get(1)?)?;
+        let former = row.try_get::<Option<&[u8]>, _>(2)?.map(again).transpose()?.flatten();
+        sqlx::query(
+            "UPDATE outbox_endpoint SET sealed_secret = coalesce($2, sealed_secret),
+                 former_secret = coalesce($3, former_secret) WHERE provider = $1",
+        )
+        .bind(provider)
+        .bind(sealed)
+        .bind(former)
+        .execute(&mut *tx)
+        .await?;
+        last = Some(provider.to_vec());
+    }
+    tx.commit().await?;
+    Ok(last)
 }
 
 #[cfg(test)]

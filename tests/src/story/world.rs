@@ -77,6 +77,8 @@ impl World {
     pub async fn build(stack: &Stack, submissions: [u128; 3]) -> Result<Self> {
         stack.chain.mine_at_once().await?;
         let world = Self::build_at_once(stack, submissions).await?;
+        // tasks can be worked on once they are final
+        stack.chain.mine(2 * u64::from(stack.options.epoch_blocks) + 1).await?;
         stack.chain.set_clock().await?;
         stack.chain.resume_mining().await?;
         Ok(world)
