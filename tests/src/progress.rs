@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 #[derive(Debug)]
 enum Kind {
@@ -60,7 +60,12 @@ impl Progress {
                 bar.enable_steady_tick(Duration::from_millis(100));
                 Some(bar)
             }
-            Kind::Lines | Kind::Quiet => None,
+            Kind::Lines => {
+                // it only counts
+                bar.set_draw_target(ProgressDrawTarget::hidden());
+                Some(bar)
+            }
+            Kind::Quiet => None,
         };
         let step = Step { progress: self.clone(), name: name.into(), bar, begun: Instant::now(), ended: false };
         step.line("begun", "");
@@ -85,10 +90,13 @@ pub struct Step {
 }
 
 impl Step {
-    /// One more of a bar's things is done.
+    /// One more of a bar's things is done; each hundredth of all has a line.
     pub fn advance(&self) {
-        if let Some(bar) = &self.bar {
-            bar.inc(1);
+        let Some(bar) = &self.bar else { return };
+        bar.inc(1);
+        let (done, total) = (bar.position(), bar.length().unwrap_or(0).max(1));
+        if done * 100 / total != done.saturating_sub(1) * 100 / total {
+            self.line("at", &format!("{done} of {total}"));
         }
     }
 
