@@ -52,7 +52,15 @@ impl Anvil {
     /// Ends it and starts it on the state that it had: what waited in its pool is gone, and so may its last blocks be. It
     /// keeps older blocks, and not their states: no reorg may reach behind the restart.
     pub async fn restart(&mut self) -> Result<()> {
-        let dumped = self.call("anvil_dumpState", json!([false])).await?;
+        self.pause_mining().await?;
+        // a block that comes while anvil writes down would be in its accounts and not in its blocks
+        let dumped = loop {
+            let before = self.provider.get_block_number().await.context("failed to ask for the block number")?;
+            let dumped = self.call("anvil_dumpState", json!([false])).await?;
+            if self.provider.get_block_number().await.context("failed to ask for the block number")? == before {
+                break dumped;
+            }
+        };
         let zipped = dumped.as_str().and_then(|text| hex::decode(text.trim_start_matches("0x")).ok());
         let mut state = Vec::new();
         let mut unzip = flate2::read::GzDecoder::new(std::io::Cursor::new(zipped.context("anvil's state is not hex")?));
