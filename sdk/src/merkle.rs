@@ -64,17 +64,31 @@ impl Tree {
         self.nodes[0]
     }
 
+    /// All nodes, root first.
+    pub fn nodes(&self) -> &[B256] {
+        &self.nodes
+    }
+
+    /// For each input leaf, which of the nodes it is.
+    pub fn places(&self) -> &[u32] {
+        &self.places
+    }
+
     /// Sibling hashes from the leaf at `index` of the input up to the root; `None` past the end.
     pub fn proof(&self, index: usize) -> Option<Vec<B256>> {
-        let mut place = *self.places.get(index)? as usize;
-        let mut proof = Vec::new();
-        while place > 0 {
-            let sibling = if place.is_multiple_of(2) { place - 1 } else { place + 1 };
-            proof.push(self.nodes[sibling]);
-            place = (place - 1) / 2;
-        }
-        Some(proof)
+        let place = *self.places.get(index)? as usize;
+        Some(siblings(place).into_iter().map(|sibling| self.nodes[sibling]).collect())
     }
+}
+
+/// The places of a proof's nodes, from the sibling of the node at `place` up to a child of the root.
+pub fn siblings(mut place: usize) -> Vec<usize> {
+    let mut places = Vec::new();
+    while place > 0 {
+        places.push(if place.is_multiple_of(2) { place - 1 } else { place + 1 });
+        place = (place - 1) / 2;
+    }
+    places
 }
 
 /// The root that a leaf and its proof lead to.

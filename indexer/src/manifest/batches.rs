@@ -20,6 +20,7 @@ use super::{
     fetch::{Fetched, ask_for, fetch, forget},
     lock_tables, record,
     stored::{self, corrupt, count, digits},
+    tree,
     verify::{Promised, Tail, TaskTerms, check_chains, check_header},
 };
 use crate::ledger::{self, AccountKey, Cause, Kind};
@@ -113,11 +114,11 @@ pub async fn settle(files: &Files, next: Next) -> Result<bool, SettleError> {
     let promised = next.promised.clone();
     let decoded = tokio::task::spawn_blocking(move || {
         let manifest = Manifest::decode(bytes).map_err(|error| causes(&error))?;
-        let leaves = check_header(&promised, &manifest).map_err(|wrong| wrong.to_string())?;
-        Ok::<_, String>((manifest, leaves))
+        let (leaves, tree) = check_header(&promised, &manifest).map_err(|wrong| wrong.to_string())?;
+        Ok::<_, String>((manifest, leaves, tree))
     })
     .await?;
-    let (manifest, leaves) = match decoded {
+    let (manifest, leaves, tree) = match decoded {
         Ok(decoded) => decoded,
         Err(reason) => return mark_invalid(files, &next, &reason).await,
     };
@@ -142,6 +143,7 @@ pub async fn settle(files: &Files, next: Next) -> Result<bool, SettleError> {
         return Ok(false);
     }
     stored::insert_events(connection, provider, next.number, events, &leaves).await?;
+    tree::insert(connection, provider, next.number, &tree).await?;
     stored::insert_disclosures(connection, provider, next.number, &disclosures).await?;
     follow_moved(connection, provider, next.number, events, &disclosures).await?;
     let erased: Vec<uuid::Uuid> =

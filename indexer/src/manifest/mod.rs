@@ -10,6 +10,7 @@ mod members;
 mod mined;
 mod record;
 pub mod stored;
+pub mod tree;
 pub mod verify;
 
 use sqlx::PgPool;
@@ -48,6 +49,8 @@ pub enum Job {
     Version(members::Next),
     /// Disclosures that were not there when their batch was settled.
     Late(batches::Late),
+    /// A tree that is not kept yet.
+    Tree(tree::Wanted),
 }
 
 impl Job {
@@ -57,6 +60,7 @@ impl Job {
             Self::Batch(next) => next.what(),
             Self::Version(next) => next.what(),
             Self::Late(late) => late.what(),
+            Self::Tree(wanted) => wanted.what(),
         }
     }
 
@@ -65,7 +69,8 @@ impl Job {
         match self {
             Self::Batch(next) => next.is_retry,
             Self::Version(next) => next.is_retry,
-            Self::Late(_) => true,
+            // what is new goes first
+            Self::Late(_) | Self::Tree(_) => true,
         }
     }
 
@@ -75,6 +80,7 @@ impl Job {
             Self::Batch(next) => batches::settle(files, next).await,
             Self::Version(next) => members::settle(files, next).await,
             Self::Late(late) => batches::settle_late(files, late).await,
+            Self::Tree(wanted) => tree::make(&files.pool, wanted).await,
         }
     }
 }
@@ -84,6 +90,7 @@ pub async fn due(files: &Files) -> Result<Vec<Job>, SettleError> {
     let mut jobs: Vec<Job> = batches::due(files).await?.into_iter().map(Job::Batch).collect();
     jobs.extend(members::due(files).await?.into_iter().map(Job::Version));
     jobs.extend(batches::due_late(files).await?.into_iter().map(Job::Late));
+    jobs.extend(tree::due(files).await?.into_iter().map(Job::Tree));
     jobs.sort_by_key(Job::is_retry);
     Ok(jobs)
 }

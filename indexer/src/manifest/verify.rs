@@ -4,10 +4,11 @@ use std::collections::HashMap;
 
 use alloy::primitives::{Address, B256};
 use tidemark::{
-    batch::{Debit, summarise},
+    batch::{Debit, leaves, summarise_hashed},
     event::{Event, EventKind},
     ids::DataId,
     manifest::Manifest,
+    merkle::Tree,
 };
 
 /// What the chain says of a batch.
@@ -70,20 +71,21 @@ fn compare<T: PartialEq + std::fmt::Display>(what: &str, expected: T, actual: T)
     Err(whole(format!("{what}: expected {expected} as anchored, got {actual}")))
 }
 
-/// What the manifest alone can be held to: who, root, count, totals and debits. Gives the leaves in index order.
-pub fn check_header(promised: &Promised, manifest: &Manifest) -> Result<Vec<B256>, Wrong> {
+/// What the manifest alone can be held to: who, root, count, totals and debits. Gives the leaves in index order, and
+/// their tree.
+pub fn check_header(promised: &Promised, manifest: &Manifest) -> Result<(Vec<B256>, Tree), Wrong> {
     compare("provider", promised.provider, manifest.provider)?;
     compare("number", promised.number, manifest.number)?;
     compare("event count", promised.event_count, manifest.events.len() as u64)?;
-    let summary = summarise(&manifest.events).map_err(|error| whole(error.to_string()))?;
+    let leaves = leaves(&manifest.events);
+    let summary = summarise_hashed(&manifest.events, &leaves).map_err(|error| whole(error.to_string()))?;
     compare("root", promised.root, summary.tree.root())?;
     compare("points total", promised.points_total, summary.points_total)?;
     compare("wallet total", promised.wallet_total, summary.wallet_total)?;
     if promised.debits != summary.debits {
         return Err(whole(format!("debits: expected {:?} as anchored, got {:?}", promised.debits, summary.debits)));
     }
-    use rayon::prelude::*;
-    Ok(manifest.events.par_iter().with_min_len(256).map(Event::leaf).collect())
+    Ok((leaves, summary.tree))
 }
 
 /// Each record's hash chain across batches, and each reward against its task's price.
@@ -169,7 +171,7 @@ mod tests {
     }
 
     fn promised(events: &[Event]) -> Promised {
-        let summary = summarise(events).unwrap();
+        let summary = tidemark::batch::summarise(events).unwrap();
         Promised {
             provider: PROVIDER,
             number: 4,
@@ -191,7 +193,7 @@ mod tests {
 
     fn check(events: Vec<Event>, tails: HashMap<DataId, Tail>) -> Result<(), Wrong> {
         let promised = promised(&events);
-        let leaves = check_header(&promised, &manifest(events.clone()))?;
+        let (leaves, _) = check_header(&promised, &manifest(events.clone()))?;
         check_chains(&promised, &events, &leaves, tails, &tasks())
     }
 

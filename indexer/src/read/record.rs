@@ -1,6 +1,6 @@
 //! Records: one piece of data with everything that happened to it, and the proof of each event.
 
-use std::collections::{BTreeMap, btree_map::Entry};
+use std::collections::BTreeMap;
 
 use alloy::primitives::{Address, B256};
 use serde::Serialize;
@@ -9,7 +9,7 @@ use sqlx::{PgConnection, Row, postgres::PgRow, types::Json};
 use tidemark::{
     event::{Event, EventKind},
     ids::{ContentHash, DataId},
-    merkle::Tree,
+    merkle::root_from_proof,
 };
 use utoipa::ToSchema;
 
@@ -17,7 +17,11 @@ use super::{
     BatchView, DisputeView, ProviderRef, ReadError, TransferView, account, address_text, batch, dispute, hash_text,
     hex0x, number, proof_text, rfc3339, rfc3339_u64, some_address,
 };
-use crate::manifest::stored::{self, StoredEvent};
+use crate::manifest::{
+    SettleError,
+    stored::{self, StoredEvent},
+    tree,
+};
 
 const EVENTS_MAX: i64 = 1_000;
 const ROWS_MAX: i64 = 500;
@@ -650,31 +654,64 @@ pub async fn proofs(connection: &mut PgConnection, data_id: DataId) -> Result<Op
     .fetch_all(&mut *connection)
     .await?;
     let events = rows.iter().map(|row| stored::event(row, 0)).collect::<Result<Vec<_>, _>>()?;
-    let mut trees = BTreeMap::new();
-    let mut proofs = Vec::with_capacity(events.len());
-    for StoredEvent { number: batch_number, event, leaf } in events {
-        let (tree, batch) = match trees.entry(batch_number) {
-            Entry::Occupied(entry) => entry.into_mut(),
-            Entry::Vacant(entry) => entry.insert(tree(connection, provider, batch_number).await?),
-        };
-        proofs.push(EventProof {
-            sequence: event.sequence,
-            value: value(&event),
-            leaf: leaf.to_string(),
-            proof: proof_text(&tree.proof(event.index as usize).unwrap_or_default()),
-            batch: batch.clone(),
-        });
+    let mut of_batches = BTreeMap::<u64, Vec<StoredEvent>>::new();
+    for event in events {
+        of_batches.entry(event.number).or_default().push(event);
     }
+    let mut proofs = Vec::new();
+    for (batch_number, events) in of_batches {
+        let (batch, root) = batch_with_root(connection, provider, batch_number).await?;
+        let leaves: Vec<_> = events.iter().map(|stored| (stored.event.index, stored.leaf)).collect();
+        let paths = paths(connection, provider, batch_number, root, &leaves).await?;
+        proofs.extend(events.iter().zip(paths).map(|(StoredEvent { event, leaf, .. }, path)| EventProof {
+            sequence: event.sequence,
+            value: value(event),
+            leaf: leaf.to_string(),
+            proof: proof_text(&path),
+            batch: batch.clone(),
+        }));
+    }
+    proofs.sort_by_key(|proof| proof.sequence);
     Ok(Some(RecordProofs { data_id: data_id.to_string(), types: EVENT_TYPES.to_vec(), proofs }))
 }
 
-/// The tree of a valid batch, checked against its root.
-async fn tree(
+/// The proofs of some leaves of a valid batch, each with its index, checked against the batch's root.
+pub(super) async fn paths(
     connection: &mut PgConnection,
     provider: Address,
     batch_number: u64,
-) -> Result<(Tree, BatchView), ReadError> {
+    root: B256,
+    leaves: &[(u32, B256)],
+) -> Result<Vec<Vec<B256>>, ReadError> {
     let signed = i64::try_from(batch_number).unwrap_or(i64::MAX);
+    let wrong = || ReadError::Root(format!("batch {batch_number} of {provider}"));
+    let indices: Vec<u32> = leaves.iter().map(|(index, _)| *index).collect();
+    let paths = match tree::proofs(connection, provider, signed, &indices).await? {
+        Some(paths) => paths,
+        // it is made soon; until then as slowly as the batch is large
+        None => {
+            let tree = tree::from_leaves(connection, provider, signed, root).await;
+            let tree = tree.map_err(|error| match error {
+                SettleError::Sql(error) => ReadError::Sql(error),
+                SettleError::Worker(error) => ReadError::Worker(error),
+            });
+            let tree = tree?.ok_or_else(wrong)?;
+            indices.iter().map(|index| tree.proof(*index as usize).unwrap_or_default()).collect()
+        }
+    };
+    let leads_to_root = |((_, leaf), path): (&(u32, B256), &Vec<B256>)| root_from_proof(*leaf, path) == root;
+    if paths.len() != leaves.len() || !leaves.iter().zip(&paths).all(leads_to_root) {
+        return Err(wrong());
+    }
+    Ok(paths)
+}
+
+/// A batch with its root.
+async fn batch_with_root(
+    connection: &mut PgConnection,
+    provider: Address,
+    batch_number: u64,
+) -> Result<(BatchView, B256), ReadError> {
     let row = sqlx::query(
         "SELECT b.provider, p.name, b.number, b.state, b.reason, b.root, b.event_count, b.points_total::text, b.debits,
              b.wallet_total::text, b.manifest_cid, b.disclosures_cid, b.attestor, b.block_number, b.block_hash,
@@ -686,23 +723,10 @@ async fn tree(
          FROM batch AS b JOIN provider AS p ON p.address = b.provider WHERE b.provider = $1 AND b.number = $2",
     )
     .bind(provider.as_slice())
-    .bind(signed)
-    .fetch_one(&mut *connection)
+    .bind(i64::try_from(batch_number).unwrap_or(i64::MAX))
+    .fetch_one(connection)
     .await?;
-    let leaves: Vec<Vec<u8>> =
-        sqlx::query_scalar("SELECT leaf FROM event WHERE provider = $1 AND number = $2 ORDER BY index")
-            .bind(provider.as_slice())
-            .bind(signed)
-            .fetch_all(connection)
-            .await?;
-    let root = stored::hash(&row, 5)?;
-    let tree = tokio::task::spawn_blocking(move || {
-        let leaves: Vec<B256> = leaves.iter().filter_map(|leaf| B256::try_from(leaf.as_slice()).ok()).collect();
-        Tree::new(&leaves).filter(|tree| tree.root() == root)
-    })
-    .await?;
-    let tree = tree.ok_or_else(|| ReadError::Root(format!("batch {batch_number} of {provider}")))?;
-    Ok((tree, batch::view(&row)?))
+    Ok((batch::view(&row)?, stored::hash(&row, 5)?))
 }
 
 /// Whether a kind is one that the Trace API knows.
