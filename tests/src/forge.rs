@@ -7,6 +7,7 @@ use alloy::{
     signers::{SignerSync, local::PrivateKeySigner},
 };
 use anyhow::{Context, Result};
+use cid::Cid;
 use tidemark::{
     batch::{Header, summarise},
     chain::Deployment,
@@ -14,7 +15,7 @@ use tidemark::{
     dataset::{self, Member, MemberRow, VersionContent},
     event::{Event, EventKind, pseudonym},
     ids::{ConsentId, ContentHash, DataId},
-    manifest::Manifest,
+    manifest::{Disclosure, Manifest, encode_disclosures},
     store::Store,
 };
 
@@ -52,9 +53,10 @@ impl OwnBatch {
         provider: Address,
         number: u64,
         events: Vec<Event>,
+        disclosures: Option<Cid>,
     ) -> Result<Self> {
         let summary = summarise(&events).context("the events make no batch")?;
-        let manifest = Manifest { provider, number, events, disclosures: None };
+        let manifest = Manifest { provider, number, events, disclosures };
         let cid = store.put(&manifest.encode()?).await?;
         let header = Header::new(provider, number, &manifest.events, &summary, cid).context("too many events")?;
         let mut batch = Self { header, signature: Bytes::new(), events: manifest.events };
@@ -89,10 +91,15 @@ pub struct Forge {
 impl Forge {
     /// Starts it.
     pub async fn new() -> Result<Self> {
+        Self::with(Options::default(), BUDGETED).await
+    }
+
+    /// The same, with an escrow for so many voice submissions.
+    pub async fn with(options: Options, budgeted: u32) -> Result<Self> {
         tidemark::install_tls();
-        let stack = Stack::start(Options { services: Services::None, ..Options::default() }).await?;
+        let stack = Stack::start(Options { services: Services::None, ..options }).await?;
         stack.chain.mine_at_once().await?;
-        let world = World::build(&stack, [u128::from(BUDGETED), 1, 1]).await?;
+        let world = World::build(&stack, [u128::from(budgeted), 1, 1]).await?;
         let sender = stack.sender(role::PROVIDER).await?;
         let (task, reward) = (world.task(Kind::Voice)?.id, price(Kind::Voice));
         Ok(Self { sender, attestor: dev_signer(role::ATTESTOR)?, task, reward, stack, world })
@@ -101,7 +108,19 @@ impl Forge {
     /// Attests events as the provider's batch `number`.
     pub async fn batch(&self, number: u64, events: Vec<Event>) -> Result<OwnBatch> {
         let store = self.stack.store()?;
-        OwnBatch::new(&self.world.deployment, &store, &self.attestor, self.world.provider, number, events).await
+        OwnBatch::new(&self.world.deployment, &store, &self.attestor, self.world.provider, number, events, None).await
+    }
+
+    /// The same with what its events commit to.
+    pub async fn disclosed(&self, number: u64, events: Vec<Event>, disclosures: &[Disclosure]) -> Result<OwnBatch> {
+        let store = self.stack.store()?;
+        let cid = Some(store.put(&encode_disclosures(disclosures)?).await?);
+        OwnBatch::new(&self.world.deployment, &store, &self.attestor, self.world.provider, number, events, cid).await
+    }
+
+    /// The attestor's signature over a digest.
+    pub fn sign(&self, digest: B256) -> Result<Bytes> {
+        Ok(self.attestor.sign_hash_sync(&digest).context("failed to sign")?.as_bytes().into())
     }
 
     /// Anchors a batch.
@@ -141,8 +160,7 @@ impl Forge {
 
     /// What a dataset version of one accepted record commits to; its members manifest is in the store.
     pub async fn version(&self, accepted: &Event) -> Result<VersionContent> {
-        let store = self.stack.store()?;
-        let cid = store.put(b"ciphertext").await?;
+        let cid = self.stack.store()?.put(b"ciphertext").await?;
         let member = Member {
             data_id: accepted.data_id,
             contributor: accepted.contributor,
@@ -159,14 +177,19 @@ impl Forge {
             event_index: accepted.index,
             purposes: u32::MAX,
         }];
-        let summary = dataset::summarise(&rows)?;
+        self.version_of(&rows).await
+    }
+
+    /// What a dataset version of these members commits to; its members manifest is in the store.
+    pub async fn version_of(&self, rows: &[MemberRow]) -> Result<VersionContent> {
+        let summary = dataset::summarise(rows)?;
         Ok(VersionContent {
             root: summary.tree.root(),
-            member_count: 1,
+            member_count: u32::try_from(rows.len()).context("too many members")?,
             total_weight: summary.total_weight,
             points_weight: summary.points_weight,
             purposes: summary.purposes,
-            manifest_cid: store.put(&dataset::encode_members(&rows)?).await?,
+            manifest_cid: self.stack.store()?.put(&dataset::encode_members(rows)?).await?,
         })
     }
 

@@ -251,7 +251,7 @@ async fn backfill(stack: &Stack, history: &History, database: &str, count: u64) 
 }
 
 /// The process id of this process's child that is an indexer.
-fn indexer_process() -> Result<String> {
+pub fn indexer_process() -> Result<String> {
     let deadline = Instant::now() + Duration::from_secs(20);
     let own = std::process::id().to_string();
     while Instant::now() < deadline {

@@ -7,6 +7,7 @@
 )]
 
 mod indexer;
+mod ledger;
 mod relayer;
 mod sealing;
 mod submissions;
@@ -31,6 +32,8 @@ enum What {
     Relayer(relayer::Relayer),
     /// Plain events a second out of a chain's history into Postgres, and the indexer's memory.
     Indexer(indexer::Indexer),
+    /// Contributions a second out of manifests into projections and ledger, a sale split over a million members, proofs.
+    Ledger(ledger::Ledger),
     /// Sealing a batch of a million events.
     Sealing(sealing::Sealing),
 }
@@ -43,6 +46,7 @@ async fn main() -> ExitCode {
         What::Submissions(flags) => submissions::run(&flags).await,
         What::Relayer(flags) => relayer::run(&flags).await,
         What::Indexer(flags) => indexer::run(&flags).await,
+        What::Ledger(flags) => ledger::run(&flags).await,
         What::Sealing(flags) => sealing::run(&flags),
     };
     match done {
