@@ -1,6 +1,6 @@
 //! How requests are read and answers written: typed parameters, the block, an ETag over what was asked.
 
-use alloy::primitives::{B256, U256};
+use alloy::primitives::{Address, B256, U256};
 use axum::{
     Json,
     body::Bytes,
@@ -106,6 +106,13 @@ pub fn data_id(text: &str) -> Result<DataId, Problem> {
 /// 32 bytes as hex.
 pub fn hash(field: &str, text: &str) -> Result<B256, Problem> {
     text.parse().map_err(|_| Problem::invalid(field, "32 bytes as hex", text))
+}
+
+/// An account: 20 bytes as hex, in any case.
+pub fn address(field: &str, text: &str) -> Result<Address, Problem> {
+    let digits = text.strip_prefix("0x").unwrap_or_default();
+    let bytes = hex::decode(digits).ok().and_then(|bytes| Address::try_from(bytes.as_slice()).ok());
+    bytes.ok_or_else(|| Problem::invalid(field, "0x and 20 bytes as hex", text))
 }
 
 /// A token id in decimal.

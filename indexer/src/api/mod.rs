@@ -7,7 +7,9 @@ mod datasets;
 mod disputes;
 mod docs;
 mod health;
+mod licenses;
 mod records;
+mod similar;
 mod trace;
 
 pub(crate) use answer::{snapshot, token_id};
@@ -91,6 +93,8 @@ fn routes(payouts: Option<Payouts>) -> OpenApiRouter<App> {
         .routes(routes!(accounts::query))
         .routes(routes!(trace::profile))
         .routes(routes!(trace::metadatas))
+        .merge(licenses::router())
+        .merge(similar::router())
         .merge(payout::router(payouts))
 }
 

@@ -2,18 +2,26 @@
 
 mod account;
 mod batch;
+mod check;
 mod dataset;
 mod dispute;
 mod license;
+mod license_list;
 pub mod page;
 mod provider;
 mod record;
+mod royalty;
+mod similar;
 
 pub use account::{AccountBalance, AccountView, TransferView, account, balances};
 pub use batch::{BatchEvents, BatchList, BatchView, DebitView, batch, batch_events, batches};
-pub use dataset::{DatasetList, DatasetView, MemberProof, OfferView, VersionView, dataset, datasets, member_proof};
+pub use check::{ExcludedMember, LicenseCheck, MemberCounts, NotFinal, Reason, check};
+pub use dataset::{
+    DatasetFilter, DatasetList, DatasetView, MemberProof, OfferView, VersionView, dataset, datasets, member_proof,
+};
 pub use dispute::{DisputeFilter, DisputeList, DisputeState, DisputeView, dispute, disputes};
 pub use license::{LicenseTransfer, LicenseView, TermsView, license};
+pub use license_list::{LicenseFilter, LicenseList, LicenseSummary, licenses};
 pub use provider::{
     BondView, PolicyView, ProviderList, ProviderRef, ProviderView, Settlement, TaskView, find as find_provider,
     provider, providers, settlement,
@@ -23,6 +31,8 @@ pub use record::{
     ClaimView, DatasetPart, EventProof, EventView, OnChainWithdrawal, RecordProofs, RecordView, RoyaltyClaimView,
     proofs, record,
 };
+pub use royalty::{RoyaltyPart, SaleRoyalties, royalties};
+pub use similar::{DISTANCE_MAX, SIMILAR, SimilarList, SimilarRecord, Wanted, hash_of, similar};
 
 use alloy::primitives::{Address, B256};
 use serde::Serialize;
