@@ -18,8 +18,10 @@ use tidemark::ids::{DataId, sha256};
 use super::App;
 use crate::{
     problem::Problem,
-    read::{self, Answer, At},
+    read::{self, Answer, At, Fixed, FixedAt},
 };
+
+const FOR_EVER: &str = "public, max-age=31536000, immutable";
 
 /// Query parameters; a wrong one is a problem document.
 pub struct Params<T>(pub T);
@@ -95,6 +97,24 @@ pub fn answer<T: Serialize>(headers: &HeaderMap, at: At, data: T) -> Result<Resp
     };
     response.headers_mut().insert(header::ETAG, tag_header);
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    Ok(response)
+}
+
+/// What can never change any more, so that every cache may keep it: the same bytes for ever, under a strong tag.
+pub fn fixed<T: Serialize>(headers: &HeaderMap, at: FixedAt, data: T) -> Result<Response, Problem> {
+    let bytes = serde_json::to_vec(&Fixed { at, data }).map_err(|error| Problem::internal(&error))?;
+    let digest = sha256(&[&bytes]);
+    let tag = format!("\"{}\"", hex::encode(&digest[..16]));
+    let tag_header = HeaderValue::from_str(&tag).map_err(|error| Problem::internal(&error))?;
+    let known = headers.get(header::IF_NONE_MATCH).and_then(|value| value.to_str().ok());
+    // If-None-Match compares weakly (RFC 9110, 13.1.2)
+    let is_known = |known: &str| known.split(',').any(|known| known.trim().trim_start_matches("W/") == tag);
+    let mut response = match known.is_some_and(is_known) {
+        true => StatusCode::NOT_MODIFIED.into_response(),
+        false => ([(header::CONTENT_TYPE, "application/json")], bytes).into_response(),
+    };
+    response.headers_mut().insert(header::ETAG, tag_header);
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static(FOR_EVER));
     Ok(response)
 }
 

@@ -6,11 +6,15 @@ mod chain;
 mod datasets;
 mod disputes;
 mod docs;
+mod events;
 mod health;
+mod leaves;
 mod licenses;
+mod login;
 mod records;
 mod similar;
 mod trace;
+mod wallet;
 
 pub(crate) use answer::{snapshot, token_id};
 pub(crate) use chain::settlements;
@@ -23,7 +27,7 @@ use std::{
 use axum::{
     Router,
     extract::{DefaultBodyLimit, MatchedPath, Request},
-    http::{Method, StatusCode, header},
+    http::{HeaderName, Method, StatusCode, header},
     middleware::Next,
     response::Response,
 };
@@ -36,6 +40,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     explorer,
+    feed::Feed,
     payout::{self, Payouts},
     problem::Problem,
     status::Status,
@@ -59,6 +64,12 @@ pub struct App {
     pub status: Arc<Status>,
     /// Renders `/metrics`.
     pub metrics: PrometheusHandle,
+    /// Who may log in.
+    pub logins: Arc<crate::login::LoginArgs>,
+    /// Live updates.
+    pub feed: Feed,
+    /// Nothing is written here: a replica beside the writer.
+    pub read_only: bool,
 }
 
 #[derive(OpenApi)]
@@ -93,8 +104,12 @@ fn routes(payouts: Option<Payouts>) -> OpenApiRouter<App> {
         .routes(routes!(accounts::query))
         .routes(routes!(trace::profile))
         .routes(routes!(trace::metadatas))
+        .merge(events::router())
+        .merge(leaves::router())
         .merge(licenses::router())
+        .merge(login::router())
         .merge(similar::router())
+        .merge(wallet::router())
         .merge(payout::router(payouts))
 }
 
@@ -119,7 +134,12 @@ pub fn router(app: App, payouts: Option<Payouts>) -> Router {
             CorsLayer::new()
                 .allow_origin(tower_http::cors::Any)
                 .allow_methods([Method::GET, Method::POST])
-                .allow_headers([header::CONTENT_TYPE, header::IF_NONE_MATCH])
+                .allow_headers([
+                    header::CONTENT_TYPE,
+                    header::IF_NONE_MATCH,
+                    header::AUTHORIZATION,
+                    HeaderName::from_static("last-event-id"),
+                ])
                 .expose_headers([header::ETAG]),
         )
         .layer(TraceLayer::new_for_http())
@@ -147,5 +167,28 @@ mod tests {
         let file: serde_json::Value = serde_json::from_str(include_str!("../../../docs/openapi/indexer.json")).unwrap();
         assert!(code == file, "run scripts/openapi");
         assert_eq!(code["openapi"], "3.1.0");
+    }
+
+    /// Every answer of `/v1` says its block and whether that is final, but those that are of no block.
+    #[test]
+    fn every_answer_names_its_block() {
+        // sessions and payouts are this service's own, and each live update names its own block
+        const OWN: [&str; 5] = ["/v1/events", "/v1/login", "/v1/login/nonce", "/v1/payouts", "/v1/payouts/{payout_id}"];
+        let code: serde_json::Value = serde_json::from_str(&super::openapi().to_json().unwrap()).unwrap();
+        let mut seen = 0;
+        for (path, methods) in code["paths"].as_object().unwrap().iter().filter(|(path, _)| path.starts_with("/v1/")) {
+            for (method, operation) in methods.as_object().unwrap() {
+                let Some(answer) = operation["responses"].get("200") else { continue };
+                let schema = answer["content"]["application/json"]["schema"]["$ref"].as_str().unwrap_or_default();
+                let schema = code.pointer(schema.trim_start_matches('#')).cloned().unwrap_or_default();
+                let at = schema.pointer("/properties/at").is_some()
+                    || schema["allOf"]
+                        .as_array()
+                        .is_some_and(|all| all.iter().any(|part| part.pointer("/properties/at").is_some()));
+                assert!(at || OWN.contains(&path.as_str()), "{method} {path}: {schema}");
+                seen += usize::from(at);
+            }
+        }
+        assert!(seen > 20, "{seen}");
     }
 }

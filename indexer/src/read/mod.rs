@@ -5,6 +5,7 @@ mod batch;
 mod check;
 mod dataset;
 mod dispute;
+mod leaf;
 mod license;
 mod license_list;
 pub mod page;
@@ -12,6 +13,7 @@ mod provider;
 mod record;
 mod royalty;
 mod similar;
+mod wallet;
 
 pub use account::{AccountBalance, AccountView, TransferView, account, balances};
 pub use batch::{BatchEvents, BatchList, BatchView, DebitView, batch, batch_events, batches};
@@ -20,6 +22,7 @@ pub use dataset::{
     DatasetFilter, DatasetList, DatasetView, MemberProof, OfferView, VersionView, dataset, datasets, member_proof,
 };
 pub use dispute::{DisputeFilter, DisputeList, DisputeState, DisputeView, dispute, disputes};
+pub use leaf::{BatchHeader, BatchLeaves, LeafProof, LeafRow, leaf, leaves};
 pub use license::{LicenseTransfer, LicenseView, TermsView, license};
 pub use license_list::{LicenseFilter, LicenseList, LicenseSummary, licenses};
 pub use provider::{
@@ -33,6 +36,10 @@ pub use record::{
 };
 pub use royalty::{RoyaltyPart, SaleRoyalties, royalties};
 pub use similar::{DISTANCE_MAX, SIMILAR, SimilarList, SimilarRecord, Wanted, hash_of, similar};
+pub use wallet::{
+    ContributorView, OwnRecord, OwnRecords, OwnRoyalties, OwnRoyalty, Payment, Payments, RewardSum, WalletView,
+    contributor, own_records, own_royalties, payments, wallet,
+};
 
 use alloy::primitives::{Address, B256};
 use serde::Serialize;
@@ -80,6 +87,32 @@ pub struct At {
 pub struct Answer<T> {
     /// The block.
     pub at: At,
+    /// What was asked.
+    #[serde(flatten)]
+    pub data: T,
+}
+
+/// The block since which something has been true that never changes.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct FixedAt {
+    /// Height.
+    pub block_number: u64,
+    /// Hash of the block.
+    pub block_hash: String,
+    /// RFC 3339.
+    pub block_time: String,
+    /// Always true: what is not final changes.
+    #[serde(rename = "final")]
+    pub is_final: bool,
+    /// Chain id.
+    pub chain_id: u64,
+}
+
+/// An answer that never changes, with the block that settled it.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct Fixed<T> {
+    /// The block.
+    pub at: FixedAt,
     /// What was asked.
     #[serde(flatten)]
     pub data: T,
