@@ -57,10 +57,7 @@ impl Heads {
 pub async fn watch(pool: PgPool, chain: Chain, status: Arc<Status>, poll: Duration, stop: CancellationToken) {
     let mut heads = Heads::default();
     loop {
-        let error = match look(&pool, &chain, &status, &mut heads).await {
-            Ok(()) => None,
-            Err(error) => Some(error),
-        };
+        let error = look(&pool, &chain, &status, &mut heads).await.err();
         if let Some(error) = &error {
             tracing::warn!(%error, "whether the tables are level with the chain is not known");
         }
