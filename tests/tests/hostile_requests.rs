@@ -3,10 +3,15 @@
 
 use std::time::{Duration, Instant};
 
-use alloy::primitives::Address;
+use alloy::{primitives::Address, signers::local::PrivateKeySigner};
 use reqwest::{Client, Method, StatusCode};
 use serde_json::{Value, json};
-use tidemark_tests::{Options, Stack, forge::Forge, services::Service};
+use tidemark_tests::{
+    Options, Stack,
+    forge::Forge,
+    login::{DOMAIN, sign_in},
+    services::Service,
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -80,6 +85,8 @@ struct Target {
     client: Client,
     url: String,
     document: Value,
+    /// Of a wallet that is logged in, so that what is behind a login is asked, too.
+    token: String,
 }
 
 impl Target {
@@ -89,7 +96,10 @@ impl Target {
         let client = client.pool_max_idle_per_host(0).build().unwrap();
         let (_, document) = indexer.get("/openapi.json").await.unwrap();
         assert!(document["paths"].as_object().unwrap().len() > 30);
-        Self { client, url: indexer.url().to_owned(), document }
+        let (status, session) = sign_in(indexer.url(), &PrivateKeySigner::random()).await.unwrap();
+        assert_eq!(status, 200, "{session}");
+        let token = session["token"].as_str().unwrap().to_owned();
+        Self { client, url: indexer.url().to_owned(), document, token }
     }
 
     fn operations(&self) -> impl Iterator<Item = (&String, Method, Vec<Value>)> {
@@ -106,6 +116,9 @@ impl Target {
         let mut request = self.client.request(method.clone(), format!("{}{path}", self.url));
         for (name, value) in headers {
             request = request.header(*name, *value);
+        }
+        if headers.iter().all(|(name, _)| *name != "Authorization") && !path.starts_with("/v1/logout") {
+            request = request.bearer_auth(&self.token);
         }
         if let Some(body) = body {
             request = request.header("content-type", "application/json").body(body);
@@ -139,7 +152,7 @@ async fn start() -> (Forge, Service) {
     let events = forge.accepted(0, "a", Address::repeat_byte(0x11)).unwrap().to_vec();
     forge.anchor(&forge.batch(0, events).await.unwrap()).await.unwrap();
     forge.stack.chain.mine(3).await.unwrap();
-    let domains = vec![("TIDEMARK_INDEXER_LOGIN_DOMAINS", "app.example".to_owned())];
+    let domains = vec![("TIDEMARK_INDEXER_LOGIN_DOMAINS", DOMAIN.to_owned())];
     let indexer = forge.stack.start_indexer_with("hostile", domains).await.unwrap();
     indexer.until("/v1/batches/numo/0", |_, body| body["state"] == "valid").await.unwrap();
     (forge, indexer)
@@ -198,6 +211,24 @@ async fn no_parameter_of_any_path_makes_a_fault_and_each_wrong_one_is_named() ->
             }
         }
     }
+    // the pages, which are in no document
+    for page in [
+        "/data/{}",
+        "/batches/{}/0",
+        "/batches/numo/{}",
+        "/datasets/{}",
+        "/licenses/{}",
+        "/providers/{}",
+        "/search?q={}",
+    ] {
+        for nasty in NASTY {
+            let url = format!("{}{}", target.url, page.replace("{}", &encoded(nasty)));
+            let status = target.client.get(url).send().await?.status();
+            assert!(!status.is_server_error(), "{page} {nasty:?}: {status}");
+        }
+    }
+    let me = target.client.get(format!("{}/v1/me", target.url)).bearer_auth(&target.token).send().await?;
+    assert_eq!(me.status(), 200, "the session outlived all of it");
     let after: i64 = sqlx::query_scalar(count).fetch_one(&mut db).await?;
     assert_eq!(before, after);
     indexer.check_running()?;

@@ -3,20 +3,17 @@
 
 use std::time::Duration;
 
-use alloy::{
-    primitives::B256,
-    signers::{SignerSync, local::PrivateKeySigner},
-};
+use alloy::{primitives::B256, signers::local::PrivateKeySigner};
 use serde_json::{Value, json};
 use tidemark::contracts::ConsentRegistry;
 use tidemark_tests::{
     Options, Stack,
     keys::role,
+    login::{DOMAIN, sign_in},
     mined,
     services::{Service, Wiring, free_port},
     stack::Services,
 };
-use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 const BEHIND_SECONDS_MAX: u64 = 3;
 
@@ -31,28 +28,6 @@ fn with(wiring: &Wiring, name: &str, changes: &[(&'static str, String)]) -> Wiri
     replica
 }
 
-async fn login(site: &Service, key: &PrivateKeySigner) -> (u16, Value) {
-    let client = reqwest::Client::new();
-    let post = async |path: &str, body: Value| {
-        let answer = client.post(format!("{}{path}", site.url())).json(&body).send().await.unwrap();
-        let status = answer.status().as_u16();
-        (status, serde_json::from_str::<Value>(&answer.text().await.unwrap()).unwrap_or_default())
-    };
-    let (status, nonce) = post("/v1/login/nonce", json!({})).await;
-    if status != 200 {
-        return (status, nonce);
-    }
-    let text = format!(
-        "app.example wants you to sign in with your Ethereum account:\n{}\n\n\nURI: https://app.example\nVersion: 1\n\
-         Chain ID: 31337\nNonce: {}\nIssued At: {}",
-        key.address().to_checksum(None),
-        nonce["nonce"].as_str().unwrap(),
-        OffsetDateTime::now_utc().format(&Rfc3339).unwrap()
-    );
-    let signature = alloy::primitives::hex::encode_prefixed(key.sign_message_sync(text.as_bytes()).unwrap().as_bytes());
-    post("/v1/login", json!({ "message": text, "signature": signature })).await
-}
-
 async fn me(site: &Service, token: &str) -> (u16, Value) {
     let request = reqwest::Client::new().get(format!("{}/v1/me", site.url())).bearer_auth(token);
     let answer = request.send().await.unwrap();
@@ -64,7 +39,7 @@ async fn two_replicas_serve_what_one_writes_and_are_not_ready_when_it_stops() ->
     tidemark::install_tls();
     let stack = Stack::start(Options { services: Services::None, ..Options::default() }).await?;
     let told = vec![
-        ("TIDEMARK_INDEXER_LOGIN_DOMAINS", "app.example".to_owned()),
+        ("TIDEMARK_INDEXER_LOGIN_DOMAINS", DOMAIN.to_owned()),
         ("TIDEMARK_INDEXER_BEHIND_SECONDS_MAX", BEHIND_SECONDS_MAX.to_string()),
     ];
     let mut writer = stack.start_indexer_with("written", told).await?;
@@ -108,11 +83,11 @@ async fn two_replicas_serve_what_one_writes_and_are_not_ready_when_it_stops() ->
 
     // logins are the writer's; its sessions count everywhere
     let key = PrivateKeySigner::random();
-    let (status, session) = login(&writer, &key).await;
+    let (status, session) = sign_in(writer.url(), &key).await?;
     assert_eq!(status, 200, "{session}");
     let token = session["token"].as_str().unwrap();
     for replica in &replicas {
-        let (status, problem) = login(replica, &key).await;
+        let (status, problem) = sign_in(replica.url(), &key).await?;
         assert_eq!((status, &problem["type"]), (421, &json!("urn:tidemark:problem:read-only")), "{problem}");
         let logout = reqwest::Client::new().post(format!("{}/v1/logout", replica.url())).bearer_auth(token);
         assert_eq!(logout.send().await?.status(), 421);
