@@ -38,6 +38,7 @@ INSERT INTO perceptual_hash (provider, data_id, kind, position, hash)
 
 -- What may not be used any more, and what a wallet earned.
 CREATE INDEX record_gone ON record (provider, data_id) WHERE status IN ('withdrawn', 'erased');
+CREATE INDEX dataset_member_consent_id ON dataset_member USING hash (consent_id);
 CREATE INDEX record_payee ON record (payee, number, data_id) WHERE payee <> '\x0000000000000000000000000000000000000000';
 CREATE INDEX dataset_member_payee ON dataset_member (payee, ip_id, version, position)
     WHERE payee <> '\x0000000000000000000000000000000000000000';

@@ -212,16 +212,27 @@ async fn mined(connection: &mut PgConnection, deployment: &Deployment, license_i
     Ok(mined)
 }
 
-/// Members of a version with why they may not be used, NULL where nothing stands against one: $1 dataset, $2 version,
-/// $3 provider, $4 consents whose withdrawal is mined.
-const JUDGED: &str = "SELECT m.position, m.data_id, m.consent_id, w.block_time,
+/// Members of a version that may not be used, with why: $1 dataset, $2 version, $3 provider, $4 consents whose withdrawal is
+/// mined. Found from what stands against them, so that a version of a million members is not read through.
+const EXCLUDED: &str = "SELECT m.position, m.data_id, m.consent_id, w.block_time,
          CASE WHEN m.consent_id = decode(repeat('00', 32), 'hex') THEN 'consent-missing'
              WHEN w.consent_id IS NOT NULL OR m.consent_id = ANY($4) THEN 'consent-withdrawn'
              ELSE gone.status END AS reason
-     FROM dataset_member AS m
+     FROM (
+         SELECT m.position FROM record AS r JOIN dataset_member AS m
+             ON m.ip_id = $1::text::numeric AND m.version = $2 AND m.data_id = r.data_id
+         WHERE r.provider = $3 AND r.status IN ('withdrawn', 'erased')
+         UNION
+         SELECT m.position FROM consent_withdrawal AS w JOIN dataset_member AS m USING (consent_id)
+         WHERE m.ip_id = $1::text::numeric AND m.version = $2
+         UNION
+         SELECT position FROM dataset_member
+         WHERE ip_id = $1::text::numeric AND version = $2
+             AND consent_id = ANY($4 || ARRAY[decode(repeat('00', 32), 'hex')])
+     ) AS against
+     JOIN dataset_member AS m ON m.ip_id = $1::text::numeric AND m.version = $2 AND m.position = against.position
      LEFT JOIN consent_withdrawal AS w ON w.consent_id = m.consent_id
-     LEFT JOIN record AS gone ON gone.provider = $3 AND gone.data_id = m.data_id AND gone.status IN ('withdrawn', 'erased')
-     WHERE m.ip_id = $1::text::numeric AND m.version = $2";
+     LEFT JOIN record AS gone ON gone.provider = $3 AND gone.data_id = m.data_id AND gone.status IN ('withdrawn', 'erased')";
 
 /// Checks a licence; `asked` is who wants to use it.
 pub async fn check(
@@ -256,7 +267,7 @@ pub async fn check(
     let facts = Facts { status, holder, asked, licensed: terms.purposes, consented, version_state: &version_state };
     let reasons = reasons(&facts);
     let version_key = Version { ip_id: &ip_id, version, provider, withdrawn: &mined.withdrawn };
-    let members = counts(connection, &version_key, number(&row, 21)?).await?;
+    let members = counts(connection, &version_key, number(&row, 21)?, version_state == "valid").await?;
     let (excluded, next_cursor) = excluded(connection, &version_key, page).await?;
     // withdrawals of others' consents are nobody's business here
     let concerned = concerned(connection, &version_key).await?;
@@ -305,12 +316,12 @@ async fn counts(
     connection: &mut PgConnection,
     version: &Version<'_>,
     registered: u64,
+    is_known: bool,
 ) -> Result<MemberCounts, ReadError> {
     let sql = format!(
-        "SELECT count(*), count(*) FILTER (WHERE reason IS NULL), count(*) FILTER (WHERE reason = 'consent-withdrawn'),
-             count(*) FILTER (WHERE reason = 'withdrawn'), count(*) FILTER (WHERE reason = 'erased'),
-             count(*) FILTER (WHERE reason = 'consent-missing')
-         FROM ({JUDGED}) AS judged"
+        "SELECT count(*), count(*) FILTER (WHERE reason = 'consent-withdrawn'), count(*) FILTER (WHERE reason = 'withdrawn'),
+             count(*) FILTER (WHERE reason = 'erased'), count(*) FILTER (WHERE reason = 'consent-missing')
+         FROM ({EXCLUDED}) AS excluded"
     );
     let row = sqlx::query(sqlx::AssertSqlSafe(sql))
         .bind(version.ip_id)
@@ -319,14 +330,16 @@ async fn counts(
         .bind(version.withdrawn())
         .fetch_one(connection)
         .await?;
+    // a manifest is taken over only where it has as many rows as were registered
+    let known = if is_known { registered } else { 0 };
     Ok(MemberCounts {
         registered,
-        known: number(&row, 0)?,
-        usable: number(&row, 1)?,
-        consent_withdrawn: number(&row, 2)?,
-        withdrawn: number(&row, 3)?,
-        erased: number(&row, 4)?,
-        consent_missing: number(&row, 5)?,
+        known,
+        usable: known.saturating_sub(number(&row, 0)?),
+        consent_withdrawn: number(&row, 1)?,
+        withdrawn: number(&row, 2)?,
+        erased: number(&row, 3)?,
+        consent_missing: number(&row, 4)?,
     })
 }
 
@@ -336,8 +349,7 @@ async fn excluded(
     page: &Page,
 ) -> Result<(Vec<ExcludedMember>, Option<String>), ReadError> {
     let sql = format!(
-        "SELECT * FROM ({JUDGED}) AS judged WHERE reason IS NOT NULL AND ($5::bigint IS NULL OR position > $5)
-         ORDER BY position LIMIT $6"
+        "SELECT * FROM ({EXCLUDED}) AS excluded WHERE $5::bigint IS NULL OR position > $5 ORDER BY position LIMIT $6"
     );
     let rows = sqlx::query(sqlx::AssertSqlSafe(sql))
         .bind(version.ip_id)
