@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use sqlx::{Connection, PgConnection, Row};
 use tidemark::ids::{ContentHash, DataId};
 use tidemark_indexer::{
-    manifest::perceptual::Kind,
+    manifest::perceptual::{self, Kind},
     read::{self, Wanted, page::Page},
     serve::open_database,
 };
@@ -159,6 +159,54 @@ fn hashed(name: &str, updates: u32, hashes: Value) -> Value {
     metadata
 }
 
+/// Records that were there before the table: the migration's statement finds in any metadata what the indexer finds in it.
+async fn the_migration_reads_what_the_indexer_reads(stack: &Stack, id: DataId) -> anyhow::Result<()> {
+    let migration = include_str!("../../indexer/migrations/0007_beyond_trace.sql");
+    let start = migration.find("INSERT INTO perceptual_hash").unwrap();
+    let statement = &migration[start..start + migration[start..].find(';').unwrap()];
+    let mut db = stack.postgres.connect("indexer").await?;
+    let mut transaction = db.begin().await?;
+    let frames: Vec<String> = (0..80u64).map(|frame| format!("{frame:016x}")).collect();
+    for (count, metadata) in [
+        (0, json!({})),
+        (0, json!([1])),
+        (0, json!({ "file": { "hashes": ["00ff00ff00ff00ff"] } })),
+        (0, json!({ "file": { "hashes": "00ff00ff00ff00ff" } })),
+        (0, json!({ "file": [{ "hashes": {} }], "hashes": { "phash64": "00ff00ff00ff00ff" } })),
+        (0, json!({ "file": { "hashes": { "phash64": 12, "dhash64": null, "ahash64": "00ff00ff00ff00f" } } })),
+        (0, json!({ "file": { "hashes": { "phash64": "00ff00ff00ff00ff" } }, "note": "a\u{0}b" })),
+        (0, json!({ "file": { "hashes": { "phash64": " 0ff00ff00ff00ff", "dhash64": "00ff00ff00ff00ff\n" } } })),
+        (
+            3,
+            json!({ "file": { "hashes": { "phash64": "FFFFFFFFFFFFFFFF", "dhash64": "8000000000000000", "ahash64": "7fffffffffffffff" } } }),
+        ),
+        (
+            2,
+            json!({ "file": { "hashes": { "keyframe_phashes": ["00ff00ff00ff00ff", null, 1, ["x"], "ff00ff00ff00ff00", "x"] } } }),
+        ),
+        (64, json!({ "file": { "hashes": { "keyframe_phashes": frames } } })),
+    ] {
+        sqlx::query("UPDATE record SET metadata = CASE data_id WHEN $1 THEN $2::json END")
+            .bind(id.0)
+            .bind(metadata.to_string())
+            .execute(&mut *transaction)
+            .await?;
+        sqlx::query("DELETE FROM perceptual_hash").execute(&mut *transaction).await?;
+        sqlx::query(sqlx::AssertSqlSafe(statement)).execute(&mut *transaction).await?;
+        let rows = sqlx::query("SELECT kind, position, hash, data_id FROM perceptual_hash ORDER BY kind, position")
+            .fetch_all(&mut *transaction)
+            .await?;
+        let filled: Vec<(i16, i16, i64)> = rows.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect();
+        let read = perceptual::of_metadata(&metadata, &metadata.to_string());
+        let read: Vec<_> =
+            read.iter().map(|found| (found.kind.code(), found.position, found.hash.cast_signed())).collect();
+        assert_eq!(filled, read, "{metadata}");
+        assert_eq!(read.len(), count, "{metadata}");
+    }
+    transaction.rollback().await?;
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_found_follows_updates_and_vanishes_with_an_erasure() -> anyhow::Result<()> {
     tidemark::install_tls();
@@ -198,6 +246,8 @@ async fn what_is_found_follows_updates_and_vanishes_with_an_erasure() -> anyhow:
         let (status, problem) = indexer.get(&format!("/v1/similar{wrong}")).await?;
         assert_eq!((status, &problem["field"]), (400, &json!(field)), "{problem}");
     }
+
+    the_migration_reads_what_the_indexer_reads(&stack, ids[2]).await?;
 
     // the newest metadata counts
     let moved = hashed("two", 1, json!({ "phash64": "ffffffffffffffff" }));
