@@ -314,6 +314,13 @@ async fn slow_clients_are_cut_off_and_others_are_served() -> anyhow::Result<()> 
         }
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
+    // a body that stops coming is not waited for, and its sender is told
+    let mut stalled = TcpStream::connect(&address).await?;
+    let head = "POST /v1/accounts:query HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-length: 100\r\n\r\n{";
+    stalled.write_all(head.as_bytes()).await?;
+    let mut answer = String::new();
+    tokio::time::timeout(Duration::from_secs(20), stalled.read_to_string(&mut answer)).await??;
+    assert!(answer.starts_with("HTTP/1.1 400 ") && answer.contains("\"field\":\"body\""), "{answer}");
     assert!(begun.elapsed() > Duration::from_secs(5), "an honest client on a slow line has some seconds");
     Ok(())
 }

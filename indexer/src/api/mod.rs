@@ -29,12 +29,12 @@ use axum::{
     extract::{DefaultBodyLimit, MatchedPath, Request},
     http::{HeaderName, Method, StatusCode, header},
     middleware::Next,
-    response::Response,
+    response::{IntoResponse, Response},
 };
 use metrics_exporter_prometheus::PrometheusHandle;
 use sqlx::PgPool;
 use tidemark::store::Store;
-use tower_http::{cors::CorsLayer, timeout::TimeoutLayer, trace::TraceLayer};
+use tower_http::{cors::CorsLayer, timeout::RequestBodyTimeoutLayer, trace::TraceLayer};
 use utoipa::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -50,6 +50,8 @@ use crate::{
 /// 1000 pseudonyms of 66 characters, with room to spare.
 const BODY_BYTES_MAX: usize = 256 << 10;
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(30);
+/// How long a body may bring nothing.
+const BODY_PAUSE_MAX: Duration = Duration::from_secs(10);
 
 /// What every request may use; clones share it.
 #[derive(Clone)]
@@ -129,7 +131,9 @@ pub fn router(app: App, payouts: Option<Payouts>) -> Router {
             Problem::new(status, "method-not-allowed", "The path takes another method", "/docs lists the methods")
         })
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
-        .layer(TimeoutLayer::with_status_code(StatusCode::SERVICE_UNAVAILABLE, ANSWER_TIME_MAX))
+        // inside the bound of the whole answer, so that who does not send is told so
+        .layer(RequestBodyTimeoutLayer::new(BODY_PAUSE_MAX))
+        .layer(axum::middleware::from_fn(in_time))
         .layer(
             CorsLayer::new()
                 .allow_origin(tower_http::cors::Any)
@@ -145,6 +149,17 @@ pub fn router(app: App, payouts: Option<Payouts>) -> Router {
         .layer(TraceLayer::new_for_http())
         .layer(axum::middleware::from_fn(count))
         .with_state(app)
+}
+
+/// Nobody waits for an answer for ever.
+async fn in_time(request: Request, next: Next) -> Response {
+    match tokio::time::timeout(ANSWER_TIME_MAX, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => {
+            let detail = format!("this took more than {} s; ask for less, or later", ANSWER_TIME_MAX.as_secs());
+            Problem::unavailable(detail).into_response()
+        }
+    }
 }
 
 /// Counts requests by route and status; the route is the template, so that ids make no new series.
