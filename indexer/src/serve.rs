@@ -48,16 +48,16 @@ async fn open_replica(url: &str, connections: u32, deployment: &Deployment) -> a
         .connect_with(options.options([("default_transaction_read_only", "on")]))
         .await
         .context("connect to Postgres: check --database-url, and that the database exists and takes connections")?;
-    let newest = sqlx::migrate!().iter().map(|migration| migration.version).max();
-    let found: Option<i64> =
-        sqlx::query_scalar("SELECT max(version) FROM _sqlx_migrations WHERE success").fetch_one(&pool).await.context(
+    let known: Vec<i64> = sqlx::migrate!().iter().map(|migration| migration.version).collect();
+    let found: Vec<i64> = sqlx::query_scalar("SELECT version FROM _sqlx_migrations WHERE success ORDER BY version")
+        .fetch_all(&pool)
+        .await
+        .context(
             "read the tables' version: --read-only wants a database that an indexer writes; start that one first",
         )?;
     anyhow::ensure!(
-        found == newest,
-        "the tables are of version {}, expected {}: run the same version as the indexer that writes them, and start that one first",
-        found.unwrap_or_default(),
-        newest.unwrap_or_default()
+        found == known,
+        "the tables' migrations are {found:?}, expected {known:?}: run the same version as the indexer that writes them, and start that one first"
     );
     sync::check_claim(&pool, deployment).await?;
     Ok(pool)
