@@ -4,7 +4,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::Args;
 
-use crate::{payout, sync::check::Verify};
+use crate::{login, payout, sync::check::Verify};
 
 /// Flags of `serve`.
 #[derive(Args, Clone, Debug)]
@@ -12,6 +12,10 @@ pub struct ServeArgs {
     /// Postgres database of this indexer alone; its tables are made on first start.
     #[arg(long, env = "TIDEMARK_INDEXER_DATABASE_URL", hide_env_values = true, value_name = "URL")]
     pub database_url: String,
+    /// Only serve what another indexer writes into the database: nothing is written, a role that may only read is enough, and a
+    /// streaming replica will do.
+    #[arg(long, env = "TIDEMARK_INDEXER_READ_ONLY")]
+    pub read_only: bool,
     /// HTTP JSON-RPC of a node of the chain; several, by repetition or with commas: the first that is well leads, history is
     /// read from all of them, and where one's answers can't be, another is asked.
     #[arg(
@@ -50,6 +54,13 @@ pub struct ServeArgs {
     #[arg(long, env = "TIDEMARK_INDEXER_DATABASE_CONNECTIONS", default_value_t = 8, value_name = "COUNT",
           value_parser = clap::value_parser!(u32).range(2..=200))]
     pub database_connections: u32,
+    /// Listeners of /v1/events at a time; one more is told to come back later.
+    #[arg(long, env = "TIDEMARK_INDEXER_EVENT_LISTENERS_MAX", default_value_t = 1_000, value_name = "COUNT",
+          value_parser = clap::value_parser!(u32).range(0..=100_000))]
+    pub event_listeners_max: u32,
+    /// Who may log in, and see what belongs together.
+    #[command(flatten)]
+    pub logins: login::LoginArgs,
     /// Points to cash; left out, the indexer only reads.
     #[command(flatten)]
     pub payout: payout::Args,

@@ -14,6 +14,9 @@ use utoipa::{
 
 use crate::read::ReadError;
 
+/// Postgres's code of a query that took longer than it may.
+const QUERY_CANCELED: &str = "57014";
+
 /// A [`service::Problem`] that failures of the database turn into.
 #[derive(Clone, Debug, serde::Serialize)]
 #[serde(transparent)]
@@ -75,6 +78,9 @@ impl From<sqlx::Error> for Problem {
     fn from(error: sqlx::Error) -> Self {
         match error {
             sqlx::Error::PoolTimedOut => Self::unavailable("all database connections are busy; try again later"),
+            sqlx::Error::Database(error) if error.code().as_deref() == Some(QUERY_CANCELED) => {
+                Self::unavailable("too much has to be looked through for this; ask for less")
+            }
             error => Self::internal(&error),
         }
     }

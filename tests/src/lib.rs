@@ -18,6 +18,7 @@ pub mod folder;
 pub mod forge;
 pub mod geth;
 pub mod keys;
+pub mod login;
 pub mod partner;
 pub mod postgres;
 pub mod process;

@@ -1,6 +1,6 @@
 //! How requests are read and answers written: typed parameters, the block, an ETag over what was asked.
 
-use alloy::primitives::{B256, U256};
+use alloy::primitives::{Address, B256, U256};
 use axum::{
     Json,
     body::Bytes,
@@ -18,8 +18,10 @@ use tidemark::ids::{DataId, sha256};
 use super::App;
 use crate::{
     problem::Problem,
-    read::{self, Answer, At},
+    read::{self, Answer, At, Fixed, FixedAt},
 };
+
+const FOR_EVER: &str = "public, max-age=31536000, immutable";
 
 /// Query parameters; a wrong one is a problem document.
 pub struct Params<T>(pub T);
@@ -98,6 +100,24 @@ pub fn answer<T: Serialize>(headers: &HeaderMap, at: At, data: T) -> Result<Resp
     Ok(response)
 }
 
+/// What can never change any more, so that every cache may keep it: the same bytes for ever, under a strong tag.
+pub fn fixed<T: Serialize>(headers: &HeaderMap, at: FixedAt, data: T) -> Result<Response, Problem> {
+    let bytes = serde_json::to_vec(&Fixed { at, data }).map_err(|error| Problem::internal(&error))?;
+    let digest = sha256(&[&bytes]);
+    let tag = format!("\"{}\"", hex::encode(&digest[..16]));
+    let tag_header = HeaderValue::from_str(&tag).map_err(|error| Problem::internal(&error))?;
+    let known = headers.get(header::IF_NONE_MATCH).and_then(|value| value.to_str().ok());
+    // If-None-Match compares weakly (RFC 9110, 13.1.2)
+    let is_known = |known: &str| known.split(',').any(|known| known.trim().trim_start_matches("W/") == tag);
+    let mut response = match known.is_some_and(is_known) {
+        true => StatusCode::NOT_MODIFIED.into_response(),
+        false => ([(header::CONTENT_TYPE, "application/json")], bytes).into_response(),
+    };
+    response.headers_mut().insert(header::ETAG, tag_header);
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static(FOR_EVER));
+    Ok(response)
+}
+
 /// A record's id.
 pub fn data_id(text: &str) -> Result<DataId, Problem> {
     text.parse().map_err(|_| Problem::invalid("data_id", "a UUID", text))
@@ -106,6 +126,13 @@ pub fn data_id(text: &str) -> Result<DataId, Problem> {
 /// 32 bytes as hex.
 pub fn hash(field: &str, text: &str) -> Result<B256, Problem> {
     text.parse().map_err(|_| Problem::invalid(field, "32 bytes as hex", text))
+}
+
+/// An account: 20 bytes as hex, in any case.
+pub fn address(field: &str, text: &str) -> Result<Address, Problem> {
+    let digits = text.strip_prefix("0x").unwrap_or_default();
+    let bytes = hex::decode(digits).ok().and_then(|bytes| Address::try_from(bytes.as_slice()).ok());
+    bytes.ok_or_else(|| Problem::invalid(field, "0x and 20 bytes as hex", text))
 }
 
 /// A token id in decimal.

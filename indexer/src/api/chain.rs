@@ -18,7 +18,7 @@ use crate::{
 
 const CALL_TIME_MAX: std::time::Duration = std::time::Duration::from_secs(5);
 
-async fn find(connection: &mut PgConnection, at: &At, provider: &str) -> Result<Address, Problem> {
+pub(super) async fn find(connection: &mut PgConnection, at: &At, provider: &str) -> Result<Address, Problem> {
     let found = read::find_provider(connection, provider).await?;
     found.ok_or_else(|| {
         let shown: String = provider.chars().take(64).collect();

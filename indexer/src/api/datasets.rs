@@ -1,27 +1,98 @@
 //! Datasets, their members, and licences.
 
 use axum::{extract::State, http::HeaderMap, response::Response};
+use serde::Deserialize;
+use tidemark::consent::purpose;
 
 use super::{
     App,
-    answer::{Params, Segments, answer, data_id, number, snapshot, token_id},
+    answer::{Params, Segments, address, answer, data_id, number, snapshot, token_id},
 };
 use crate::{
     problem::Problem,
-    read::{self, Answer, DatasetList, DatasetView, LicenseView, MemberProof, page::PageQuery},
+    read::{self, Answer, DatasetFilter, DatasetList, DatasetView, LicenseView, MemberProof, page::PageQuery},
 };
 
-/// Datasets, newest first, each with its newest version.
-#[utoipa::path(get, path = "/v1/datasets", tag = "datasets", params(PageQuery),
+/// Query of the catalogue.
+#[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct DatasetsQuery {
+    /// Account or name of a provider.
+    pub provider: Option<String>,
+    /// What every member of the newest version consented to: train, evaluate, fine_tune, redistribute, commercial; several
+    /// with commas.
+    pub purpose: Option<String>,
+    /// `file.media_category` of its members' disclosed metadata, as audio, image or video: the newest version's first 100
+    /// members are looked into.
+    pub modality: Option<String>,
+    /// Token that it is sold in: 20 bytes as hex.
+    pub token: Option<String>,
+    /// Payment-token units: there is an open offer, for the purposes asked for, that costs no more.
+    pub price_max: Option<String>,
+    /// `true`: there is an open offer that the chain sells, for the purposes asked for.
+    pub for_sale: Option<bool>,
+    /// Members of the newest version, at least.
+    pub members_min: Option<u64>,
+    /// Rows, 1 to 1000; 100 where left out.
+    pub limit: Option<u32>,
+    /// `next_cursor` of the page before.
+    pub cursor: Option<String>,
+}
+
+const MODALITY_CHARS_MAX: usize = 64;
+
+impl DatasetsQuery {
+    fn purposes(&self) -> Result<u32, Problem> {
+        let names = self.purpose.iter().flat_map(|names| names.split(','));
+        let bit = |name: &str| purpose::NAMES.iter().find(|(_, known)| *known == name).map(|(bit, _)| *bit);
+        names
+            .map(|name| bit(name).ok_or_else(|| Problem::invalid("purpose", known_purposes(), name)))
+            .try_fold(0, |all, bit| Ok(all | bit?))
+    }
+
+    fn price_max(&self) -> Result<Option<u128>, Problem> {
+        self.price_max.as_deref().map(|price| number("price_max", price)).transpose()
+    }
+
+    fn modality(&self) -> Result<Option<String>, Problem> {
+        let fits = |text: &str| text.len() <= MODALITY_CHARS_MAX && text.bytes().all(|byte| byte.is_ascii_graphic());
+        match &self.modality {
+            Some(text) if !fits(text) => {
+                let expected = format!("at most {MODALITY_CHARS_MAX} ASCII characters");
+                Err(Problem::invalid("modality", expected, text))
+            }
+            modality => Ok(modality.clone()),
+        }
+    }
+}
+
+fn known_purposes() -> String {
+    purpose::NAMES.map(|(_, name)| name).join(", ")
+}
+
+/// The catalogue: datasets, newest first, each with its newest version. All filters have to hold.
+#[utoipa::path(get, path = "/v1/datasets", tag = "datasets", params(DatasetsQuery),
     responses((status = 200, body = Answer<DatasetList>), (status = 304), (status = 400, body = Problem)))]
 pub async fn datasets(
     State(app): State<App>,
-    Params(query): Params<PageQuery>,
+    Params(query): Params<DatasetsQuery>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let page = query.page()?;
+    let mut filter = DatasetFilter {
+        provider: None,
+        purposes: query.purposes()?,
+        token: query.token.as_deref().map(|token| address("token", token)).transpose()?,
+        members_min: query.members_min,
+        for_sale: query.for_sale.unwrap_or_default(),
+        price_max: query.price_max()?,
+        modality: query.modality()?,
+    };
+    let page = PageQuery { limit: query.limit, cursor: query.cursor }.page()?;
     let (mut snapshot, at) = snapshot(&app).await?;
-    let datasets = read::datasets(&mut snapshot, &page).await?;
+    if let Some(provider) = &query.provider {
+        filter.provider = Some(super::accounts::known(&mut snapshot, provider).await?);
+    }
+    let datasets = read::datasets(&mut snapshot, &filter, &page).await?;
     answer(&headers, at, datasets)
 }
 
@@ -77,5 +148,24 @@ pub async fn license(
     match read::license(&mut snapshot, &at, license_id).await? {
         Some(license) => answer(&headers, at, license),
         None => Err(Problem::unknown("license_id", format!("no licence {license_id} up to block {}", at.block_number))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn filters_of_the_catalogue_are_read_or_named() {
+        let query = DatasetsQuery { purpose: Some("train,commercial".into()), ..Default::default() };
+        assert_eq!(query.purposes().unwrap(), purpose::TRAIN | purpose::COMMERCIAL);
+        assert_eq!(DatasetsQuery::default().purposes().unwrap(), 0);
+        for wrong in ["", "train,", "Train", "train;commercial"] {
+            let query = DatasetsQuery { purpose: Some(wrong.into()), ..Default::default() };
+            assert_eq!(query.purposes().unwrap_err().field.as_deref(), Some("purpose"), "{wrong}");
+        }
+        let query = DatasetsQuery { price_max: Some("1e9".into()), modality: Some("a b".into()), ..Default::default() };
+        assert_eq!(query.price_max().unwrap_err().field.as_deref(), Some("price_max"));
+        assert_eq!(query.modality().unwrap_err().field.as_deref(), Some("modality"));
     }
 }

@@ -6,9 +6,15 @@ mod chain;
 mod datasets;
 mod disputes;
 mod docs;
+mod events;
 mod health;
+mod leaves;
+mod licenses;
+mod login;
 mod records;
+mod similar;
 mod trace;
+mod wallet;
 
 pub(crate) use answer::{snapshot, token_id};
 pub(crate) use chain::settlements;
@@ -21,19 +27,20 @@ use std::{
 use axum::{
     Router,
     extract::{DefaultBodyLimit, MatchedPath, Request},
-    http::{Method, StatusCode, header},
+    http::{HeaderName, Method, StatusCode, header},
     middleware::Next,
-    response::Response,
+    response::{IntoResponse, Response},
 };
 use metrics_exporter_prometheus::PrometheusHandle;
 use sqlx::PgPool;
 use tidemark::store::Store;
-use tower_http::{cors::CorsLayer, timeout::TimeoutLayer, trace::TraceLayer};
+use tower_http::{cors::CorsLayer, timeout::RequestBodyTimeoutLayer, trace::TraceLayer};
 use utoipa::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     explorer,
+    feed::Feed,
     payout::{self, Payouts},
     problem::Problem,
     status::Status,
@@ -43,6 +50,8 @@ use crate::{
 /// 1000 pseudonyms of 66 characters, with room to spare.
 const BODY_BYTES_MAX: usize = 256 << 10;
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(30);
+/// How long a body may bring nothing.
+const BODY_PAUSE_MAX: Duration = Duration::from_secs(10);
 
 /// What every request may use; clones share it.
 #[derive(Clone)]
@@ -57,6 +66,12 @@ pub struct App {
     pub status: Arc<Status>,
     /// Renders `/metrics`.
     pub metrics: PrometheusHandle,
+    /// Who may log in.
+    pub logins: Arc<crate::login::LoginArgs>,
+    /// Live updates.
+    pub feed: Feed,
+    /// Nothing is written here: a replica beside the writer.
+    pub read_only: bool,
 }
 
 #[derive(OpenApi)]
@@ -91,6 +106,12 @@ fn routes(payouts: Option<Payouts>) -> OpenApiRouter<App> {
         .routes(routes!(accounts::query))
         .routes(routes!(trace::profile))
         .routes(routes!(trace::metadatas))
+        .merge(events::router())
+        .merge(leaves::router())
+        .merge(licenses::router())
+        .merge(login::router())
+        .merge(similar::router())
+        .merge(wallet::router())
         .merge(payout::router(payouts))
 }
 
@@ -110,17 +131,35 @@ pub fn router(app: App, payouts: Option<Payouts>) -> Router {
             Problem::new(status, "method-not-allowed", "The path takes another method", "/docs lists the methods")
         })
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
-        .layer(TimeoutLayer::with_status_code(StatusCode::SERVICE_UNAVAILABLE, ANSWER_TIME_MAX))
+        // inside the bound of the whole answer, so that who does not send is told so
+        .layer(RequestBodyTimeoutLayer::new(BODY_PAUSE_MAX))
+        .layer(axum::middleware::from_fn(in_time))
         .layer(
             CorsLayer::new()
                 .allow_origin(tower_http::cors::Any)
                 .allow_methods([Method::GET, Method::POST])
-                .allow_headers([header::CONTENT_TYPE, header::IF_NONE_MATCH])
+                .allow_headers([
+                    header::CONTENT_TYPE,
+                    header::IF_NONE_MATCH,
+                    header::AUTHORIZATION,
+                    HeaderName::from_static("last-event-id"),
+                ])
                 .expose_headers([header::ETAG]),
         )
         .layer(TraceLayer::new_for_http())
         .layer(axum::middleware::from_fn(count))
         .with_state(app)
+}
+
+/// Nobody waits for an answer for ever.
+async fn in_time(request: Request, next: Next) -> Response {
+    match tokio::time::timeout(ANSWER_TIME_MAX, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => {
+            let detail = format!("this took more than {} s; ask for less, or later", ANSWER_TIME_MAX.as_secs());
+            Problem::unavailable(detail).into_response()
+        }
+    }
 }
 
 /// Counts requests by route and status; the route is the template, so that ids make no new series.
@@ -143,5 +182,28 @@ mod tests {
         let file: serde_json::Value = serde_json::from_str(include_str!("../../../docs/openapi/indexer.json")).unwrap();
         assert!(code == file, "run scripts/openapi");
         assert_eq!(code["openapi"], "3.1.0");
+    }
+
+    /// Every answer of `/v1` says its block and whether that is final, but those that are of no block.
+    #[test]
+    fn every_answer_names_its_block() {
+        // sessions and payouts are this service's own, and each live update names its own block
+        const OWN: [&str; 5] = ["/v1/events", "/v1/login", "/v1/login/nonce", "/v1/payouts", "/v1/payouts/{payout_id}"];
+        let code: serde_json::Value = serde_json::from_str(&super::openapi().to_json().unwrap()).unwrap();
+        let mut seen = 0;
+        for (path, methods) in code["paths"].as_object().unwrap().iter().filter(|(path, _)| path.starts_with("/v1/")) {
+            for (method, operation) in methods.as_object().unwrap() {
+                let Some(answer) = operation["responses"].get("200") else { continue };
+                let schema = answer["content"]["application/json"]["schema"]["$ref"].as_str().unwrap_or_default();
+                let schema = code.pointer(schema.trim_start_matches('#')).cloned().unwrap_or_default();
+                let at = schema.pointer("/properties/at").is_some()
+                    || schema["allOf"]
+                        .as_array()
+                        .is_some_and(|all| all.iter().any(|part| part.pointer("/properties/at").is_some()));
+                assert!(at || OWN.contains(&path.as_str()), "{method} {path}: {schema}");
+                seen += usize::from(at);
+            }
+        }
+        assert!(seen > 20, "{seen}");
     }
 }

@@ -47,7 +47,7 @@ pub(super) async fn page(State(app): State<App>, Query(params): Query<Params>) -
         @if is_first {
             section {
                 h2 { "Datasets" }
-                (dataset_table(&read::datasets(&mut snapshot, &Rows { limit: ROWS, after: None }).await?.datasets))
+                (dataset_table(&read::datasets(&mut snapshot, &Default::default(), &Rows { limit: ROWS, after: None }).await?.datasets))
             }
             section { h2 { "Providers" } (provider_table(&read::providers(&mut snapshot).await?.providers)) }
         }

@@ -8,6 +8,7 @@ pub mod disclosed;
 mod fetch;
 mod members;
 mod mined;
+pub mod perceptual;
 mod record;
 pub mod stored;
 pub mod tree;

@@ -7,7 +7,10 @@ use tidemark::{
     payload::{Delivery, Payload},
 };
 
-use super::stored::{self, ROWS_PER_STATEMENT};
+use super::{
+    perceptual::{self, Named},
+    stored::{self, ROWS_PER_STATEMENT},
+};
 
 /// A row of `record`.
 #[derive(Clone, Debug, PartialEq)]
@@ -17,6 +20,8 @@ struct Record {
     proven: bool,
     metadata: Option<String>,
     metadata_root: Option<Vec<u8>>,
+    /// What its newest metadata names.
+    hashes: Vec<Named>,
     status: &'static str,
     verdict: Option<&'static str>,
     reason: Option<&'static str>,
@@ -28,6 +33,14 @@ struct Record {
     registered_at: u64,
     sequence: u32,
     number: u64,
+}
+
+impl Record {
+    fn show(&mut self, metadata: &serde_json::Value) {
+        let text = metadata.to_string();
+        self.hashes = perceptual::of_metadata(metadata, &text);
+        self.metadata = Some(text);
+    }
 }
 
 /// One event with its payload, where that is disclosed and without fault. The reason of a rejection is shown whoever
@@ -50,6 +63,7 @@ fn record_of(seen: &[Seen]) -> Option<Record> {
         proven: false,
         metadata: None,
         metadata_root: None,
+        hashes: Vec::new(),
         status: if has(EventKind::Erased) {
             "erased"
         } else if has(EventKind::ConsentWithdrawn) {
@@ -77,12 +91,12 @@ fn record_of(seen: &[Seen]) -> Option<Record> {
                 record.proven = true;
                 record.source_record_id = Some(source_record_id.trim().to_owned());
                 record.purposes = Some(*purposes);
-                record.metadata = Some(metadata.to_string());
+                record.show(metadata);
                 record.metadata_root = Some(metadata_root.to_vec());
                 record.delivery = delivery.clone();
             }
             Payload::MetadataUpdated { metadata_root, metadata, .. } => {
-                record.metadata = Some(metadata.to_string());
+                record.show(metadata);
                 record.metadata_root = Some(metadata_root.to_vec());
             }
             Payload::Rejected { verdict } => {
@@ -123,6 +137,9 @@ pub async fn refresh(
         let records: Vec<Record> =
             seen.chunk_by(|a, b| a.event.data_id == b.event.data_id).filter_map(record_of).collect();
         upsert(connection, provider, &records).await?;
+        let named =
+            records.iter().flat_map(|record| record.hashes.iter().map(|named| (record.terms.data_id.0, *named)));
+        perceptual::replace(connection, provider, data_ids, &named.collect::<Vec<_>>()).await?;
     }
     Ok(())
 }

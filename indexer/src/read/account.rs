@@ -153,6 +153,32 @@ pub async fn account(
     Ok(Some(AccountView { balance, transfers, next_cursor }))
 }
 
+/// A page of the transfers of several accounts of one provider, newest first.
+pub(super) async fn transfers_of(
+    connection: &mut PgConnection,
+    provider: Address,
+    keys: &[&[u8]],
+    page: &Page,
+) -> Result<(Vec<TransferView>, Option<String>), ReadError> {
+    let rows = sqlx::query(
+        "SELECT id, cause, amount::text, account, data_id, block_number, block_time, tx_hash FROM ledger_transfer
+         WHERE provider = $1 AND account = ANY($2) AND ($3::bigint IS NULL OR (block_number, id) < ($3, $4))
+         ORDER BY block_number DESC, id DESC LIMIT $5",
+    )
+    .bind(provider.as_slice())
+    .bind(keys)
+    .bind(page.after.as_ref().map(|place| place.0))
+    .bind(page.after.as_ref().map(|place| place.1.as_str()))
+    .bind(i64::from(page.limit) + 1)
+    .fetch_all(connection)
+    .await?;
+    let mut transfers = rows.iter().map(transfer).collect::<Result<Vec<_>, _>>()?;
+    let next_cursor = cut(&mut transfers, page.limit, |transfer| {
+        Place(i64::try_from(transfer.block_number).unwrap_or(i64::MAX), transfer.id.clone())
+    });
+    Ok((transfers, next_cursor))
+}
+
 /// Points posted for one record.
 pub(super) async fn transfers_of_record(
     connection: &mut PgConnection,

@@ -1,6 +1,6 @@
 //! Datasets: versions, offers, licences sold, and a member's proof.
 
-use alloy::primitives::{B256, U256};
+use alloy::primitives::{Address, B256, U256};
 use serde::Serialize;
 use sqlx::{PgConnection, Row, postgres::PgRow};
 use tidemark::{consent::purpose, ids::DataId, merkle::Tree};
@@ -96,6 +96,12 @@ pub struct DatasetView {
     pub offers: Vec<OfferView>,
     /// Payment-token units paid for all licences.
     pub sales_total: String,
+    /// What it is sold in; only in a list.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub token: Option<String>,
+    /// Payment-token units of the cheapest open offer that the chain sells; only in a list, and only where there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub price_min: Option<String>,
 }
 
 /// Datasets, newest first.
@@ -161,6 +167,8 @@ fn dataset_view(row: &PgRow) -> Result<DatasetView, sqlx::Error> {
         sales_total: row.try_get(7)?,
         versions: Vec::new(),
         offers: Vec::new(),
+        token: None,
+        price_min: None,
     })
 }
 
@@ -245,23 +253,77 @@ async fn versions(
     Ok(versions.collect::<Result<_, sqlx::Error>>()?)
 }
 
-/// All datasets, newest first, each with its newest version.
-pub async fn datasets(connection: &mut PgConnection, page: &Page) -> Result<DatasetList, ReadError> {
+/// Which datasets; what is said of versions is held against the newest.
+#[derive(Clone, Debug, Default)]
+pub struct DatasetFilter {
+    /// Of one provider.
+    pub provider: Option<Address>,
+    /// Bits of Consent.purposes that every member consented to.
+    pub purposes: u32,
+    /// Sold in this token.
+    pub token: Option<Address>,
+    /// At least so many members.
+    pub members_min: Option<u64>,
+    /// There is an open offer that the chain sells, for these purposes…
+    pub for_sale: bool,
+    /// … at no more than so many payment-token units.
+    pub price_max: Option<u128>,
+    /// `file.media_category` of its first members' metadata, where that is disclosed.
+    pub modality: Option<String>,
+}
+
+/// Members whose metadata is looked into for a dataset's modality.
+const MODALITY_MEMBERS: i64 = 100;
+
+/// Datasets, newest first, each with its newest version.
+pub async fn datasets(
+    connection: &mut PgConnection,
+    filter: &DatasetFilter,
+    page: &Page,
+) -> Result<DatasetList, ReadError> {
+    // the text of JSON with U+0000 can't be taken apart by Postgres
     let rows = sqlx::query(
         "SELECT d.ip_id::text, d.name, d.provider, p.name, d.holder, d.block_time, d.tx_hash,
-             coalesce((SELECT sum(s.price) FROM sale AS s WHERE s.ip_id = d.ip_id), 0)::text, d.block_number
+             coalesce((SELECT sum(s.price) FROM sale AS s WHERE s.ip_id = d.ip_id), 0)::text, d.block_number,
+             p.token, (SELECT min(o.price) FROM offer AS o WHERE o.ip_id = d.ip_id AND o.open
+                 AND v.withdrawn_data_id IS NULL AND o.purposes & ~v.purposes = 0)::text
          FROM dataset AS d JOIN provider AS p ON p.address = d.provider
-         WHERE $1::bigint IS NULL OR (d.block_number, d.ip_id) < ($1, $2::text::numeric)
+         LEFT JOIN LATERAL (SELECT * FROM dataset_version AS v WHERE v.ip_id = d.ip_id ORDER BY v.version DESC LIMIT 1)
+             AS v ON TRUE
+         WHERE ($1::bigint IS NULL OR (d.block_number, d.ip_id) < ($1, $2::text::numeric))
+             AND ($4::bytea IS NULL OR d.provider = $4) AND ($5::bytea IS NULL OR p.token = $5)
+             AND ($6::bigint = 0 OR v.purposes & $6 = $6) AND ($7::bigint IS NULL OR v.member_count >= $7)
+             AND (NOT $8 OR EXISTS (SELECT FROM offer AS o WHERE o.ip_id = d.ip_id AND o.open
+                 AND v.withdrawn_data_id IS NULL AND o.purposes & ~v.purposes = 0 AND o.purposes & $6 = $6
+                 AND ($9::text IS NULL OR o.price <= $9::text::numeric)))
+             AND ($10::text IS NULL OR EXISTS (
+                 SELECT FROM (SELECT m.data_id FROM dataset_member AS m
+                     WHERE (m.ip_id, m.version) = (v.ip_id, v.version) ORDER BY m.position LIMIT $11) AS first
+                 JOIN record AS r ON (r.provider, r.data_id) = (d.provider, first.data_id)
+                 WHERE CASE WHEN strpos(r.metadata::text, '\\u0000') = 0
+                     THEN r.metadata #>> '{file,media_category}' END = $10))
          ORDER BY d.block_number DESC, d.ip_id DESC LIMIT $3",
     )
     .bind(page.after.as_ref().map(|place| place.0))
     .bind(page.after.as_ref().map(|place| place.1.parse::<U256>().unwrap_or_default().to_string()))
     .bind(i64::from(page.limit) + 1)
+    .bind(filter.provider.as_ref().map(|provider| provider.as_slice()))
+    .bind(filter.token.as_ref().map(|token| token.as_slice()))
+    .bind(i64::from(filter.purposes))
+    .bind(filter.members_min.map(|count| i64::try_from(count).unwrap_or(i64::MAX)))
+    .bind(filter.for_sale || filter.price_max.is_some())
+    .bind(filter.price_max.map(|price| price.to_string()))
+    .bind(filter.modality.as_deref())
+    .bind(MODALITY_MEMBERS)
     .fetch_all(&mut *connection)
     .await?;
     let mut placed = rows
         .iter()
-        .map(|row| Ok((row.try_get(8)?, dataset_view(row)?)))
+        .map(|row| {
+            let mut dataset = dataset_view(row)?;
+            (dataset.token, dataset.price_min) = (Some(address_text(row, 9)?), row.try_get(10)?);
+            Ok((row.try_get(8)?, dataset))
+        })
         .collect::<Result<Vec<(i64, DatasetView)>, sqlx::Error>>()?;
     let next_cursor = cut(&mut placed, page.limit, |(block, dataset)| Place(*block, dataset.ip_id.clone()));
     let mut datasets = Vec::with_capacity(placed.len());

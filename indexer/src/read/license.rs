@@ -120,7 +120,7 @@ pub(super) fn terms(row: &PgRow, at: usize) -> Result<TermsView, sqlx::Error> {
 }
 
 /// What `LicenseRegistry.verify` says, from the tables.
-fn status(revoked: bool, ends_at: u64, now: i64) -> &'static str {
+pub(super) fn status(revoked: bool, ends_at: u64, now: i64) -> &'static str {
     if revoked {
         "revoked"
     } else if u64::try_from(now).unwrap_or_default() >= ends_at {

@@ -2,18 +2,29 @@
 
 mod account;
 mod batch;
+mod check;
 mod dataset;
 mod dispute;
+mod leaf;
 mod license;
+mod license_list;
 pub mod page;
 mod provider;
 mod record;
+mod royalty;
+mod similar;
+mod wallet;
 
 pub use account::{AccountBalance, AccountView, TransferView, account, balances};
 pub use batch::{BatchEvents, BatchList, BatchView, DebitView, batch, batch_events, batches};
-pub use dataset::{DatasetList, DatasetView, MemberProof, OfferView, VersionView, dataset, datasets, member_proof};
+pub use check::{ExcludedMember, LicenseCheck, MemberCounts, NotFinal, Reason, check};
+pub use dataset::{
+    DatasetFilter, DatasetList, DatasetView, MemberProof, OfferView, VersionView, dataset, datasets, member_proof,
+};
 pub use dispute::{DisputeFilter, DisputeList, DisputeState, DisputeView, dispute, disputes};
+pub use leaf::{BatchHeader, BatchLeaves, LeafProof, LeafRow, leaf, leaves};
 pub use license::{LicenseTransfer, LicenseView, TermsView, license};
+pub use license_list::{LicenseFilter, LicenseList, LicenseSummary, licenses};
 pub use provider::{
     BondView, PolicyView, ProviderList, ProviderRef, ProviderView, Settlement, TaskView, find as find_provider,
     provider, providers, settlement,
@@ -22,6 +33,12 @@ pub(crate) use record::trace_event_type;
 pub use record::{
     ClaimView, DatasetPart, EventProof, EventView, OnChainWithdrawal, RecordProofs, RecordView, RoyaltyClaimView,
     proofs, record,
+};
+pub use royalty::{RoyaltyPart, SaleRoyalties, royalties};
+pub use similar::{DISTANCE_MAX, SIMILAR, SimilarList, SimilarRecord, Wanted, hash_of, similar};
+pub use wallet::{
+    ContributorView, OwnRecord, OwnRecords, OwnRoyalties, OwnRoyalty, Payment, Payments, RewardSum, WalletView,
+    contributor, own_records, own_royalties, payments, wallet,
 };
 
 use alloy::primitives::{Address, B256};
@@ -70,6 +87,32 @@ pub struct At {
 pub struct Answer<T> {
     /// The block.
     pub at: At,
+    /// What was asked.
+    #[serde(flatten)]
+    pub data: T,
+}
+
+/// The block since which something has been true that never changes.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct FixedAt {
+    /// Height.
+    pub block_number: u64,
+    /// Hash of the block.
+    pub block_hash: String,
+    /// RFC 3339.
+    pub block_time: String,
+    /// Always true: what is not final changes.
+    #[serde(rename = "final")]
+    pub is_final: bool,
+    /// Chain id.
+    pub chain_id: u64,
+}
+
+/// An answer that never changes, with the block that settled it.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct Fixed<T> {
+    /// The block.
+    pub at: FixedAt,
     /// What was asked.
     #[serde(flatten)]
     pub data: T,

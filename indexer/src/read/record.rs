@@ -239,7 +239,7 @@ pub struct RecordProofs {
 }
 
 /// Leaf fields as StandardMerkleTree takes them.
-fn value(event: &Event) -> Vec<String> {
+pub(super) fn value(event: &Event) -> Vec<String> {
     vec![
         event.index.to_string(),
         hex0x(&event.data_id.bytes()),

@@ -159,6 +159,12 @@ pub async fn claim(pool: &PgPool, deployment: &Deployment) -> Result<(), SyncErr
     .bind(before)
     .execute(pool)
     .await?;
+    check_claim(pool, deployment).await
+}
+
+/// Finds whether the database is of a deployment, as [`claim`] made it.
+pub async fn check_claim(pool: &PgPool, deployment: &Deployment) -> Result<(), SyncError> {
+    let chain_id = signed(deployment.chain_id, "chain id")?;
     let row = sqlx::query("SELECT chain_id, provenance_log FROM local.cursor").fetch_one(pool).await?;
     let (found, log): (i64, Vec<u8>) = (row.try_get(0)?, row.try_get(1)?);
     if found != chain_id || log != deployment.provenance_log.as_slice() {
