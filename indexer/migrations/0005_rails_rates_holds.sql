@@ -95,6 +95,8 @@ CREATE TABLE local.payout_file (
     payout_id  UUID PRIMARY KEY REFERENCES local.payout,
     -- MsgId, PmtInfId and EndToEndId
     message_id TEXT NOT NULL UNIQUE CHECK (message_id ~ '^[A-Za-z0-9]{1,35}$'),
+    -- its name in `ready`, new for each making: a copy that another process made later is never handed over
+    made_as    TEXT NOT NULL UNIQUE CHECK (starts_with(made_as, message_id || '.')),
     -- SHA-256 of the file
     digest     hash NOT NULL,
     made_at    TIMESTAMPTZ NOT NULL DEFAULT now()

@@ -98,7 +98,9 @@ enum RateCommand {
         database: DatabaseArgs,
     },
     /// Print all rates, one a line.
-    #[command(after_help = "Example:\n  tidemark-indexer rate list --database-url postgres://postgres@127.0.0.1:5432/indexer")]
+    #[command(
+        after_help = "Example:\n  tidemark-indexer rate list --database-url postgres://postgres@127.0.0.1:5432/indexer"
+    )]
     List(DatabaseArgs),
 }
 

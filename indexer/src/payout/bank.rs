@@ -9,7 +9,8 @@
 //!
 //! A payout is handed over once: its file is complete in `ready`, then a row says so, then one rename moves it to `outgoing`.
 //! After a crash the row and the file tell where that ended: no row, it was never handed over; row and file, it was not yet;
-//! a row without the file, it was. So the gateway may take files away at any moment.
+//! a row without the file, it was. So the gateway may take files away at any moment. In `ready` each making has a name of its
+//! own, which the row keeps: what a second process makes of the same payout is never handed over.
 //!
 //! One payout a file: which payouts fall due together depends on when this process runs, so a file of several could not be
 //! made again the same; and a bank that refuses a file refuses one payment.
@@ -81,26 +82,29 @@ impl BankRail {
     }
 
     async fn ask(&self, order: &Order) -> anyhow::Result<Answer> {
-        let name = format!("{}.xml", message_id(order.key));
+        let id = message_id(order.key);
         let (ready, outgoing) = (self.config.folder.join("ready"), self.config.folder.join("outgoing"));
-        let made = sqlx::query_scalar("SELECT digest FROM local.payout_file WHERE payout_id = $1")
+        let made = sqlx::query("SELECT made_as, digest FROM local.payout_file WHERE payout_id = $1")
             .bind(order.key)
             .fetch_optional(&self.pool)
             .await?;
-        let digest: Vec<u8> = match made {
-            Some(digest) => digest,
+        let (made_as, digest): (String, Vec<u8>) = match made {
+            Some(row) => (row.try_get(0)?, row.try_get(1)?),
             None => {
                 let Some(bytes) = self.content(order) else {
                     return Ok(Answer::Never("no file of ISO 20022 can say this payment".into()));
                 };
+                // a name of its own: should another process be at it as well, the row says whose file counts
+                let made_as = format!("{id}.{}.xml", Uuid::new_v4().simple());
                 let digest = Sha256::digest(&bytes).to_vec();
-                let (folder, name) = (ready.clone(), name.clone());
+                let (folder, name) = (ready.clone(), made_as.clone());
                 tokio::task::spawn_blocking(move || keep(&folder, &name, &bytes)).await??;
-                self.write_down(order.key, &digest).await?;
-                digest
+                self.write_down(order.key, &made_as, &digest).await?;
+                (made_as, digest)
             }
         };
-        let handed = tokio::task::spawn_blocking(move || hand_over(&ready, &outgoing, &name, &digest)).await??;
+        let to = outgoing.join(format!("{id}.xml"));
+        let handed = tokio::task::spawn_blocking(move || hand_over(&ready, &made_as, &to, &digest)).await??;
         if handed {
             tracing::info!(payout_id = %order.key, "payment file handed over to the bank");
         }
@@ -108,14 +112,15 @@ impl BankRail {
     }
 
     /// From here on the file is not made again. Only while the payout is to be paid: its row is held until this is kept.
-    async fn write_down(&self, key: Uuid, digest: &[u8]) -> anyhow::Result<()> {
+    async fn write_down(&self, key: Uuid, made_as: &str, digest: &[u8]) -> anyhow::Result<()> {
         let kept = sqlx::query(
-            "INSERT INTO local.payout_file (payout_id, message_id, digest)
-             SELECT payout_id, $2, $3 FROM local.payout WHERE payout_id = $1 AND state = 'paying' AND rail = 'bank' FOR UPDATE",
+            "INSERT INTO local.payout_file (payout_id, message_id, digest, made_as)
+             SELECT payout_id, $2, $3, $4 FROM local.payout WHERE payout_id = $1 AND state = 'paying' AND rail = 'bank' FOR UPDATE",
         )
         .bind(key)
         .bind(message_id(key))
         .bind(digest)
+        .bind(made_as)
         .execute(&self.pool)
         .await?;
         ensure!(kept.rows_affected() == 1, "the payout is not to be paid any more");
@@ -179,7 +184,9 @@ fn judge(said: &[(String, String)]) -> Answer {
     match (find(Outcome::Paid), find(Outcome::Refused), find(Outcome::Doubt)) {
         (Some(paid), None, None) => Answer::Paid(format!("the bank reports {paid}")),
         (None, Some(refused), None) => Answer::Never(format!("the bank reports {refused}")),
-        (None, None, Some(doubt)) => Answer::Doubt(format!("the bank reports {doubt}: has it paid a copy of this file?")),
+        (None, None, Some(doubt)) => {
+            Answer::Doubt(format!("the bank reports {doubt}: has it paid a copy of this file?"))
+        }
         (None, None, None) => {
             let last = said.last().map_or("nothing yet", |(_, text)| text.as_str());
             Answer::Accepted(format!("handed over to the bank, which reports {last}"), LOOK_AGAIN)
@@ -209,10 +216,18 @@ pub async fn settle(pool: &PgPool, path: &Path) -> anyhow::Result<usize> {
         .execute(&mut *transaction)
         .await?;
         // the worker need not wait for its next look
-        sqlx::query("UPDATE local.payout SET next_step_at = now() WHERE payout_id = $1 AND state = 'paying' AND rail = 'bank'")
-            .bind(status.key)
-            .execute(&mut *transaction)
-            .await?;
+        let woken = sqlx::query(
+            "UPDATE local.payout SET next_step_at = now() WHERE payout_id = $1 AND state IN ('paying', 'stuck') AND rail = 'bank'",
+        )
+        .bind(status.key)
+        .execute(&mut *transaction)
+        .await?;
+        if kept.rows_affected() == 1 && woken.rows_affected() == 0 && status.outcome != Outcome::Pending {
+            tracing::error!(
+                payout_id = %status.key, status = status.status, reason = status.reason,
+                "the bank reports of a payout that is past it: compare with GET /v1/payouts, money may have come back"
+            );
+        }
         if kept.rows_affected() == 1 {
             known = known.saturating_add(1);
             tracing::info!(payout_id = %status.key, status = status.status, reason = status.reason, "the bank reports");
@@ -225,7 +240,9 @@ pub async fn settle(pool: &PgPool, path: &Path) -> anyhow::Result<usize> {
 fn read_bounded(path: &Path) -> anyhow::Result<Vec<u8>> {
     let file = File::open(path).with_context(|| format!("open {}", path.display()))?;
     let mut bytes = Vec::new();
-    file.take(REPORT_BYTES_MAX.saturating_add(1)).read_to_end(&mut bytes).with_context(|| format!("read {}", path.display()))?;
+    file.take(REPORT_BYTES_MAX.saturating_add(1))
+        .read_to_end(&mut bytes)
+        .with_context(|| format!("read {}", path.display()))?;
     let size = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
     ensure!(size <= REPORT_BYTES_MAX, "{}: expected at most {REPORT_BYTES_MAX} bytes", path.display());
     Ok(bytes)
@@ -260,9 +277,9 @@ fn keep(folder: &Path, name: &str, bytes: &[u8]) -> anyhow::Result<()> {
     sync_folder(folder)
 }
 
-/// Moves a file that is still here to the bank; whether it was.
-fn hand_over(ready: &Path, outgoing: &Path, name: &str, digest: &[u8]) -> anyhow::Result<bool> {
-    let (from, to) = (ready.join(name), outgoing.join(name));
+/// Moves a file that is still here to the bank; whether it was. What was made of the same payout and never counted goes.
+fn hand_over(ready: &Path, made_as: &str, to: &Path, digest: &[u8]) -> anyhow::Result<bool> {
+    let from = ready.join(made_as);
     let bytes = match fs::read(&from) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
@@ -271,9 +288,17 @@ fn hand_over(ready: &Path, outgoing: &Path, name: &str, digest: &[u8]) -> anyhow
     if Sha256::digest(&bytes).as_slice() != digest {
         bail!("{} was changed after it was made: expected SHA-256 {}", from.display(), hex::encode(digest));
     }
-    fs::rename(&from, &to).with_context(|| format!("move {} to the bank", from.display()))?;
-    sync_folder(outgoing)?;
-    sync_folder(ready)?;
+    fs::rename(&from, to).with_context(|| format!("move {} to the bank", from.display()))?;
+    for folder in [to.parent(), Some(ready)].into_iter().flatten() {
+        sync_folder(folder)?;
+    }
+    let (id, _) = made_as.split_once('.').unwrap_or((made_as, ""));
+    for entry in fs::read_dir(ready).with_context(|| format!("list {}", ready.display()))? {
+        let entry = entry?;
+        if entry.file_name().to_str().is_some_and(|name| name.trim_start_matches('.').starts_with(id)) {
+            fs::remove_file(entry.path()).with_context(|| format!("take away {}", entry.path().display()))?;
+        }
+    }
     Ok(true)
 }
 
@@ -308,12 +333,15 @@ mod tests {
         fs::create_dir_all(&ready).unwrap();
         fs::create_dir_all(&outgoing).unwrap();
         let digest = Sha256::digest(b"content");
-        keep(&ready, "a.xml", b"content").unwrap();
-        assert!(hand_over(&ready, &outgoing, "a.xml", &digest).unwrap());
-        fs::remove_file(outgoing.join("a.xml")).unwrap();
-        assert!(!hand_over(&ready, &outgoing, "a.xml", &digest).unwrap(), "the gateway took it");
-        assert_eq!(fs::read_dir(&ready).unwrap().count(), 0);
-        keep(&ready, "b.xml", b"other content").unwrap();
-        assert!(hand_over(&ready, &outgoing, "b.xml", &digest).unwrap_err().to_string().contains("was changed"));
+        keep(&ready, "a.1.xml", b"content").unwrap();
+        keep(&ready, "a.2.xml", b"a copy").unwrap();
+        let to = outgoing.join("a.xml");
+        assert!(hand_over(&ready, "a.1.xml", &to, &digest).unwrap());
+        assert_eq!(fs::read(&to).unwrap(), b"content");
+        fs::remove_file(&to).unwrap();
+        assert!(!hand_over(&ready, "a.1.xml", &to, &digest).unwrap(), "the gateway took it");
+        assert_eq!(fs::read_dir(&ready).unwrap().count(), 0, "the copy that never counted is gone");
+        keep(&ready, "b.1.xml", b"other content").unwrap();
+        assert!(hand_over(&ready, "b.1.xml", &to, &digest).unwrap_err().to_string().contains("was changed"));
     }
 }

@@ -219,7 +219,9 @@ impl Args {
         }
         let operator = read_key(key_file)?;
         if token.as_ref().is_some_and(|token| token.signer.address() == operator.address()) {
-            bail!("--payout-token-key-file: expected another key than the operator's, which uses its nonces for redemptions");
+            bail!(
+                "--payout-token-key-file: expected another key than the operator's, which uses its nonces for redemptions"
+            );
         }
         Ok(Some(Config {
             partner,
@@ -269,7 +271,9 @@ impl Args {
             return Ok(None);
         };
         if !pain::is_name(name) {
-            bail!("--payout-bank-name {name:?}: expected 1 to 70 of a-z A-Z 0-9 / - ? : ( ) . , ' + and spaces between them");
+            bail!(
+                "--payout-bank-name {name:?}: expected 1 to 70 of a-z A-Z 0-9 / - ? : ( ) . , ' + and spaces between them"
+            );
         }
         if let Some(bic) = self.payout_bank_bic.as_ref().filter(|bic| !pain::is_bic(bic)) {
             bail!("--payout-bank-bic {bic:?}: expected a BIC of 8 or 11 characters");

@@ -159,12 +159,8 @@ pub fn credit_transfer(order: &CreditTransfer<'_>) -> Option<Vec<u8>> {
         tree("CdtrAcct", vec![account(order.iban)]),
         tree("RmtInf", vec![text("Ustrd", format!("Tidemark payout {}", order.key))]),
     ]);
-    let mut payment = vec![
-        text("PmtInfId", &id),
-        text("PmtMtd", "TRF"),
-        text("NbOfTxs", "1"),
-        text("CtrlSum", &amount),
-    ];
+    let mut payment =
+        vec![text("PmtInfId", &id), text("PmtMtd", "TRF"), text("NbOfTxs", "1"), text("CtrlSum", &amount)];
     if is_euro {
         payment.push(tree("PmtTpInf", vec![tree("SvcLvl", vec![text("Cd", "SEPA")])]));
     }

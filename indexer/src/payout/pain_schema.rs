@@ -150,11 +150,9 @@ fn complex(name: &str) -> Option<Complex> {
             ("RmtInf", "RemittanceInformation16", 0, 1),
             ("SplmtryData", OTHER, 0, MANY),
         ]),
-        "PaymentIdentification6" => Sequence(&[
-            ("InstrId", "Max35Text", 0, 1),
-            ("EndToEndId", "Max35Text", 1, 1),
-            ("UETR", OTHER, 0, 1),
-        ]),
+        "PaymentIdentification6" => {
+            Sequence(&[("InstrId", "Max35Text", 0, 1), ("EndToEndId", "Max35Text", 1, 1), ("UETR", OTHER, 0, 1)])
+        }
         "AmountType4Choice" => {
             Choice(&[("InstdAmt", "ActiveOrHistoricCurrencyAndAmount", 1, 1), ("EqvtAmt", OTHER, 1, 1)])
         }
@@ -173,10 +171,9 @@ fn complex(name: &str) -> Option<Complex> {
             ("Prxy", OTHER, 0, 1),
         ]),
         "AccountIdentification4Choice" => Choice(&[("IBAN", "IBAN2007Identifier", 1, 1), ("Othr", OTHER, 1, 1)]),
-        "BranchAndFinancialInstitutionIdentification6" => Sequence(&[
-            ("FinInstnId", "FinancialInstitutionIdentification18", 1, 1),
-            ("BrnchId", OTHER, 0, 1),
-        ]),
+        "BranchAndFinancialInstitutionIdentification6" => {
+            Sequence(&[("FinInstnId", "FinancialInstitutionIdentification18", 1, 1), ("BrnchId", OTHER, 0, 1)])
+        }
         "FinancialInstitutionIdentification18" => Sequence(&[
             ("BICFI", "BICFIDec2014Identifier", 0, 1),
             ("ClrSysMmbId", OTHER, 0, 1),
@@ -417,7 +414,9 @@ fn an_amount_has_the_digits_of_its_currency_and_no_more_than_the_schema() {
     assert_eq!(amount("KRW", 5).as_deref(), Some("5"));
     assert_eq!(amount("BHD", 1_234).as_deref(), Some("1.234"));
     assert_eq!(amount("EUR", 999_999_999_999_999_999).as_deref(), Some("9999999999999999.99"));
-    for (currency, minor) in [("EUR", 0), ("EUR", 1_000_000_000_000_000_000), ("XAU", 1), ("EUX", 1), ("EUR", u128::MAX)] {
+    for (currency, minor) in
+        [("EUR", 0), ("EUR", 1_000_000_000_000_000_000), ("XAU", 1), ("EUX", 1), ("EUR", u128::MAX)]
+    {
         assert_eq!(amount(currency, minor), None, "{currency} {minor}");
     }
 }
@@ -469,8 +468,10 @@ fn payment(status: &str, transfers: &str) -> String {
 }
 
 fn transfer(id: &str, status: &str, reasons: &[&str]) -> String {
-    let reasons: Vec<String> =
-        reasons.iter().map(|code| format!("<StsRsnInf><Rsn><Cd>{code}</Cd></Rsn><AddtlInf>x</AddtlInf></StsRsnInf>")).collect();
+    let reasons: Vec<String> = reasons
+        .iter()
+        .map(|code| format!("<StsRsnInf><Rsn><Cd>{code}</Cd></Rsn><AddtlInf>x</AddtlInf></StsRsnInf>"))
+        .collect();
     let reasons = reasons.concat();
     format!("<TxInfAndSts><OrgnlEndToEndId>{id}</OrgnlEndToEndId><TxSts>{status}</TxSts>{reasons}</TxInfAndSts>")
 }

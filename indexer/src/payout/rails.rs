@@ -6,7 +6,9 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::{
-    Payouts, bank::BankRail, pay,
+    Payouts,
+    bank::BankRail,
+    pay,
     rail::HttpRail,
     token::TokenRail,
     worker::{Due, Step},
@@ -61,7 +63,11 @@ impl Rails {
         });
         Ok(Self {
             partner: partner.transpose()?,
-            bank: config.bank.as_ref().map(|bank| BankRail::new(payouts.inner.pool.clone(), bank.clone())).transpose()?,
+            bank: config
+                .bank
+                .as_ref()
+                .map(|bank| BankRail::new(payouts.inner.pool.clone(), bank.clone()))
+                .transpose()?,
             token: config.token.as_ref().map(|token| TokenRail::new(payouts, token.clone())),
         })
     }

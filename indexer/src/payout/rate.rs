@@ -67,7 +67,8 @@ fn time_text(time: Option<OffsetDateTime>) -> anyhow::Result<Option<String>> {
 
 async fn provider(connection: &mut PgConnection, name: &str) -> anyhow::Result<Address> {
     let row = sqlx::query("SELECT address FROM provider WHERE name = $1").bind(name).fetch_optional(connection).await?;
-    let row = row.with_context(|| format!("expected the name of a provider on chain that this indexer knows, got {name:?}"))?;
+    let row =
+        row.with_context(|| format!("expected the name of a provider on chain that this indexer knows, got {name:?}"))?;
     Ok(routes::address(&row, 0)?)
 }
 

@@ -145,7 +145,8 @@ impl Wanted {
                     return Err(Problem::invalid("destination", expected, of_bytes(&self.destination)));
                 }
                 if !self.name.as_deref().is_some_and(pain::is_name) {
-                    let expected = "the recipient's name: 1 to 70 of a-z A-Z 0-9 / - ? : ( ) . , ' + and spaces between them";
+                    let expected =
+                        "the recipient's name: 1 to 70 of a-z A-Z 0-9 / - ? : ( ) . , ' + and spaces between them";
                     let actual = self.name.as_deref().map_or_else(|| "none".to_owned(), of_bytes);
                     return Err(Problem::invalid("name", expected, actual));
                 }
@@ -214,7 +215,13 @@ mod tests {
     fn a_rail_pays_only_recipients_that_it_can() {
         let asked = |rail: Option<RailName>, destination: &str, name: Option<&str>, bic: Option<&str>| {
             let one = wanted(&[("11", "1000000")]).ok().unwrap();
-            Wanted { destination: destination.into(), rail, name: name.map(Into::into), bic: bic.map(Into::into), ..one }
+            Wanted {
+                destination: destination.into(),
+                rail,
+                name: name.map(Into::into),
+                bic: bic.map(Into::into),
+                ..one
+            }
         };
         let (iban, address) = ("DE89370400440532013000", format!("0x{}", "5e".repeat(20)));
         let all = [RailName::Partner, RailName::Bank, RailName::Token];

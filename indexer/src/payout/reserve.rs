@@ -212,7 +212,8 @@ async fn end_of_hold(
     .bind(free)
     .fetch_one(&mut **transaction)
     .await?;
-    let time = |column: usize| Ok::<_, sqlx::Error>(rfc3339(row.try_get::<Option<i64>, _>(column)?.unwrap_or_default()));
+    let time =
+        |column: usize| Ok::<_, sqlx::Error>(rfc3339(row.try_get::<Option<i64>, _>(column)?.unwrap_or_default()));
     Ok((time(0)?, time(1)?))
 }
 

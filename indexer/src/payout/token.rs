@@ -249,7 +249,9 @@ impl TokenRail {
                 })
         });
         if !moved {
-            return Ok(Answer::Doubt(format!("the transfer is in block {block}, and its token tells of no such transfer")));
+            return Ok(Answer::Doubt(format!(
+                "the transfer is in block {block}, and its token tells of no such transfer"
+            )));
         }
         self.end(key, "paid").await?;
         Ok(Answer::Paid(format!("the transfer is final in block {block}")))

@@ -20,7 +20,7 @@ use tidemark::{
 };
 use tidemark_indexer::{
     ledger::{self, Cause, Kind, Posting},
-    payout::{self, Config, PartnerConfig, Payouts},
+    payout::{self, Config, PartnerConfig, Payouts, RailName, rate::NewRate},
     serve::open_database,
 };
 use tidemark_tests::{
@@ -45,6 +45,7 @@ pub struct Ground {
     pub token: Address,
     pub api: String,
     pub payouts: Payouts,
+    config: Config,
 }
 
 impl Ground {
@@ -86,11 +87,11 @@ impl Ground {
         };
         rails(&mut config, *token.address());
         let chain_id = stack.deployment.chain_id;
-        let payouts = Payouts::new(pool.clone(), stack.provider().clone(), chain_id, config);
+        let payouts = Payouts::new(pool.clone(), stack.provider().clone(), chain_id, config.clone());
         let (router, _) = payout::router::<()>(Some(payouts.clone())).split_for_parts();
         let (token, treasury) = (*token.address(), *treasury.address());
         let api = serve(router).await;
-        let ground = Self { stack, pool, provider, treasury, settlement, token, api, payouts };
+        let ground = Self { stack, pool, provider, treasury, settlement, token, api, payouts, config };
         ground.credit().await;
         ground
     }
@@ -199,6 +200,74 @@ impl Ground {
         body["payout_id"].as_str().unwrap().to_owned()
     }
 
+    /// Sets a rate for this provider, from now on.
+    pub async fn rate(&self, currency: &str, minor: u128, points: i64) {
+        let (provider, currency) = ("numo".to_owned(), currency.to_owned());
+        let rate = NewRate { provider, currency, minor, points, from: None, until: None };
+        payout::rate::set(&self.pool, &rate).await.unwrap();
+    }
+
+    /// The same payouts with fewer rails.
+    pub fn only(&self, rails: &[RailName]) -> Payouts {
+        let mut config = self.config.clone();
+        if !rails.contains(&RailName::Partner) {
+            config.partner = None;
+        }
+        if !rails.contains(&RailName::Bank) {
+            config.bank = None;
+        }
+        if !rails.contains(&RailName::Token) {
+            config.token = None;
+        }
+        Payouts::new(self.pool.clone(), self.stack.provider().clone(), self.stack.deployment.chain_id, config)
+    }
+
+    /// Runs a worker until something is so.
+    pub async fn work(&self, done: impl Fn() -> bool) {
+        let stop = CancellationToken::new();
+        let worker = tokio::spawn(payout::run(self.payouts.clone(), stop.clone()));
+        let begun = std::time::Instant::now();
+        while !done() {
+            assert!(begun.elapsed() < Duration::from_secs(20), "it does not come");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        stop.cancel();
+        worker.await.unwrap().unwrap();
+    }
+
+    /// Runs a worker until a query says yes.
+    pub async fn until(&self, query: &'static str) {
+        let stop = CancellationToken::new();
+        let worker = tokio::spawn(payout::run(self.payouts.clone(), stop.clone()));
+        let begun = std::time::Instant::now();
+        while sqlx::query_scalar::<_, Option<bool>>(query).fetch_one(&self.pool).await.unwrap() != Some(true) {
+            assert!(begun.elapsed() < Duration::from_secs(20), "it does not come: {query}");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        stop.cancel();
+        worker.await.unwrap().unwrap();
+    }
+
+    /// Lets the worker look at all payouts now.
+    pub async fn look_again(&self) {
+        sqlx::query("UPDATE local.payout SET next_step_at = now()").execute(&self.pool).await.unwrap();
+    }
+
+    /// Takes so many blocks behind the newest for final, as the mirror does.
+    pub async fn finalise(&self, behind: u64) {
+        let newest = self.stack.provider().get_block_number().await.unwrap();
+        sqlx::query(
+            "INSERT INTO local.cursor (chain_id, provenance_log, mirrored_number, applied_number) VALUES (1, $1, $2, $3)
+             ON CONFLICT (one) DO UPDATE SET mirrored_number = excluded.mirrored_number, applied_number = excluded.applied_number",
+        )
+        .bind(self.provider.as_slice())
+        .bind(i64::try_from(newest).unwrap())
+        .bind(i64::try_from(newest.saturating_sub(behind)).unwrap())
+        .execute(&self.pool)
+        .await
+        .unwrap();
+    }
+
     /// Runs a worker, and the mirror where `mirrored`, until the payout's step is one of these.
     pub async fn work_until(&self, id: &str, steps: &[&str], mirrored: bool) -> Value {
         let stop = CancellationToken::new();
@@ -232,4 +301,3 @@ async fn serve(router: Router) -> String {
     tokio::spawn(async move { axum::serve(listener, router).await });
     url
 }
-

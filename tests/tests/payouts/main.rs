@@ -1,7 +1,6 @@
 //! Payouts on a real Postgres, a real chain and a partner over HTTP that misbehaves: nothing is paid twice, nothing is lost.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-
 mod bank;
 mod ground;
 mod rates;
