@@ -9,7 +9,7 @@ pub mod page;
 mod provider;
 mod record;
 
-pub use account::{AccountBalance, AccountView, TransferView, account, balances};
+pub use account::{AccountBalance, AccountView, Period, TransferView, account, balances};
 pub use batch::{BatchEvents, BatchList, BatchView, DebitView, batch, batch_events, batches};
 pub use dataset::{DatasetList, DatasetView, MemberProof, OfferView, VersionView, dataset, datasets, member_proof};
 pub use dispute::{DisputeFilter, DisputeList, DisputeState, DisputeView, dispute, disputes};
