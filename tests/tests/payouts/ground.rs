@@ -222,6 +222,12 @@ impl Ground {
         Payouts::new(self.pool.clone(), self.stack.provider().clone(), self.stack.deployment.chain_id, config)
     }
 
+    /// The same payouts over another node of the chain.
+    pub fn over(&self, url: &str) -> Payouts {
+        let node = tidemark::chain::reader(url).unwrap();
+        Payouts::new(self.pool.clone(), node, self.stack.deployment.chain_id, self.config.clone())
+    }
+
     /// Runs a worker until something is so.
     pub async fn work(&self, done: impl Fn() -> bool) {
         let stop = CancellationToken::new();

@@ -1,5 +1,7 @@
 //! Payouts by a token's transfers on a real chain: one nonce a payout for ever, paid when final.
 
+use std::time::Duration;
+
 use alloy::{
     primitives::{Address, B256, U256},
     providers::Provider,
@@ -8,7 +10,10 @@ use alloy::{
 use serde_json::{Value, json};
 use tidemark::{chain, contracts::DevToken};
 use tidemark_indexer::payout::{self, Resolution, TokenConfig};
-use tidemark_tests::keys::dev_key;
+use tidemark_tests::{
+    faulty_node::{Fault, FaultyNode},
+    keys::{dev_key, role},
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::ground::{ACCOUNTS, Ground, POINT};
@@ -35,7 +40,7 @@ async fn ground(tokens: u128) -> Ground {
 }
 
 async fn mint(ground: &Ground, tokens: u128) {
-    let sender = ground.stack.sender(tidemark_tests::keys::role::TREASURY_OPERATOR).await.unwrap();
+    let sender = ground.stack.sender(role::TREASURY_OPERATOR).await.unwrap();
     let token = DevToken::new(ground.token, sender);
     token.mint(signer().address(), U256::from(tokens)).send().await.unwrap().get_receipt().await.unwrap();
 }
@@ -101,10 +106,14 @@ async fn a_worker_that_is_killed_anywhere_transfers_once() {
     for _ in 0..10 {
         asked.push(ask(&ground, 10).await);
     }
+    // the chain takes what is sent at once, and says so late: most kills come in between
+    let node = FaultyNode::start(ground.stack.chain.url()).await.unwrap();
+    node.fail("eth_sendRawTransaction", Fault::Late(Duration::from_millis(20)));
+    let payouts = ground.over(node.url());
     for round in 0..80 {
         random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        let worker = tokio::spawn(payout::run(ground.payouts.clone(), CancellationToken::new()));
-        tokio::time::sleep(std::time::Duration::from_micros((random >> 33) % 25_000)).await;
+        let worker = tokio::spawn(payout::run(payouts.clone(), CancellationToken::new()));
+        tokio::time::sleep(Duration::from_micros((random >> 33) % 25_000)).await;
         worker.abort();
         let _aborted = worker.await;
         ground.mirror().await;
@@ -151,8 +160,7 @@ async fn a_transfer_without_tokens_waits_and_one_that_is_reverted_frees_the_poin
     ground.look_again().await;
     ground.until("SELECT count(*) = 1 FROM local.payout_transfer").await;
     // the operator takes the tokens elsewhere before it is mined: with a higher fee, in the block before
-    let token =
-        DevToken::new(ground.token, ground.stack.sender(tidemark_tests::keys::role::TREASURY_OPERATOR).await.unwrap());
+    let token = DevToken::new(ground.token, ground.stack.sender(role::TREASURY_OPERATOR).await.unwrap());
     let void = "UPDATE local.payout SET state = 'voided' WHERE state = 'paying'";
     sqlx::query(void).execute(&ground.pool).await.expect_err("what is signed may be mined");
     let slot =
