@@ -45,6 +45,15 @@ enum Command {
         --note 'partner confirmed by mail, 2026-11-21' --database-url postgres://postgres@127.0.0.1:5432/indexer"
     )]
     ResolvePayout(ResolveArgs),
+    /// Say what points are worth in a currency, and when.
+    #[command(subcommand)]
+    Rate(RateCommand),
+    /// Hold back points that were earned a short time ago.
+    #[command(subcommand)]
+    Hold(HoldCommand),
+    /// Look after payouts.
+    #[command(subcommand)]
+    Payout(PayoutCommand),
     /// Look after the points ledger.
     #[command(subcommand)]
     Ledger(LedgerCommand),
@@ -60,6 +69,70 @@ enum LedgerCommand {
         Where standard output is no terminal, each line is JSON: progress, broken, and at the end verified or not_verified."
     )]
     Verify(DatabaseArgs),
+}
+
+#[derive(Subcommand, Debug)]
+enum RateCommand {
+    /// Set a rate: so many minor units for so many points. A payout keeps the rate that was valid when it was asked for.
+    #[command(
+        after_help = "Examples:\n  7 cents for 10 points, from now on until it is ended:\n  tidemark-indexer rate set --provider numo \\\n    \
+        --currency EUR --minor 7 --points 10 --database-url postgres://postgres@127.0.0.1:5432/indexer\n\n  a won a point \
+        in December:\n  tidemark-indexer rate set --provider numo --currency KRW --minor 1 \\\n    \
+        --from 2026-12-01T00:00:00+09:00 --until 2027-01-01T00:00:00+09:00 --database-url postgres://…"
+    )]
+    Set {
+        #[command(flatten)]
+        rate: payout::rate::NewRate,
+        #[command(flatten)]
+        database: DatabaseArgs,
+    },
+    /// End the rate that is valid, now or later; payouts that were made by it keep it.
+    #[command(
+        after_help = "Example:\n  tidemark-indexer rate end --provider numo --currency EUR --at 2026-12-31T23:00:00Z \\\n    \
+        --database-url postgres://postgres@127.0.0.1:5432/indexer"
+    )]
+    End {
+        #[command(flatten)]
+        rate: payout::rate::EndRate,
+        #[command(flatten)]
+        database: DatabaseArgs,
+    },
+    /// Print all rates, one a line.
+    #[command(
+        after_help = "Example:\n  tidemark-indexer rate list --database-url postgres://postgres@127.0.0.1:5432/indexer"
+    )]
+    List(DatabaseArgs),
+}
+
+#[derive(Subcommand, Debug)]
+enum HoldCommand {
+    /// Points can be asked for only so many seconds after the block that they were earned in; 0 takes the hold away.
+    #[command(after_help = "Example, a week:\n  tidemark-indexer hold set --provider numo --seconds 604800 \\\n    \
+        --database-url postgres://postgres@127.0.0.1:5432/indexer")]
+    Set {
+        /// Name of the provider whose points these are.
+        #[arg(long, value_name = "NAME")]
+        provider: String,
+        /// At most a year.
+        #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(0..=31_622_400))]
+        seconds: u32,
+        #[command(flatten)]
+        database: DatabaseArgs,
+    },
+}
+
+#[derive(Subcommand, Debug)]
+enum PayoutCommand {
+    /// Take in a bank's status reports (pain.002) that did not come by its folder; taking one in twice changes nothing.
+    #[command(after_help = "Example:\n  tidemark-indexer payout settle report-1.xml report-2.xml \\\n    \
+        --database-url postgres://postgres@127.0.0.1:5432/indexer")]
+    Settle {
+        /// Files of the bank.
+        #[arg(required = true, value_name = "FILE")]
+        reports: Vec<std::path::PathBuf>,
+        #[command(flatten)]
+        database: DatabaseArgs,
+    },
 }
 
 #[derive(Args, Debug)]
@@ -108,6 +181,21 @@ async fn run(command: Command) -> anyhow::Result<()> {
             writeln!(out, "{} goes on; GET /v1/payouts/{} shows how", args.payout_id, args.payout_id)?;
             Ok(())
         }
+        Command::Rate(command) => rate(command).await,
+        Command::Hold(HoldCommand::Set { provider, seconds, database }) => {
+            let pool = serve::connect(&database.database_url, 2).await?;
+            payout::rate::hold(&pool, &provider, seconds).await?;
+            writeln!(out, "points of {provider} can be asked for {seconds} seconds after their block")?;
+            Ok(())
+        }
+        Command::Payout(PayoutCommand::Settle { reports, database }) => {
+            let pool = serve::connect(&database.database_url, 2).await?;
+            for report in &reports {
+                let payouts = payout::bank::settle(&pool, report).await?;
+                writeln!(out, "{}: something new of {payouts} payouts", report.display())?;
+            }
+            Ok(())
+        }
         Command::Ledger(LedgerCommand::Verify(args)) => verify_ledger(&args.database_url).await,
         Command::Openapi => {
             let json = api::openapi().to_pretty_json().context("write the document")?;
@@ -115,6 +203,29 @@ async fn run(command: Command) -> anyhow::Result<()> {
             Ok(())
         }
     }
+}
+
+async fn rate(command: RateCommand) -> anyhow::Result<()> {
+    let mut out = std::io::stdout();
+    match command {
+        RateCommand::Set { rate, database } => {
+            let pool = serve::connect(&database.database_url, 2).await?;
+            let id = payout::rate::set(&pool, &rate).await?;
+            writeln!(out, "rate {id} is set")?;
+        }
+        RateCommand::End { rate, database } => {
+            let pool = serve::connect(&database.database_url, 2).await?;
+            let id = payout::rate::end(&pool, &rate).await?;
+            writeln!(out, "rate {id} ends")?;
+        }
+        RateCommand::List(database) => {
+            let pool = serve::connect(&database.database_url, 2).await?;
+            for line in payout::rate::list(&pool).await? {
+                writeln!(out, "{line}")?;
+            }
+        }
+    }
+    Ok(())
 }
 
 async fn verify_ledger(database_url: &str) -> anyhow::Result<()> {

@@ -236,6 +236,109 @@ async fn a_ledger_without_a_chain_is_chained_as_if_it_had_always_been() -> anyho
     Ok(())
 }
 
+/// The pages of a statement, the newest first.
+async fn pages(indexer: &Service, account: &str, query: &str) -> anyhow::Result<Vec<Value>> {
+    let mut pages = Vec::new();
+    let mut cursor = String::new();
+    loop {
+        let (_, page) = indexer.get(&format!("/v1/accounts/{account}?{query}{cursor}")).await?;
+        let next = page["next_cursor"].as_str().map(str::to_owned);
+        pages.push(page);
+        match next {
+            Some(next) => cursor = format!("&cursor={next}"),
+            None => return Ok(pages),
+        }
+    }
+}
+
+fn units(value: &Value) -> i128 {
+    value.as_str().unwrap().parse().unwrap()
+}
+
+/// What a page's transfers add to the account.
+fn moved(page: &Value) -> i128 {
+    let signed = |transfer: &Value| units(&transfer["amount"]) * if transfer["side"] == "credit" { 1 } else { -1 };
+    page["transfers"].as_array().unwrap().iter().map(signed).sum()
+}
+
+#[tokio::test]
+async fn a_statement_says_what_each_page_and_each_period_opens_and_closes_with() -> anyhow::Result<()> {
+    let (forge, indexer) = Box::pin(served()).await?;
+    let pool = connect(&forge.stack.postgres.url("ledger"), 1).await?;
+    // a reward, a royalty and two redemptions
+    let account: String = sqlx::query_scalar(
+        "SELECT '0x' || encode(account, 'hex') FROM ledger_transfer GROUP BY account ORDER BY count(*) DESC LIMIT 1",
+    )
+    .fetch_one(&pool)
+    .await?;
+    let whole = pages(&indexer, &account, "limit=100").await?;
+    assert_eq!((whole.len(), whole[0]["transfers"].as_array().unwrap().len()), (1, 4), "{whole:?}");
+    assert_eq!((&whole[0]["opening"], &whole[0]["closing"]), (&"0".into(), &whole[0]["balance"]));
+    assert_eq!(units(&whole[0]["closing"]), moved(&whole[0]));
+    for limit in 1..=3 {
+        let pages = pages(&indexer, &account, &format!("limit={limit}")).await?;
+        assert_eq!(pages.len(), 4usize.div_ceil(limit));
+        assert_eq!((&pages[0]["closing"], &pages.last().unwrap()["opening"]), (&whole[0]["closing"], &"0".into()));
+        for page in &pages {
+            assert_eq!(units(&page["closing"]) - units(&page["opening"]), moved(page), "{page}");
+        }
+        assert!(pages.windows(2).all(|two| two[0]["opening"] == two[1]["closing"]), "{pages:?}");
+    }
+    // a period for each block that moved it: they follow each other without a gap
+    let mut blocks: Vec<u64> =
+        whole[0]["transfers"].as_array().unwrap().iter().map(|row| row["block_number"].as_u64().unwrap()).collect();
+    blocks.sort_unstable();
+    blocks.dedup();
+    let mut before = 0;
+    for block in &blocks {
+        let period = pages(&indexer, &account, &format!("from_block={block}&until_block={block}&limit=1")).await?;
+        let (opening, closing) = (units(&period.last().unwrap()["opening"]), units(&period[0]["closing"]));
+        assert_eq!((opening, closing - opening), (before, period.iter().map(moved).sum()), "{period:?}");
+        before = closing;
+    }
+    assert_eq!(before, units(&whole[0]["balance"]));
+    let (first, last) = (blocks[0], blocks[blocks.len() - 1]);
+    let none = pages(&indexer, &account, &format!("from_block={}", last + 1)).await?;
+    assert_eq!((&none[0]["opening"], &none[0]["closing"]), (&whole[0]["balance"], &whole[0]["balance"]));
+    let (_, early) = indexer.get(&format!("/v1/accounts/{account}?until_block={}", first - 1)).await?;
+    assert_eq!((&early["opening"], &early["closing"]), (&"0".into(), &"0".into()));
+    let url = format!("{}/v1/accounts/{account}?from_block=2&until_block=1", indexer.url());
+    assert_eq!(reqwest::get(url).await?.status(), 400);
+    Ok(())
+}
+
+/// The protocol knows no cause for a correction, so the schema takes none: not as a change, and not as a transfer back.
+#[tokio::test]
+async fn nothing_is_taken_back_from_an_account_but_by_a_redemption() -> anyhow::Result<()> {
+    let (_forge, url) = Box::pin(ledger()).await?;
+    let pool = connect(&url, 1).await?;
+    let back = "credit_kind, credit_key, debit_kind, debit_key";
+    let forth = "debit_kind, debit_key, credit_kind, credit_key";
+    for (cause, sides, constraint) in [
+        ("reward", back, "each_cause_has_its_two_accounts"),
+        ("royalty", back, "each_cause_has_its_two_accounts"),
+        ("redeem", back, "each_cause_has_its_two_accounts"),
+        ("correction", back, "each_cause_has_its_two_accounts"),
+        ("correction", forth, "ledger_transfer_cause_check"),
+    ] {
+        let sql = format!(
+            "INSERT INTO ledger_transfer SELECT '{cause}/' || substr(id, 8) || '/back', '{cause}', provider, {sides}, amount,
+                 account, data_id, block_number, block_time, tx_hash, position + 100, link
+             FROM ledger_transfer WHERE cause = 'reward' LIMIT 1"
+        );
+        let error = sqlx::raw_sql(AssertSqlSafe(sql)).execute(&pool).await.expect_err(cause);
+        assert_eq!(
+            error.as_database_error().and_then(|error| error.constraint()),
+            Some(constraint),
+            "{cause}: {error}"
+        );
+    }
+    for change in ["UPDATE ledger_transfer SET amount = amount - 1", "DELETE FROM ledger_transfer"] {
+        sqlx::query(change).execute(&pool).await.expect_err(change);
+    }
+    Ok(())
+}
+
 /// The script that uses nothing of ours says what it found, and whether all of it is as the indexer says.
 fn stranger(forge: &Forge, indexer: &Service) -> (Value, bool) {
     let store = forge.stack.store_address();

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     problem::Problem,
-    read::{self, AccountBalance, AccountView, Answer, page::PageQuery},
+    read::{self, AccountBalance, AccountView, Answer, Period, page::PageQuery},
 };
 
 const ACCOUNTS_MAX: usize = 1_000;
@@ -26,13 +26,36 @@ const ACCOUNTS_MAX: usize = 1_000;
 pub struct AccountQuery {
     /// Account or name of the provider that owes the points; needed only where two know the same pseudonym.
     pub provider: Option<String>,
+    /// Only transfers whose causes stand in this block or later.
+    pub from_block: Option<u64>,
+    /// Only transfers whose causes stand in this block or earlier.
+    pub until_block: Option<u64>,
     /// Rows, 1 to 1000; 100 where left out.
     pub limit: Option<u32>,
     /// `next_cursor` of the page before.
     pub cursor: Option<String>,
 }
 
-/// A points account with its statement, newest first. An account that nothing was posted to has balance 0.
+impl AccountQuery {
+    fn period(&self) -> Result<Period, Problem> {
+        let height = |field: &str, number: Option<u64>| {
+            let read = number.map(i64::try_from).transpose();
+            read.map_err(|_| {
+                Problem::invalid(field, "a block number below 2^63", number.unwrap_or_default().to_string())
+            })
+        };
+        let (from, until) = (height("from_block", self.from_block)?, height("until_block", self.until_block)?);
+        match (from, until) {
+            (Some(from), Some(until)) if from > until => {
+                Err(Problem::invalid("until_block", format!("{from} or later"), until.to_string()))
+            }
+            _ => Ok(Period { from, until }),
+        }
+    }
+}
+
+/// A points account with its statement, newest first, of all blocks or of a period; each page says what it opens and closes
+/// with. An account that nothing was posted to has balance 0.
 #[utoipa::path(get, path = "/v1/accounts/{pseudonym}", tag = "points",
     params(("pseudonym" = String, Path, description = "32 bytes as hex: the record's contributor"), AccountQuery),
     responses((status = 200, body = Answer<AccountView>), (status = 304), (status = 400, body = Problem)))]
@@ -43,13 +66,14 @@ pub async fn account(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let key = hash("pseudonym", &pseudonym)?;
-    let page = PageQuery { limit: query.limit, cursor: query.cursor }.page()?;
+    let page = PageQuery { limit: query.limit, cursor: query.cursor.clone() }.page()?;
+    let period = query.period()?;
     let (mut snapshot, at) = snapshot(&app).await?;
     let provider = match &query.provider {
         None => None,
         Some(provider) => Some(known(&mut snapshot, provider).await?),
     };
-    match read::account(&mut snapshot, provider, key, &page).await? {
+    match read::account(&mut snapshot, provider, key, period, &page).await? {
         Some(account) => answer(&headers, at, account),
         None => Err(Problem::unknown("pseudonym", format!("no account {key}"))),
     }

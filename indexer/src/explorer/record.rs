@@ -13,7 +13,7 @@ use super::{
 use crate::{
     api::App,
     problem::Problem,
-    read::{self, AccountView, At, DisputeView, EventView, RecordView, TransferView, page::Page as Rows},
+    read::{self, AccountView, At, DisputeView, EventView, Period, RecordView, TransferView, page::Page as Rows},
 };
 
 /// Entries of the account that are shown.
@@ -36,7 +36,10 @@ pub(super) async fn page(State(app): State<App>, Path(data_id): Path<String>) ->
     let record = read::record(&mut snapshot, id).await?.ok_or_else(|| unknown(id, &at))?;
     let provider = record.provider.address.parse().ok();
     let account = match record.contributor.parse() {
-        Ok(key) => read::account(&mut snapshot, provider, key, &Rows { limit: TRANSFERS, after: None }).await?,
+        Ok(key) => {
+            read::account(&mut snapshot, provider, key, Period::default(), &Rows { limit: TRANSFERS, after: None })
+                .await?
+        }
         Err(_) => None,
     };
     Ok(Page::new(format!("Record {id}"), at, body(&record, account.as_ref())))

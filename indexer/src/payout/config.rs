@@ -16,10 +16,18 @@ use anyhow::{Context, bail};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-/// Flags of `serve` for payouts. The five without a default come together or not at all.
+use super::{
+    bank::BankConfig,
+    pain::{self, Debtor},
+    rails::RailName,
+    token::TokenConfig,
+};
+
+/// Flags of `serve` for payouts: operator's key, settlement account, providers and at least one rail, or none of them. A rail
+/// is a partner (URL and promotion code), a bank (folder, name, IBAN and currency) or a token (address and key).
 #[derive(clap::Args, Clone, Debug)]
 pub struct Args {
-    /// Where the payout partner takes grants; switches payouts on.
+    /// Where the payout partner takes grants; switches that rail on.
     #[arg(long, env = "TIDEMARK_PAYOUT_RAIL_URL", value_name = "URL")]
     pub payout_rail_url: Option<String>,
     /// File with the bearer token that the partner asks for; none by default.
@@ -32,6 +40,31 @@ pub struct Args {
     /// The partner's promotion that pays.
     #[arg(long, env = "TIDEMARK_PAYOUT_PROMOTION_CODE", value_name = "CODE")]
     pub payout_promotion_code: Option<String>,
+    /// ISO 4217 code of what the partner pays, by the rates that are set; left out, it pays points.
+    #[arg(long, env = "TIDEMARK_PAYOUT_PARTNER_CURRENCY", value_name = "CODE")]
+    pub payout_partner_currency: Option<String>,
+    /// Folder shared with the bank's gateway (ready, outgoing, reports; one file system): pain.001 files go out there, pain.002
+    /// reports come in; switches that rail on.
+    #[arg(long, env = "TIDEMARK_PAYOUT_BANK_FOLDER", value_name = "FOLDER")]
+    pub payout_bank_folder: Option<PathBuf>,
+    /// Name of the account that the bank pays from, in the letters of SEPA.
+    #[arg(long, env = "TIDEMARK_PAYOUT_BANK_NAME", value_name = "NAME")]
+    pub payout_bank_name: Option<String>,
+    /// IBAN of that account, without spaces.
+    #[arg(long, env = "TIDEMARK_PAYOUT_BANK_IBAN", value_name = "IBAN")]
+    pub payout_bank_iban: Option<String>,
+    /// BIC of that bank, where it wants to read it.
+    #[arg(long, env = "TIDEMARK_PAYOUT_BANK_BIC", value_name = "BIC")]
+    pub payout_bank_bic: Option<String>,
+    /// ISO 4217 code of what the bank pays, by the rates that are set.
+    #[arg(long, env = "TIDEMARK_PAYOUT_BANK_CURRENCY", value_name = "CODE")]
+    pub payout_bank_currency: Option<String>,
+    /// Address of an ERC-20 token to pay in, by the rates that are set; switches that rail on.
+    #[arg(long, env = "TIDEMARK_PAYOUT_TOKEN", value_name = "ADDRESS")]
+    pub payout_token: Option<Address>,
+    /// File with the private key (hex) that holds these tokens and pays the gas; of no other use.
+    #[arg(long, env = "TIDEMARK_PAYOUT_TOKEN_KEY_FILE", value_name = "FILE")]
+    pub payout_token_key_file: Option<PathBuf>,
     /// File with the private key (hex) of the points treasuries' operator, which redeems on chain and pays the gas.
     #[arg(long, env = "TIDEMARK_PAYOUT_OPERATOR_KEY_FILE", value_name = "FILE")]
     pub payout_operator_key_file: Option<PathBuf>,
@@ -80,17 +113,30 @@ impl FromStr for ProviderToken {
     }
 }
 
+/// A partner over HTTP.
+#[derive(Clone)]
+pub struct PartnerConfig {
+    /// Where it takes grants.
+    pub url: reqwest::Url,
+    /// Bearer token for it.
+    pub token: Option<String>,
+    /// After which an answer is not waited for.
+    pub timeout: Duration,
+    /// Its promotion that pays.
+    pub promotion_code: String,
+    /// What it pays where that is not points.
+    pub currency: Option<String>,
+}
+
 /// What payouts run with.
 #[derive(Clone)]
 pub struct Config {
-    /// Where the partner takes grants.
-    pub rail_url: reqwest::Url,
-    /// Bearer token for the partner.
-    pub rail_token: Option<String>,
-    /// After which an answer is not waited for.
-    pub rail_timeout: Duration,
-    /// The partner's promotion.
-    pub promotion_code: String,
+    /// Pays points.
+    pub partner: Option<PartnerConfig>,
+    /// Pays by files.
+    pub bank: Option<BankConfig>,
+    /// Pays on the chain.
+    pub token: Option<TokenConfig>,
     /// Key of the points treasuries' operator.
     pub operator: PrivateKeySigner,
     /// Receives the redeemed tokens.
@@ -114,6 +160,25 @@ impl fmt::Debug for Config {
 }
 
 impl Config {
+    /// Rails that are on.
+    pub fn rails(&self) -> Vec<RailName> {
+        let on = [
+            (RailName::Partner, self.partner.is_some()),
+            (RailName::Bank, self.bank.is_some()),
+            (RailName::Token, self.token.is_some()),
+        ];
+        on.into_iter().filter(|(_, on)| *on).map(|(name, _)| name).collect()
+    }
+
+    /// What a rail pays; none where that is points.
+    pub fn currency(&self, rail: RailName) -> Option<String> {
+        match rail {
+            RailName::Partner => self.partner.as_ref()?.currency.clone(),
+            RailName::Bank => Some(self.bank.as_ref()?.currency.clone()),
+            RailName::Token => Some(self.token.as_ref()?.currency()),
+        }
+    }
+
     /// The provider that a bearer token belongs to. Takes the same time whichever it is.
     pub fn provider_of(&self, token: &str) -> Option<&str> {
         let digest = Sha256::digest(token.as_bytes());
@@ -130,28 +195,39 @@ impl Config {
 impl Args {
     /// `None` where no flag of payouts is given; an error that names what is missing where only some are.
     pub fn config(&self) -> anyhow::Result<Option<Config>> {
-        let (Some(rail_url), Some(promotion_code), Some(key_file), Some(settlement), false) = (
-            &self.payout_rail_url,
-            &self.payout_promotion_code,
-            &self.payout_operator_key_file,
-            self.payout_settlement,
-            self.payout_provider.is_empty(),
-        ) else {
-            return self.switched_off();
+        let (partner, bank, token) = (self.partner()?, self.bank()?, self.token()?);
+        let common = [
+            ("--payout-operator-key-file", self.payout_operator_key_file.is_some()),
+            ("--payout-settlement", self.payout_settlement.is_some()),
+            ("--payout-provider", !self.payout_provider.is_empty()),
+            (
+                "--payout-rail-url, --payout-bank-folder or --payout-token",
+                partner.is_some() || bank.is_some() || token.is_some(),
+            ),
+        ];
+        if !is_whole("payouts", &common)? {
+            return Ok(None);
+        }
+        let (Some(key_file), Some(settlement)) = (&self.payout_operator_key_file, self.payout_settlement) else {
+            return Ok(None);
         };
-        let url = reqwest::Url::parse(rail_url).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
         let mut provider_tokens = BTreeMap::new();
         for provider in &self.payout_provider {
             if provider_tokens.insert(provider.name.clone(), provider.digest).is_some() {
                 bail!("--payout-provider names {:?} twice; give each provider one token", provider.name);
             }
         }
+        let operator = read_key(key_file)?;
+        if token.as_ref().is_some_and(|token| token.signer.address() == operator.address()) {
+            bail!(
+                "--payout-token-key-file: expected another key than the operator's, which uses its nonces for redemptions"
+            );
+        }
         Ok(Some(Config {
-            rail_url: url.context("--payout-rail-url: expected http(s)://…")?,
-            rail_token: self.payout_rail_token_file.as_deref().map(read_secret).transpose()?,
-            rail_timeout: Duration::from_millis(self.payout_rail_timeout_ms),
-            promotion_code: promotion_code.clone(),
-            operator: read_key(key_file)?,
+            partner,
+            bank,
+            token,
+            operator,
             settlement,
             provider_tokens,
             units_per_point: self.payout_units_per_point,
@@ -159,19 +235,82 @@ impl Args {
         }))
     }
 
-    fn switched_off(&self) -> anyhow::Result<Option<Config>> {
-        let given = [
+    fn partner(&self) -> anyhow::Result<Option<PartnerConfig>> {
+        let flags = [
             ("--payout-rail-url", self.payout_rail_url.is_some()),
             ("--payout-promotion-code", self.payout_promotion_code.is_some()),
-            ("--payout-operator-key-file", self.payout_operator_key_file.is_some()),
-            ("--payout-settlement", self.payout_settlement.is_some()),
-            ("--payout-provider", !self.payout_provider.is_empty()),
         ];
-        if given.iter().all(|(_, given)| !given) {
+        is_whole("the partner's rail", &flags)?;
+        let (Some(url), Some(promotion_code)) = (&self.payout_rail_url, &self.payout_promotion_code) else {
             return Ok(None);
+        };
+        let url = reqwest::Url::parse(url).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
+        Ok(Some(PartnerConfig {
+            url: url.context("--payout-rail-url: expected http(s)://…")?,
+            token: self.payout_rail_token_file.as_deref().map(read_secret).transpose()?,
+            timeout: Duration::from_millis(self.payout_rail_timeout_ms),
+            promotion_code: promotion_code.clone(),
+            currency: match &self.payout_partner_currency {
+                Some(code) => Some(read_currency("--payout-partner-currency", code)?),
+                None => None,
+            },
+        }))
+    }
+
+    fn bank(&self) -> anyhow::Result<Option<BankConfig>> {
+        let flags = [
+            ("--payout-bank-folder", self.payout_bank_folder.is_some()),
+            ("--payout-bank-name", self.payout_bank_name.is_some()),
+            ("--payout-bank-iban", self.payout_bank_iban.is_some()),
+            ("--payout-bank-currency", self.payout_bank_currency.is_some()),
+        ];
+        is_whole("the bank's rail", &flags)?;
+        let (Some(folder), Some(name), Some(iban), Some(currency)) =
+            (&self.payout_bank_folder, &self.payout_bank_name, &self.payout_bank_iban, &self.payout_bank_currency)
+        else {
+            return Ok(None);
+        };
+        if !pain::is_name(name) {
+            bail!(
+                "--payout-bank-name {name:?}: expected 1 to 70 of a-z A-Z 0-9 / - ? : ( ) . , ' + and spaces between them"
+            );
         }
-        let missing: Vec<&str> = given.iter().filter(|(_, given)| !given).map(|(flag, _)| *flag).collect();
-        bail!("payouts are half configured: also give {}, or none of the payout flags", missing.join(", "))
+        if let Some(bic) = self.payout_bank_bic.as_ref().filter(|bic| !pain::is_bic(bic)) {
+            bail!("--payout-bank-bic {bic:?}: expected a BIC of 8 or 11 characters");
+        }
+        let iban = pain::read_iban(iban).context("--payout-bank-iban: expected an IBAN without spaces")?;
+        Ok(Some(BankConfig {
+            folder: folder.clone(),
+            debtor: Debtor { name: name.clone(), iban, bic: self.payout_bank_bic.clone() },
+            currency: read_currency("--payout-bank-currency", currency)?,
+        }))
+    }
+
+    fn token(&self) -> anyhow::Result<Option<TokenConfig>> {
+        let flags = [
+            ("--payout-token", self.payout_token.is_some()),
+            ("--payout-token-key-file", self.payout_token_key_file.is_some()),
+        ];
+        is_whole("the token's rail", &flags)?;
+        let (Some(token), Some(key_file)) = (self.payout_token, &self.payout_token_key_file) else { return Ok(None) };
+        Ok(Some(TokenConfig { token, signer: read_key(key_file)? }))
+    }
+}
+
+/// Whether all of these are given, or none; an error that names what is missing where only some are.
+fn is_whole(what: &str, flags: &[(&str, bool)]) -> anyhow::Result<bool> {
+    let missing: Vec<&str> = flags.iter().filter(|(_, given)| !given).map(|(flag, _)| *flag).collect();
+    if missing.is_empty() || missing.len() == flags.len() {
+        return Ok(missing.is_empty());
+    }
+    bail!("{what} is half configured: also give {}, or none of these flags", missing.join(", "))
+}
+
+/// A currency that has amounts.
+pub(super) fn read_currency(flag: &str, code: &str) -> anyhow::Result<String> {
+    match pain::decimals(code) {
+        Some(_) => Ok(code.to_owned()),
+        None => bail!("{flag} {code:?}: expected an ISO 4217 code such as EUR or KRW"),
     }
 }
 
@@ -211,7 +350,33 @@ mod tests {
     fn payouts_are_on_with_all_flags_off_with_none_and_refused_with_some() {
         assert!(parse(&[]).config().unwrap().is_none());
         let error = parse(&["--payout-rail-url", "http://127.0.0.1:1"]).config().unwrap_err().to_string();
+        assert!(error.contains("--payout-promotion-code") && !error.contains("--payout-rail-url"), "{error}");
+        let whole = ["--payout-rail-url", "http://127.0.0.1:1", "--payout-promotion-code", "P"];
+        let error = parse(&whole).config().unwrap_err().to_string();
         assert!(error.contains("--payout-settlement") && !error.contains("--payout-rail-url"), "{error}");
+    }
+
+    #[test]
+    fn a_bank_has_an_account_that_can_be_and_a_currency_that_is() {
+        let bank = |name: &str, iban: &str, currency: &str| {
+            let flags = [
+                "--payout-bank-folder=/tmp/none".to_owned(),
+                format!("--payout-bank-name={name}"),
+                format!("--payout-bank-iban={iban}"),
+                format!("--payout-bank-currency={currency}"),
+            ];
+            parse(&flags.each_ref().map(String::as_str)).bank().map(Option::unwrap)
+        };
+        assert_eq!(bank("Numo Ltd.", "DE89370400440532013000", "EUR").unwrap().currency, "EUR");
+        for (name, iban, currency, flag) in [
+            ("N\u{fc}mo", "DE89370400440532013000", "EUR", "--payout-bank-name"),
+            ("Numo", "DE88370400440532013000", "EUR", "--payout-bank-iban"),
+            ("Numo", "DE89 3704 0044 0532 0130 00", "EUR", "--payout-bank-iban"),
+            ("Numo", "DE89370400440532013000", "EUX", "--payout-bank-currency"),
+            ("Numo", "DE89370400440532013000", "XAU", "--payout-bank-currency"),
+        ] {
+            assert!(bank(name, iban, currency).unwrap_err().to_string().contains(flag), "{flag}");
+        }
     }
 
     #[test]

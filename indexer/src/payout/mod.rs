@@ -16,16 +16,26 @@
 //! | paid, 4113 paid before | `paid` |
 //! | 4100, 4104, 4105 no such promotion, stopped, ended; 4114 over the cap | `voided`; `stuck` where an earlier attempt's outcome is unknown |
 //! | 4108, 4109 not approved, not running; 4112 money short; can't be reached | asked again later, at growing intervals; `stuck` after [`FAILURES_MAX`] |
+//! | a bank or a chain has taken it on | asked what became of it, in `paying` |
+//! | a bank's report or a final block says: not paid, never | `voided` |
+//! | what contradicts itself, or may be a copy's fate | `stuck` |
 //! | 4110, no answer, an answer that can't be read | outcome unknown: the same key again, never another; `stuck` after [`FAILURES_MAX`] |
 
+pub mod bank;
 mod config;
+pub mod pain;
+#[cfg(test)]
+mod pain_schema;
 mod pay;
 pub mod rail;
+mod rails;
+pub mod rate;
 mod redeem;
 pub mod request;
 mod reserve;
 mod resolve;
 mod routes;
+mod token;
 mod worker;
 
 use std::sync::Arc;
@@ -38,10 +48,13 @@ use sqlx::PgPool;
 use tokio::sync::Notify;
 use uuid::Uuid;
 
-pub use config::{Args, Config, ProviderToken};
-pub use rail::{Answer, HttpRail, Order, PayoutRail};
+pub use bank::{BankConfig, BankRail};
+pub use config::{Args, Config, PartnerConfig, ProviderToken};
+pub use rail::{Answer, HttpRail, Money, Order, PayoutRail};
+pub use rails::RailName;
 pub use resolve::{Resolution, ResolveError, resolve};
 pub use routes::router;
+pub use token::{TokenConfig, TokenRail};
 pub use worker::run;
 
 /// Failures in a row after which a payout waits for its operator.

@@ -18,8 +18,25 @@ pub struct Order {
     pub key: Uuid,
     /// Whole points.
     pub points: u64,
+    /// What they are worth by the payout's rate; none where the rail pays points.
+    pub money: Option<Money>,
     /// The recipient as the rail knows it. Personal: not for logs.
     pub destination: String,
+    /// The recipient's name, for a bank.
+    pub name: Option<String>,
+    /// The recipient's bank.
+    pub bic: Option<String>,
+    /// When the payout was asked for, Unix seconds.
+    pub asked_at: i64,
+}
+
+/// An amount of a currency.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Money {
+    /// An ISO 4217 code, or a token's address.
+    pub currency: String,
+    /// Minor units: cents, won, a token's base units.
+    pub minor: u128,
 }
 
 /// What a rail said.
@@ -33,6 +50,13 @@ pub enum Answer {
     Refused(String),
     /// Nobody can tell whether it has paid: ask again under the same key.
     Unknown(String),
+    /// It has taken this key on, will pay it or not, and says which when it is asked again: so long from now, unless it
+    /// hears of it before.
+    Accepted(String, Duration),
+    /// It knows this key, has not paid it and never will: whatever earlier attempts left open.
+    Never(String),
+    /// Only a person can tell, and asking again is no help.
+    Doubt(String),
 }
 
 /// A shorter recipient says nothing by itself, and would be found in any text.
@@ -50,13 +74,20 @@ impl Answer {
             Self::Later(text) => Self::Later(clean(text)),
             Self::Refused(text) => Self::Refused(clean(text)),
             Self::Unknown(text) => Self::Unknown(clean(text)),
+            Self::Accepted(text, again) => Self::Accepted(clean(text), again),
+            Self::Never(text) => Self::Never(clean(text)),
+            Self::Doubt(text) => Self::Doubt(clean(text)),
         }
     }
 }
 
 /// Turns points into cash.
+///
+/// A rail that pays at once answers `Paid`. One that takes longer (a bank, a chain) answers `Accepted`, keeps in rows of its
+/// own what it has begun, and is asked again until it knows.
 pub trait PayoutRail: Send + Sync {
-    /// Asks for a payment. Asking twice with one key must not pay twice.
+    /// Asks for a payment, or what became of it. Asking twice with one key must not pay twice, wherever the process ended
+    /// between the two.
     fn pay(&self, order: &Order) -> impl Future<Output = Answer> + Send;
 }
 
@@ -100,7 +131,12 @@ impl HttpRail {
     }
 
     async fn ask(&self, order: &Order) -> Result<(StatusCode, Vec<u8>), reqwest::Error> {
-        let grant = Grant { promotion_code: &self.promotion_code, amount: order.points, key: order.key.to_string() };
+        let amount = match &order.money {
+            None => order.points,
+            // below 2^64 by the request's check
+            Some(money) => u64::try_from(money.minor).unwrap_or(u64::MAX),
+        };
+        let grant = Grant { promotion_code: &self.promotion_code, amount, key: order.key.to_string() };
         let mut request = self.client.post(self.grant_url.clone()).json(&grant);
         // the recipient goes where apps in Toss expect it: in a header, not in the body
         request = request.header("x-toss-user-key", &order.destination);

@@ -7,7 +7,7 @@ use alloy::{
     eips::eip2718::{Decodable2718, Encodable2718},
     primitives::{Address, B256, TxKind, U256},
     providers::Provider,
-    signers::SignerSync,
+    signers::{SignerSync, local::PrivateKeySigner},
     sol_types::SolCall,
     transports::TransportError,
 };
@@ -27,12 +27,12 @@ const READS_AT_ONCE: usize = 16;
 /// Transactions that may be reverted or lost before an operator looks.
 const TRANSACTIONS_MAX: i64 = 10;
 /// After which an unmined transaction gets a higher fee.
-const PATIENCE: Duration = Duration::from_secs(120);
+pub(super) const PATIENCE: Duration = Duration::from_secs(120);
 /// Gas of fetching accrued points out of the log, which the treasury does where it holds too little. An estimate may miss
 /// that: another redemption may take what the treasury holds before this one is mined.
 const SWEEP_GAS: u64 = 150_000;
 /// How many times the day's fee a replacement may pay.
-const FEE_TIMES_MAX: u128 = 10;
+pub(super) const FEE_TIMES_MAX: u128 = 10;
 
 /// Takes a paid payout one step further.
 pub(super) async fn redeem(payouts: &Payouts, due: &Due) -> anyhow::Result<Option<Step>> {
@@ -66,7 +66,7 @@ async fn sign(payouts: &Payouts, due: &Due) -> anyhow::Result<Option<Step>> {
     }
     let transaction = build(payouts, treasury, debits).await?;
     let nonce = i64::try_from(transaction.nonce)?;
-    let (tx_hash, raw) = seal(payouts, transaction)?;
+    let (tx_hash, raw) = seal(&payouts.inner.config.operator, transaction)?;
     let mut rows = payouts.inner.pool.begin().await?;
     // a nonce comes again only where the chain took back the transaction that had used it
     let kept = sqlx::query(
@@ -156,18 +156,24 @@ async fn build(payouts: &Payouts, treasury: Address, debits: Vec<PointsDebit>) -
     })
 }
 
-fn seal(payouts: &Payouts, transaction: TxEip1559) -> anyhow::Result<(B256, Vec<u8>)> {
-    let signature = payouts.inner.config.operator.sign_hash_sync(&transaction.signature_hash())?;
+/// Hash and bytes of a signed transaction.
+pub(super) fn seal(signer: &PrivateKeySigner, transaction: TxEip1559) -> anyhow::Result<(B256, Vec<u8>)> {
+    let signature = signer.sign_hash_sync(&transaction.signature_hash())?;
     let envelope = TxEnvelope::from(transaction.into_signed(signature));
     Ok((*envelope.tx_hash(), envelope.encoded_2718()))
 }
 
+/// A fee that nodes replace a transaction for: they want a tenth more.
+pub(super) fn raised(fee: u128) -> u128 {
+    fee.saturating_add(fee / 8).saturating_add(1)
+}
+
 /// Sends signed bytes; that the chain has them, or a later nonce, is seen by `follow`.
-async fn broadcast(payouts: &Payouts, raw: &[u8]) -> anyhow::Result<()> {
+pub(super) async fn broadcast(payouts: &Payouts, raw: &[u8]) -> anyhow::Result<()> {
     match timely(payouts.inner.chain.send_raw_transaction(raw)).await? {
         Ok(_pending) => Ok(()),
         Err(TransportError::ErrorResp(payload)) if is_known(&payload.message) => Ok(()),
-        Err(error) => Err(rpc_error("sending the redemption", &error)),
+        Err(error) => Err(rpc_error("sending a transaction", &error)),
     }
 }
 
@@ -257,11 +263,9 @@ async fn replace(payouts: &Payouts, id: Uuid, sent: &Sent) -> anyhow::Result<boo
         return Ok(false);
     }
     let mut new = old.tx().clone();
-    // nodes replace a transaction only for a tenth more
-    let raised = |fee: u128| fee.saturating_add(fee / 8).saturating_add(1);
     new.max_fee_per_gas = fees.max_fee_per_gas.max(raised(old.tx().max_fee_per_gas()));
     new.max_priority_fee_per_gas = fees.max_priority_fee_per_gas.max(raised(old.tx().max_priority_fee_per_gas));
-    let (tx_hash, raw) = seal(payouts, new)?;
+    let (tx_hash, raw) = seal(&payouts.inner.config.operator, new)?;
     sqlx::query(
         "UPDATE local.payout_transaction SET tx_hash = $3, raw = $4, signed_at = now()
          WHERE payout_id = $1 AND tx_hash = $2 AND state = 'sent'",
@@ -305,12 +309,12 @@ async fn is_posted(payouts: &Payouts, id: Uuid) -> anyhow::Result<bool> {
     .await?)
 }
 
-async fn timely<T>(asking: impl Future<Output = T>) -> anyhow::Result<T> {
+pub(super) async fn timely<T>(asking: impl Future<Output = T>) -> anyhow::Result<T> {
     tokio::time::timeout(RPC_TIME_MAX, asking).await.map_err(|_| anyhow!("the chain's node did not answer in time"))
 }
 
 /// What the node said; never its URL, which may hold a key.
-fn rpc_error(doing: &str, error: &TransportError) -> anyhow::Error {
+pub(super) fn rpc_error(doing: &str, error: &TransportError) -> anyhow::Error {
     match error {
         TransportError::ErrorResp(payload) => anyhow!("{doing}: the node said: {}", payload.message),
         _ => anyhow!("{doing}: the chain's node can't be reached"),

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use alloy::primitives::B256;
+use alloy::primitives::{Address, B256};
 use axum::http::{HeaderMap, StatusCode};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::{pain, rails::RailName};
 use crate::problem::Problem;
 
 /// Entries of one payout.
@@ -19,9 +20,21 @@ const KEY_CHARS_MAX: usize = 255;
 #[derive(Clone, Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PayoutRequest {
-    /// The recipient as the rail knows it: 1 to 128 visible ASCII characters. Forgotten when the payout has ended.
+    /// The recipient as the rail knows it, 1 to 128 visible ASCII characters: the partner's name for it, an IBAN without
+    /// spaces, or an address on the chain. Forgotten when the payout has ended.
     #[schema(example = "user-7f3a", min_length = 1, max_length = 128)]
     pub destination: String,
+    /// Who pays; needed where this indexer has several rails.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rail: Option<RailName>,
+    /// The recipient's name, for a bank: 1 to 70 of `a-z A-Z 0-9 / - ? : ( ) . , ' +` and spaces. Forgotten, too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(example = "Kim Minji", min_length = 1, max_length = 70)]
+    pub name: Option<String>,
+    /// BIC of the recipient's bank, for a bank, where it is needed. Forgotten, too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(example = "MARKDEF1100")]
+    pub bic: Option<String>,
     /// Whose points; whole points in sum, each account once.
     #[schema(min_items = 1, max_items = 200)]
     pub entries: Vec<EntryRequest>,
@@ -44,6 +57,12 @@ pub struct EntryRequest {
 pub struct Wanted {
     /// The recipient.
     pub destination: String,
+    /// Who is asked to pay.
+    pub rail: Option<RailName>,
+    /// The recipient's name.
+    pub name: Option<String>,
+    /// The recipient's bank.
+    pub bic: Option<String>,
     /// Account and units, in the order of the request.
     pub entries: Vec<(B256, u128)>,
     /// Units in sum.
@@ -100,7 +119,56 @@ impl PayoutRequest {
             return Err(Problem::invalid("entries", expected, amount.to_string()));
         }
         let points = u64::try_from(amount / per_point).ok().filter(|points| i64::try_from(*points).is_ok());
-        Ok(Wanted { destination: self.destination, entries, amount, points: points.ok_or_else(|| too_much(amount))? })
+        let points = points.ok_or_else(|| too_much(amount))?;
+        let Self { destination, rail, name, bic, .. } = self;
+        Ok(Wanted { destination, rail, name, bic, entries, amount, points })
+    }
+}
+
+impl Wanted {
+    /// The rail that is to pay, out of those that are on, where the recipient is one that it can pay.
+    pub fn rail(&self, on: &[RailName]) -> Result<RailName, Problem> {
+        let names = || on.iter().map(|name| name.text()).collect::<Vec<_>>().join(" or ");
+        let rail = match (self.rail, on) {
+            (Some(rail), _) if on.contains(&rail) => rail,
+            (Some(rail), _) => return Err(Problem::invalid("rail", names(), rail.text())),
+            (None, [rail]) => *rail,
+            (None, _) => return Err(Problem::invalid("rail", names(), "none")),
+        };
+        // nothing of the recipient goes into the answer, which is kept
+        let of_bytes = |value: &str| format!("{} bytes that are none", value.len());
+        match rail {
+            RailName::Partner => {}
+            RailName::Bank => {
+                if pain::read_iban(&self.destination).is_none() {
+                    let expected = "an IBAN without spaces whose check digits are right";
+                    return Err(Problem::invalid("destination", expected, of_bytes(&self.destination)));
+                }
+                if !self.name.as_deref().is_some_and(pain::is_name) {
+                    let expected =
+                        "the recipient's name: 1 to 70 of a-z A-Z 0-9 / - ? : ( ) . , ' + and spaces between them";
+                    let actual = self.name.as_deref().map_or_else(|| "none".to_owned(), of_bytes);
+                    return Err(Problem::invalid("name", expected, actual));
+                }
+                if let Some(bic) = self.bic.as_deref().filter(|bic| !pain::is_bic(bic)) {
+                    return Err(Problem::invalid("bic", "a BIC of 8 or 11 characters", of_bytes(bic)));
+                }
+                return Ok(rail);
+            }
+            RailName::Token => {
+                let address = self.destination.starts_with("0x").then(|| self.destination.parse::<Address>());
+                if !matches!(address, Some(Ok(address)) if !address.is_zero()) {
+                    let expected = "an address: 0x and 40 hex digits, not zero";
+                    return Err(Problem::invalid("destination", expected, of_bytes(&self.destination)));
+                }
+            }
+        }
+        for (field, value) in [("name", &self.name), ("bic", &self.bic)] {
+            if value.is_some() {
+                return Err(Problem::invalid(field, format!("none on the rail {:?}", rail.text()), "one"));
+            }
+        }
+        Ok(rail)
     }
 }
 
@@ -140,7 +208,38 @@ mod tests {
     fn wanted(entries: &[(&str, &str)]) -> Result<Wanted, Problem> {
         let entries =
             entries.iter().map(|(a, b)| EntryRequest { account: a.repeat(32), amount: (*b).into() }).collect();
-        PayoutRequest { destination: "user".into(), entries }.check(1_000_000)
+        PayoutRequest { destination: "user".into(), rail: None, name: None, bic: None, entries }.check(1_000_000)
+    }
+
+    #[test]
+    fn a_rail_pays_only_recipients_that_it_can() {
+        let asked = |rail: Option<RailName>, destination: &str, name: Option<&str>, bic: Option<&str>| {
+            let one = wanted(&[("11", "1000000")]).ok().unwrap();
+            Wanted {
+                destination: destination.into(),
+                rail,
+                name: name.map(Into::into),
+                bic: bic.map(Into::into),
+                ..one
+            }
+        };
+        let (iban, address) = ("DE89370400440532013000", format!("0x{}", "5e".repeat(20)));
+        let all = [RailName::Partner, RailName::Bank, RailName::Token];
+        let field = |wanted: Wanted, on: &[RailName]| wanted.rail(on).err().and_then(|problem| problem.field.clone());
+        assert_eq!(asked(None, "user", None, None).rail(&[RailName::Partner]).ok(), Some(RailName::Partner));
+        assert_eq!(field(asked(None, "user", None, None), &all).as_deref(), Some("rail"), "it has to say which");
+        assert_eq!(field(asked(Some(RailName::Bank), iban, Some("A"), None), &all[..1]).as_deref(), Some("rail"));
+        let bank = |destination, name, bic| field(asked(Some(RailName::Bank), destination, name, bic), &all);
+        assert_eq!(bank(iban, Some("Kim Minji"), Some("MARKDEF1100")), None);
+        assert_eq!(bank("DE88370400440532013000", Some("Kim"), None).as_deref(), Some("destination"));
+        assert_eq!(bank(iban, None, None).as_deref(), Some("name"));
+        assert_eq!(bank(iban, Some("K\u{fc}m"), None).as_deref(), Some("name"));
+        assert_eq!(bank(iban, Some("Kim"), Some("MARKDEF110")).as_deref(), Some("bic"));
+        let token = |destination: &str, name| field(asked(Some(RailName::Token), destination, name, None), &all);
+        assert_eq!(token(&address, None), None);
+        assert_eq!(token(&address[2..], None).as_deref(), Some("destination"));
+        assert_eq!(token(&format!("0x{}", "00".repeat(20)), None).as_deref(), Some("destination"));
+        assert_eq!(token(&address, Some("Kim")).as_deref(), Some("name"));
     }
 
     #[test]

@@ -8,10 +8,12 @@ use uuid::Uuid;
 
 use super::{
     Payouts, debit_id,
+    rails::RailName,
+    rate::{self, Worth},
     request::{PayoutRequest, Wanted},
     routes::{self, PayoutView},
 };
-use crate::problem::Problem;
+use crate::{problem::Problem, read::rfc3339};
 
 /// An answer as it was first given.
 pub struct FirstAnswer {
@@ -32,6 +34,7 @@ pub async fn reserve(
 ) -> Result<FirstAnswer, Problem> {
     let digest = sha256(&[&jcs(&request).map_err(|error| Problem::internal(&error))?]);
     let wanted = request.check(payouts.inner.config.units_per_point)?;
+    let rail = wanted.rail(&payouts.inner.config.rails())?;
     let mut transaction = payouts.inner.pool.begin().await?;
     let (provider, treasury) = provider(&mut transaction, provider_name).await?;
     lock_key(&mut transaction, provider, key).await?;
@@ -39,11 +42,16 @@ pub async fn reserve(
         return Ok(first);
     }
     lock_provider(&mut transaction, provider).await?;
+    let worth = match payouts.inner.config.currency(rail) {
+        // no refusal is kept of what the operator may set at any time
+        Some(currency) => Some(rate::worth(&mut transaction, provider, rail, &currency, wanted.points).await?),
+        None => None,
+    };
     let (payout_id, status, body) = match short_of_balance(&mut transaction, provider, &wanted).await? {
         Some(problem) => (None, problem.status, to_json(&problem)?),
         None => {
             let id = Uuid::new_v4();
-            let view = insert(&mut transaction, id, provider, treasury, wanted).await?;
+            let view = insert(&mut transaction, id, Payee { provider, treasury, rail, worth }, wanted).await?;
             (Some(id), StatusCode::CREATED.as_u16(), to_json(&view)?)
         }
     };
@@ -131,14 +139,16 @@ async fn first_answer(
 /// locked: it only adds to a balance, or takes off what is held here in the same transaction.
 async fn lock_provider(transaction: &mut Transaction<'_, Postgres>, provider: Address) -> Result<(), Problem> {
     sqlx::query("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))")
-        .bind(format!("tidemark/payout-provider/{provider}"))
+        // as the trigger `payout_within_balance` says it
+        .bind(format!("tidemark/payout-provider/{provider:#x}"))
         .execute(&mut **transaction)
         .await?;
     Ok(())
 }
 
 /// The first entry that asks for more than its account has free. Free is the ledger's balance, less what open payouts
-/// hold, less what was redeemed on chain and waits for the ledger; one statement, so one snapshot.
+/// hold, less what was redeemed on chain and waits for the ledger, less what was earned too short a time ago; one statement,
+/// so one snapshot. The schema refuses an overdraw once more (`payout_within_balance`).
 async fn short_of_balance(
     transaction: &mut Transaction<'_, Postgres>,
     provider: Address,
@@ -147,26 +157,13 @@ async fn short_of_balance(
     let accounts: Vec<&[u8]> = wanted.entries.iter().map(|(account, _)| account.as_slice()).collect();
     let amounts: Vec<String> = wanted.entries.iter().map(|(_, amount)| amount.to_string()).collect();
     let row = sqlx::query(
-        "SELECT wanted.position, wanted.amount, greatest(account.balance - open.held - redeemed.waiting, 0)::text
+        "SELECT wanted.position, wanted.amount, greatest(room.free, 0)::text, room.on_hold::text, wanted.key,
+             room.free + room.on_hold >= wanted.amount::numeric, room.free::text
          FROM unnest($2::bytea[], $3::text[]) WITH ORDINALITY AS wanted (key, amount, position)
          CROSS JOIN LATERAL (
-             SELECT coalesce(max(balance), 0) AS balance FROM ledger_account
-             WHERE provider = $1 AND kind = 'contributor' AND key = wanted.key
-         ) AS account
-         CROSS JOIN LATERAL (
-             SELECT coalesce(sum(entry.amount), 0) AS held
-             FROM local.payout_entry AS entry JOIN local.payout USING (payout_id)
-             WHERE payout.provider = $1 AND entry.account = wanted.key AND payout.state <> 'voided'
-                 AND NOT EXISTS (
-                     SELECT FROM points_redeemed AS mirrored
-                     WHERE mirrored.provider = payout.provider AND mirrored.payout_id = entry.debit_id
-                 )
-         ) AS open
-         CROSS JOIN LATERAL (
-             SELECT coalesce(sum(amount), 0) AS waiting FROM points_redeemed
-             WHERE provider = $1 AND account = wanted.key AND state = 'waiting'
-         ) AS redeemed
-         WHERE account.balance - open.held - redeemed.waiting < wanted.amount::numeric
+             SELECT balance - held - waiting - on_hold AS free, on_hold FROM local.payout_room($1, ARRAY[wanted.key])
+         ) AS room
+         WHERE room.free < wanted.amount::numeric
          ORDER BY wanted.position LIMIT 1",
     )
     .bind(provider.as_slice())
@@ -176,22 +173,69 @@ async fn short_of_balance(
     .await?;
     let Some(row) = row else { return Ok(None) };
     let (position, asked, free): (i64, String, String) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
+    let (on_hold, key, is_hold): (String, Vec<u8>, bool) = (row.try_get(3)?, row.try_get(4)?, row.try_get(5)?);
     let field = format!("entries[{}].amount", position - 1);
+    if is_hold {
+        let (enough, all) = end_of_hold(transaction, provider, &key, &asked, row.try_get(6)?).await?;
+        let detail = format!(
+            "{field}: {on_hold} units of the account were earned a short time ago and are on hold until {all}, {free} are free, \
+             asked for {asked}; so much is free at {enough}"
+        );
+        let title = "Points of the account are on hold";
+        let problem = Problem::new(StatusCode::CONFLICT, "points-on-hold", title, detail);
+        return Ok(Some(problem.compared(field, format!("at most {free} units before {enough}"), asked)));
+    }
     let detail = format!("{field}: the account has {free} units free with this provider, asked for {asked}");
     let problem = Problem::new(StatusCode::CONFLICT, "balance-exceeded", "The account holds fewer points", detail);
     Ok(Some(problem.compared(field, format!("at most {free} units"), asked)))
 }
 
+/// When so much of an account is free, and when all of it is, as far as it goes by what is on hold now; RFC 3339.
+async fn end_of_hold(
+    transaction: &mut Transaction<'_, Postgres>,
+    provider: Address,
+    account: &[u8],
+    asked: &str,
+    free: &str,
+) -> Result<(String, String), Problem> {
+    let row = sqlx::query(
+        "SELECT min(ends_at) FILTER (WHERE freed + $4::text::numeric >= $3::text::numeric), max(ends_at) FROM (
+             SELECT t.block_time + h.seconds AS ends_at, sum(t.amount) OVER (ORDER BY t.block_time) AS freed
+             FROM ledger_transfer AS t JOIN local.payout_hold AS h ON h.provider = t.provider
+             WHERE t.provider = $1 AND t.account = $2 AND t.cause <> 'redeem'
+                 AND t.block_time + h.seconds > extract(epoch FROM now())
+         ) AS young",
+    )
+    .bind(provider.as_slice())
+    .bind(account)
+    .bind(asked)
+    .bind(free)
+    .fetch_one(&mut **transaction)
+    .await?;
+    let time =
+        |column: usize| Ok::<_, sqlx::Error>(rfc3339(row.try_get::<Option<i64>, _>(column)?.unwrap_or_default()));
+    Ok((time(0)?, time(1)?))
+}
+
+/// Who owes, and who pays what.
+struct Payee {
+    provider: Address,
+    treasury: Address,
+    rail: RailName,
+    worth: Option<Worth>,
+}
+
 async fn insert(
     transaction: &mut Transaction<'_, Postgres>,
     id: Uuid,
-    provider: Address,
-    treasury: Address,
+    payee: Payee,
     wanted: Wanted,
 ) -> Result<PayoutView, Problem> {
+    let Payee { provider, treasury, rail, worth } = payee;
     sqlx::query(
-        "INSERT INTO local.payout (payout_id, provider, treasury, destination, amount, points)
-         VALUES ($1, $2, $3, $4, $5::text::numeric, $6)",
+        "INSERT INTO local.payout (payout_id, provider, treasury, destination, amount, points, rail, recipient_name,
+             recipient_bic, currency, minor, rate_id, rate_minor, rate_points)
+         VALUES ($1, $2, $3, $4, $5::text::numeric, $6, $7, $8, $9, $10, $11::text::numeric, $12, $13::text::numeric, $14)",
     )
     .bind(id)
     .bind(provider.as_slice())
@@ -199,6 +243,14 @@ async fn insert(
     .bind(&wanted.destination)
     .bind(wanted.amount.to_string())
     .bind(i64::try_from(wanted.points).unwrap_or(i64::MAX))
+    .bind(rail.text())
+    .bind(&wanted.name)
+    .bind(&wanted.bic)
+    .bind(worth.as_ref().map(|worth| worth.currency.as_str()))
+    .bind(worth.as_ref().map(|worth| worth.minor.to_string()))
+    .bind(worth.as_ref().map(|worth| worth.rate_id))
+    .bind(worth.as_ref().map(|worth| worth.rate_minor.to_string()))
+    .bind(worth.as_ref().map(|worth| worth.rate_points))
     .execute(&mut **transaction)
     .await?;
     let accounts: Vec<&[u8]> = wanted.entries.iter().map(|(account, _)| account.as_slice()).collect();

@@ -45,7 +45,9 @@ pub async fn resolve(pool: &PgPool, id: Uuid, resolution: Resolution, note: &str
     };
     sqlx::query(
         "UPDATE local.payout SET state = $2, stuck_in = NULL, failures = 0, next_step_at = now(), note = $3,
-             destination = CASE WHEN $2 <> 'voided' THEN destination END
+             destination = CASE WHEN $2 <> 'voided' THEN destination END,
+             recipient_name = CASE WHEN $2 <> 'voided' THEN recipient_name END,
+             recipient_bic = CASE WHEN $2 <> 'voided' THEN recipient_bic END
          WHERE payout_id = $1",
     )
     .bind(id)

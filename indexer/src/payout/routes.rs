@@ -19,6 +19,7 @@ use uuid::Uuid;
 
 use super::{
     Payouts,
+    rails::RailName,
     request::{PayoutRequest, idempotency_key},
     reserve::{FirstAnswer, reserve},
 };
@@ -53,6 +54,11 @@ pub struct PayoutView {
     pub amount: String,
     /// The same in whole points.
     pub points: i64,
+    /// Who pays.
+    pub rail: RailName,
+    /// What is paid for the points; none where the rail pays points.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub paid_in: Option<PaidIn>,
     /// Parts by account, as asked for.
     pub entries: Vec<EntryView>,
     /// The transaction that redeemed, once it is sent.
@@ -62,6 +68,20 @@ pub struct PayoutView {
     pub created_at: i64,
     /// Unix seconds.
     pub updated_at: i64,
+}
+
+/// Money for points, by the rate that was valid when the payout was asked for.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct PaidIn {
+    /// An ISO 4217 code, or a token's address.
+    #[schema(example = "EUR")]
+    pub currency: String,
+    /// Minor units (cents, won, a token's base units), decimal.
+    pub minor: String,
+    /// Minor units that the rate gives, decimal,
+    pub rate_minor: String,
+    /// for so many points.
+    pub rate_points: i64,
 }
 
 /// One account's part.
@@ -92,7 +112,7 @@ pub struct EntryView {
         (status = 400, description = "A field or the Idempotency-Key is missing or can't be read", body = Problem),
         (status = 401, description = "No valid provider token", body = Problem),
         (status = 404, description = "This indexer makes no payouts", body = Problem),
-        (status = 409, description = "An account holds less, or the first request with this key is in flight", body = Problem),
+        (status = 409, description = "An account holds less or has it on hold, no rate is valid, or the first request with this key is in flight", body = Problem),
         (status = 413, description = "The body is over 64 KiB", body = Problem),
         (status = 422, description = "The Idempotency-Key was used with another body", body = Problem),
     )
@@ -184,7 +204,8 @@ pub(super) async fn view(
         "SELECT state, note, amount::text, points, extract(epoch FROM created_at)::bigint,
              extract(epoch FROM updated_at)::bigint,
              (SELECT tx_hash FROM local.payout_transaction AS t
-              WHERE t.payout_id = payout.payout_id AND t.state IN ('sent', 'mined'))
+              WHERE t.payout_id = payout.payout_id AND t.state IN ('sent', 'mined')),
+             rail, currency, minor::text, rate_minor::text, rate_points
          FROM local.payout WHERE payout_id = $1 AND provider = $2",
     )
     .bind(id)
@@ -204,6 +225,17 @@ pub(super) async fn view(
     .fetch_all(&mut *connection)
     .await?;
     let step: String = row.try_get(0)?;
+    let rail: String = row.try_get(7)?;
+    let rail = rail.parse().map_err(|error: anyhow::Error| sqlx::Error::Decode(error.into()))?;
+    let paid_in = match row.try_get::<Option<String>, _>(8)? {
+        Some(currency) => Some(PaidIn {
+            currency,
+            minor: row.try_get(9)?,
+            rate_minor: row.try_get(10)?,
+            rate_points: row.try_get(11)?,
+        }),
+        None => None,
+    };
     Ok(Some(PayoutView {
         payout_id: id,
         state: match step.as_str() {
@@ -215,6 +247,8 @@ pub(super) async fn view(
         note: row.try_get(1)?,
         amount: row.try_get(2)?,
         points: row.try_get(3)?,
+        rail,
+        paid_in,
         created_at: row.try_get(4)?,
         updated_at: row.try_get(5)?,
         transaction: row.try_get::<Option<Vec<u8>>, _>(6)?.map(|hash| format!("0x{}", hex::encode(hash))),

@@ -8,8 +8,8 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::{
-    FAILURES_MAX, Payouts, pay,
-    rail::{HttpRail, PayoutRail},
+    FAILURES_MAX, Payouts,
+    rails::{RailName, Rails},
     redeem,
 };
 
@@ -21,6 +21,7 @@ const WAIT_MAX: Duration = Duration::from_secs(15 * 60);
 const NOTE_CHARS_MAX: usize = 300;
 
 /// A payout whose time has come.
+#[derive(Clone)]
 pub(super) struct Due {
     /// Which.
     pub id: Uuid,
@@ -28,6 +29,8 @@ pub(super) struct Due {
     pub state: String,
     /// In a row.
     pub failures: i32,
+    /// Which rail pays it.
+    pub rail: RailName,
 }
 
 /// Where a step leads.
@@ -39,33 +42,33 @@ pub(super) struct Step {
     pub note: Option<String>,
     /// Whether it counts as a failure, so that the next try waits longer.
     pub failed: bool,
+    /// When to look again, where the state stays and nothing failed; the poll interval where there is none.
+    pub again: Option<Duration>,
 }
 
 impl Step {
     /// Forward.
     pub fn to(to: &'static str, note: impl Into<String>) -> Self {
-        Self { to, note: Some(note.into()), failed: false }
+        Self { to, note: Some(note.into()), failed: false, again: None }
     }
 
     /// The same state again, later.
     pub fn wait(state: &'static str) -> Self {
-        Self { to: state, note: None, failed: false }
+        Self { to: state, note: None, failed: false, again: None }
     }
 
     /// The same state (or an earlier one) again, after a failure.
     pub fn fail(to: &'static str, note: impl Into<String>) -> Self {
-        Self { to, note: Some(note.into()), failed: true }
+        Self { to, note: Some(note.into()), failed: true, again: None }
     }
 }
 
 /// Works off payouts until `stop`; the step at hand is ended first.
 pub async fn run(payouts: Payouts, stop: CancellationToken) -> anyhow::Result<()> {
-    let config = &payouts.inner.config;
-    let rail =
-        HttpRail::new(&config.rail_url, config.rail_token.clone(), config.promotion_code.clone(), config.rail_timeout)?;
+    let rails = Rails::new(&payouts)?;
     let mut busy_elsewhere = false;
     while !stop.is_cancelled() {
-        match work(&payouts, &rail, &stop).await {
+        match work(&payouts, &rails, &stop).await {
             Ok(Held::ByUs) => {}
             Ok(Held::ByAnother) if busy_elsewhere => {}
             Ok(Held::ByAnother) => {
@@ -93,7 +96,7 @@ enum Held {
 }
 
 /// Passes until `stop`, under a lock that ends with this connection: also when the process is killed.
-async fn work<R: PayoutRail>(payouts: &Payouts, rail: &R, stop: &CancellationToken) -> anyhow::Result<Held> {
+async fn work(payouts: &Payouts, rails: &Rails, stop: &CancellationToken) -> anyhow::Result<Held> {
     let mut lock = PgConnection::connect_with(&payouts.inner.pool.connect_options()).await?;
     let held: bool = sqlx::query_scalar("SELECT pg_try_advisory_lock(hashtextextended('tidemark/payout-worker', 0))")
         .fetch_one(&mut lock)
@@ -103,7 +106,8 @@ async fn work<R: PayoutRail>(payouts: &Payouts, rail: &R, stop: &CancellationTok
     }
     while !stop.is_cancelled() {
         lock.ping().await?;
-        if pass(payouts, rail, stop).await? == 0 {
+        rails.listen().await;
+        if pass(payouts, rails, stop).await? == 0 {
             pause(payouts, stop).await;
         }
     }
@@ -112,15 +116,15 @@ async fn work<R: PayoutRail>(payouts: &Payouts, rail: &R, stop: &CancellationTok
 }
 
 /// Takes each payout that is due one step further; the number that went to another state.
-async fn pass<R: PayoutRail>(payouts: &Payouts, rail: &R, stop: &CancellationToken) -> anyhow::Result<usize> {
-    let due = due(payouts).await?;
+async fn pass(payouts: &Payouts, rails: &Rails, stop: &CancellationToken) -> anyhow::Result<usize> {
+    let due = due(payouts, rails).await?;
     let (to_pay, to_redeem): (Vec<Due>, Vec<Due>) =
         due.into_iter().partition(|due| matches!(due.state.as_str(), "reserved" | "paying"));
     let mut moved = 0;
     let mut paying = stream::iter(to_pay)
         .take_while(|_| futures::future::ready(!stop.is_cancelled()))
         .map(|due| async move {
-            let step = pay::pay(payouts, rail, &due).await;
+            let step = rails.pay(payouts, &due).await;
             finish(payouts, &due, step).await
         })
         .buffer_unordered(PAYMENTS_AT_ONCE);
@@ -138,16 +142,28 @@ async fn pass<R: PayoutRail>(payouts: &Payouts, rail: &R, stop: &CancellationTok
     Ok(moved)
 }
 
-async fn due(payouts: &Payouts) -> anyhow::Result<Vec<Due>> {
+/// A payout waits where its rail is switched off: another rail would pay it twice.
+async fn due(payouts: &Payouts, rails: &Rails) -> anyhow::Result<Vec<Due>> {
     let rows = sqlx::query(
-        "SELECT payout_id, state, failures FROM local.payout
+        "SELECT payout_id, state, failures, rail FROM local.payout
          WHERE state NOT IN ('posted', 'voided', 'stuck') AND next_step_at <= now()
+             AND (rail = ANY($2) OR state NOT IN ('reserved', 'paying'))
          ORDER BY next_step_at LIMIT $1",
     )
     .bind(PAYOUTS_PER_PASS)
+    .bind(rails.names())
     .fetch_all(&payouts.inner.pool)
     .await?;
-    rows.iter().map(|row| Ok(Due { id: row.try_get(0)?, state: row.try_get(1)?, failures: row.try_get(2)? })).collect()
+    rows.iter()
+        .map(|row| {
+            Ok(Due {
+                id: row.try_get(0)?,
+                state: row.try_get(1)?,
+                failures: row.try_get(2)?,
+                rail: row.try_get::<&str, _>(3)?.parse()?,
+            })
+        })
+        .collect()
 }
 
 /// Writes down a step that did not do so itself, or its failure.
@@ -178,12 +194,18 @@ pub(super) async fn advance(
     let failures = if step.failed { due.failures.saturating_add(1) } else { 0 };
     let to = if step.failed && failures >= FAILURES_MAX { "stuck" } else { step.to };
     let same = to == due.state;
-    let wait = if same || step.failed { wait(payouts.inner.config.poll_interval, failures) } else { Duration::ZERO };
+    let wait = match step.again {
+        Some(again) if same && !step.failed => again.min(WAIT_MAX),
+        _ if same || step.failed => wait(payouts.inner.config.poll_interval, failures),
+        _ => Duration::ZERO,
+    };
     let note = step.note.map(|note| note.chars().take(NOTE_CHARS_MAX).collect::<String>());
     let moved = sqlx::query(
         "UPDATE local.payout SET state = $3, stuck_in = CASE WHEN $3 = 'stuck' THEN $2 END, note = coalesce($4, note),
              failures = $5, next_step_at = now() + $6 * interval '1 millisecond',
-             destination = CASE WHEN $3 NOT IN ('posted', 'voided') THEN destination END
+             destination = CASE WHEN $3 NOT IN ('posted', 'voided') THEN destination END,
+             recipient_name = CASE WHEN $3 NOT IN ('posted', 'voided') THEN recipient_name END,
+             recipient_bic = CASE WHEN $3 NOT IN ('posted', 'voided') THEN recipient_bic END
          WHERE payout_id = $1 AND state = $2",
     )
     .bind(due.id)

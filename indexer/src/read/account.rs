@@ -56,7 +56,12 @@ pub struct AccountView {
     /// Its balance.
     #[serde(flatten)]
     pub balance: AccountBalance,
-    /// Newest first.
+    /// Before the oldest transfer of this page, payment-token units. The page after closes with it; that of a period's last
+    /// page opens the period.
+    pub opening: String,
+    /// After the newest transfer of this page: what the page before opened with, or what the period closes with.
+    pub closing: String,
+    /// Newest first; those of one block by id.
     pub transfers: Vec<TransferView>,
     /// For the page after.
     pub next_cursor: Option<String>,
@@ -125,32 +130,79 @@ pub async fn balances(
         .collect())
 }
 
+/// Blocks of a statement, both ends taken in.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Period {
+    /// From this height on.
+    pub from: Option<i64>,
+    /// Up to this height.
+    pub until: Option<i64>,
+}
+
 /// An account with a page of its statement.
 pub async fn account(
     connection: &mut PgConnection,
     provider: Option<Address>,
     key: B256,
+    period: Period,
     page: &Page,
 ) -> Result<Option<AccountView>, ReadError> {
     let Some(balance) = balances(connection, provider, &[key]).await?.pop() else { return Ok(None) };
     let of: Option<Address> = balance.provider.as_ref().and_then(|provider| provider.address.parse().ok());
+    let of = of.unwrap_or_default();
     let rows = sqlx::query(
         "SELECT id, cause, amount::text, account, data_id, block_number, block_time, tx_hash FROM ledger_transfer
          WHERE provider = $1 AND account = $2 AND ($3::bigint IS NULL OR (block_number, id) < ($3, $4))
+             AND block_number BETWEEN coalesce($6, 0) AND coalesce($7, 9223372036854775807)
          ORDER BY block_number DESC, id DESC LIMIT $5",
     )
-    .bind(of.unwrap_or_default().as_slice())
+    .bind(of.as_slice())
     .bind(key.as_slice())
     .bind(page.after.as_ref().map(|place| place.0))
     .bind(page.after.as_ref().map(|place| place.1.as_str()))
     .bind(i64::from(page.limit) + 1)
-    .fetch_all(connection)
+    .bind(period.from)
+    .bind(period.until)
+    .fetch_all(&mut *connection)
     .await?;
     let mut transfers = rows.iter().map(transfer).collect::<Result<Vec<_>, _>>()?;
-    let next_cursor = cut(&mut transfers, page.limit, |transfer| {
-        Place(i64::try_from(transfer.block_number).unwrap_or(i64::MAX), transfer.id.clone())
-    });
-    Ok(Some(AccountView { balance, transfers, next_cursor }))
+    let place =
+        |transfer: &TransferView| Place(i64::try_from(transfer.block_number).unwrap_or(i64::MAX), transfer.id.clone());
+    let next_cursor = cut(&mut transfers, page.limit, place);
+    let oldest = transfers.last().map(place);
+    let (opening, closing) = ends(connection, of, key, period, page.after.as_ref(), oldest.as_ref()).await?;
+    Ok(Some(AccountView { balance, opening, closing, transfers, next_cursor }))
+}
+
+/// What was on an account before the oldest transfer of a page, and after its newest: the sums of what stands below each of
+/// them. Without transfers both are the same.
+async fn ends(
+    connection: &mut PgConnection,
+    provider: Address,
+    key: B256,
+    period: Period,
+    after: Option<&Place>,
+    oldest: Option<&Place>,
+) -> Result<(String, String), ReadError> {
+    let row = sqlx::query(
+        "SELECT coalesce(sum(amount) FILTER (WHERE $6::bigint IS NULL OR (block_number, id) < ($6, $7)), 0)::text,
+             coalesce(sum(amount), 0)::text
+         FROM (
+             SELECT block_number, id, CASE cause WHEN 'redeem' THEN -amount ELSE amount END AS amount FROM ledger_transfer
+             WHERE provider = $1 AND account = $2 AND ($3::bigint IS NULL OR (block_number, id) < ($3, $4))
+                 AND block_number <= coalesce($5, 9223372036854775807)
+         ) AS sides",
+    )
+    .bind(provider.as_slice())
+    .bind(key.as_slice())
+    .bind(after.map(|place| place.0))
+    .bind(after.map(|place| place.1.as_str()))
+    .bind(period.until)
+    .bind(oldest.map(|place| place.0))
+    .bind(oldest.map(|place| place.1.as_str()))
+    .fetch_one(connection)
+    .await?;
+    Ok((row.try_get(0)?, row.try_get(1)?))
 }
 
 /// A page of the transfers of several accounts of one provider, newest first.

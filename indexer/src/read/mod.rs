@@ -15,7 +15,7 @@ mod royalty;
 mod similar;
 mod wallet;
 
-pub use account::{AccountBalance, AccountView, TransferView, account, balances};
+pub use account::{AccountBalance, AccountView, Period, TransferView, account, balances};
 pub use batch::{BatchEvents, BatchList, BatchView, DebitView, batch, batch_events, batches};
 pub use check::{ExcludedMember, LicenseCheck, MemberCounts, NotFinal, Reason, check};
 pub use dataset::{

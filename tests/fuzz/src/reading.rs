@@ -11,6 +11,7 @@ use tidemark_indexer::{
     explorer::{receipt::read_ids, search::Asked},
     payout::{
         Answer,
+        pain::{Outcome, message_id, read_report},
         rail::read_answer,
         request::{PayoutRequest, idempotency_key},
     },
@@ -94,6 +95,15 @@ fn payouts(data: &[u8]) {
                 }
             }
         }
+    }
+    for status in read_report(data).unwrap_or_default() {
+        let text = String::from_utf8_lossy(data);
+        let split = ["&", "<!", "<?"].iter().any(|mark| text.contains(mark));
+        let says = |code: &str| text.contains(code) || split;
+        let paid = status.outcome == Outcome::Paid;
+        // XML may spell any character by its number, and put comments between two
+        assert!(!paid || says("ACSC") || says("ACCC"), "a bank paid for nothing that it says");
+        assert!(says(&message_id(status.key)), "a status of a payout that is not named");
     }
     let key = Uuid::from_u128(7);
     for status in [StatusCode::OK, StatusCode::BAD_GATEWAY] {

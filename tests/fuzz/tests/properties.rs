@@ -279,7 +279,9 @@ proptest! {
     fn an_amount_is_read_digit_for_digit_or_not_at_all(units in 1u128.., text in "[0-9+.eE_ -]{0,6}") {
         let read = |amount: &str| {
             let entry = EntryRequest { account: "11".repeat(32), amount: amount.into() };
-            PayoutRequest { destination: "user".into(), entries: vec![entry] }.check(1).ok().map(|wanted| wanted.amount)
+            let destination = "user".into();
+            let request = PayoutRequest { destination, rail: None, name: None, bic: None, entries: vec![entry] };
+            request.check(1).ok().map(|wanted| wanted.amount)
         };
         // more points than a bigint holds are refused, and never rounded
         let most = u128::from(i64::MAX.unsigned_abs());

@@ -1,215 +1,26 @@
 //! Payouts on a real Postgres, a real chain and a partner over HTTP that misbehaves: nothing is paid twice, nothing is lost.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use std::{collections::BTreeMap, time::Duration};
+mod bank;
+mod ground;
+mod rates;
+mod token;
 
-use alloy::{
-    primitives::{Address, B256, U256},
-    providers::Provider,
-    rpc::types::Filter,
-    sol_types::SolEvent,
-};
-use axum::Router;
+use std::time::Duration;
+
+use alloy::primitives::{B256, U256};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 use sqlx::PgPool;
-use tidemark::{
-    contracts::{DevToken, PointsTreasury},
-    ids::DataId,
-};
+use tidemark::contracts::DevToken;
 use tidemark_indexer::{
-    ledger::{self, Cause, Kind, Posting},
-    payout::{self, Config, Payouts, Resolution},
-    serve::open_database,
+    ledger,
+    payout::{self, Resolution},
 };
-use tidemark_tests::{
-    Options, Stack,
-    chain::Mining,
-    keys::{dev_signer, role},
-    partner::Misbehaviour,
-    stack::Services,
-};
+use tidemark_tests::{keys::role, partner::Misbehaviour};
 use tokio_util::sync::CancellationToken;
 
-const POINT: u128 = 1_000_000;
-const TOKEN: &str = "provider token";
-const ACCOUNTS: [B256; 2] = [B256::repeat_byte(0xa1), B256::repeat_byte(0xa2)];
-
-/// What payouts stand on: two accounts of 1,000 points each, and a treasury with as many tokens.
-struct Ground {
-    stack: Stack,
-    pool: PgPool,
-    provider: Address,
-    treasury: Address,
-    settlement: Address,
-    token: Address,
-    api: String,
-    payouts: Payouts,
-}
-
-impl Ground {
-    async fn new() -> Self {
-        tidemark::install_tls();
-        let options = Options { services: Services::None, mining: Mining::Automatic, ..Options::default() };
-        let stack = Stack::start(options).await.unwrap();
-        let pool = open_database(&stack.postgres.url("indexer"), 16).await.unwrap();
-        let operator = dev_signer(role::TREASURY_OPERATOR).unwrap();
-        let (provider, settlement) = (Address::repeat_byte(0x11), Address::repeat_byte(0x5e));
-        let sender = stack.sender(role::TREASURY_OPERATOR).await.unwrap();
-        let token = DevToken::deploy(&sender).await.unwrap();
-        let log = stack.deployment.provenance_log;
-        let treasury =
-            PointsTreasury::deploy(&sender, log, provider, *token.address(), operator.address()).await.unwrap();
-        token.mint(*treasury.address(), U256::from(2_000 * POINT)).send().await.unwrap().get_receipt().await.unwrap();
-        let digest = B256::from(<[u8; 32]>::from(Sha256::digest(TOKEN.as_bytes())));
-        let config = Config {
-            rail_url: stack.partner.url().parse().unwrap(),
-            rail_token: None,
-            rail_timeout: Duration::from_millis(200),
-            promotion_code: "DEV".into(),
-            operator,
-            settlement,
-            provider_tokens: BTreeMap::from([("numo".to_owned(), digest)]),
-            units_per_point: 1_000_000,
-            poll_interval: Duration::from_millis(10),
-        };
-        let chain_id = stack.deployment.chain_id;
-        let payouts = Payouts::new(pool.clone(), stack.provider().clone(), chain_id, config);
-        let (router, _) = payout::router::<()>(Some(payouts.clone())).split_for_parts();
-        let (token, treasury) = (*token.address(), *treasury.address());
-        let api = serve(router).await;
-        let ground = Self { stack, pool, provider, treasury, settlement, token, api, payouts };
-        ground.credit().await;
-        ground
-    }
-
-    /// Rewards as the ledger posts them.
-    async fn credit(&self) {
-        sqlx::query(
-            "INSERT INTO provider (address, name, attestor, points_treasury, token, block_number, block_time, tx_hash)
-             VALUES ($1, 'numo', $1, $2, $3, 1, 1, decode(repeat('00', 32), 'hex'))",
-        )
-        .bind(self.provider.as_slice())
-        .bind(self.treasury.as_slice())
-        .bind(self.token.as_slice())
-        .execute(&self.pool)
-        .await
-        .unwrap();
-        let postings: Vec<Posting> = (0..)
-            .zip(ACCOUNTS)
-            .map(|(at, account)| Posting {
-                id: format!("reward/{:#x}/0/{at}", self.provider),
-                account,
-                amount: 1_000 * POINT,
-                data_id: Some(DataId(uuid::Uuid::new_v4())),
-            })
-            .collect();
-        let cause = Cause { block_number: 1, block_time: 1, tx_hash: vec![0; 32] };
-        let mut connection = self.pool.acquire().await.unwrap();
-        ledger::post(&mut connection, self.provider, Kind::Reward, &cause, &postings).await.unwrap();
-    }
-
-    /// What the mirror and the ledger do at finality with the treasury's log.
-    async fn mirror(&self) {
-        let filter =
-            Filter::new().address(self.treasury).event_signature(PointsTreasury::PointsRedeemed::SIGNATURE_HASH);
-        for log in self.stack.provider().get_logs(&filter.from_block(0)).await.unwrap() {
-            let event = log.log_decode::<PointsTreasury::PointsRedeemed>().unwrap().inner.data;
-            let mut transaction = self.pool.begin().await.unwrap();
-            let new = sqlx::query(
-                "INSERT INTO points_redeemed (treasury, payout_id, provider, account, amount, recipient, state, block_number,
-                     log_index, block_time, tx_hash)
-                 VALUES ($1, $2, $3, $4, $5::text::numeric, $6, 'posted', 1, 1, 1, $2) ON CONFLICT DO NOTHING",
-            )
-            .bind(self.treasury.as_slice())
-            .bind(event.payoutId.as_slice())
-            .bind(self.provider.as_slice())
-            .bind(event.account.as_slice())
-            .bind(event.amount.to_string())
-            .bind(event.to.as_slice())
-            .execute(&mut *transaction)
-            .await
-            .unwrap();
-            if new.rows_affected() == 1 {
-                let posting = Posting {
-                    id: format!("redeem/{:#x}/{}", self.provider, event.payoutId),
-                    account: event.account,
-                    amount: event.amount,
-                    data_id: None,
-                };
-                let cause = Cause { block_number: 1, block_time: 1, tx_hash: event.payoutId.to_vec() };
-                ledger::post(&mut transaction, self.provider, Kind::Redeem, &cause, &[posting]).await.unwrap();
-            }
-            transaction.commit().await.unwrap();
-        }
-    }
-
-    async fn post(&self, key: &str, parts: &[(B256, u128)]) -> (StatusCode, Value) {
-        let entries: Vec<Value> =
-            parts.iter().map(|(account, amount)| json!({"account": account, "amount": amount.to_string()})).collect();
-        self.post_raw(Some(TOKEN), Some(key), json!({"destination": "user-1", "entries": entries})).await
-    }
-
-    async fn post_raw(&self, token: Option<&str>, key: Option<&str>, body: Value) -> (StatusCode, Value) {
-        let mut request = reqwest::Client::new().post(format!("{}/v1/payouts", self.api)).json(&body);
-        if let Some(token) = token {
-            request = request.bearer_auth(token);
-        }
-        if let Some(key) = key {
-            request = request.header("idempotency-key", key);
-        }
-        let answer = request.send().await.unwrap();
-        (answer.status(), answer.json().await.unwrap())
-    }
-
-    async fn read(&self, id: &str) -> Value {
-        let request = reqwest::Client::new().get(format!("{}/v1/payouts/{id}", self.api)).bearer_auth(TOKEN);
-        request.send().await.unwrap().json().await.unwrap()
-    }
-
-    /// Makes a payout of so many points of the first account.
-    async fn payout(&self, points: u128) -> String {
-        let key = uuid::Uuid::new_v4().to_string();
-        let (status, body) = self.post(&key, &[(ACCOUNTS[0], points * POINT)]).await;
-        assert_eq!(status, StatusCode::CREATED, "{body}");
-        assert_eq!(body["state"], "pending");
-        body["payout_id"].as_str().unwrap().to_owned()
-    }
-
-    /// Runs a worker, and the mirror where `mirrored`, until the payout's step is one of these.
-    async fn work_until(&self, id: &str, steps: &[&str], mirrored: bool) -> Value {
-        let stop = CancellationToken::new();
-        let worker = tokio::spawn(payout::run(self.payouts.clone(), stop.clone()));
-        let begun = std::time::Instant::now();
-        let read = loop {
-            if mirrored {
-                self.mirror().await;
-            }
-            let read = self.read(id).await;
-            if steps.contains(&read["step"].as_str().unwrap()) {
-                break read;
-            }
-            assert!(begun.elapsed() < Duration::from_secs(20), "still {read}");
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        };
-        stop.cancel();
-        worker.await.unwrap().unwrap();
-        read
-    }
-
-    async fn settled(&self) -> u128 {
-        let token = DevToken::new(self.token, self.stack.provider());
-        token.balanceOf(self.settlement).call().await.unwrap().to::<u128>()
-    }
-}
-
-async fn serve(router: Router) -> String {
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap());
-    tokio::spawn(async move { axum::serve(listener, router).await });
-    url
-}
+use ground::{ACCOUNTS, Ground, POINT, TOKEN};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_payout_is_paid_once_redeemed_once_and_posted_at_finality() {

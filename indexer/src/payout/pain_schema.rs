@@ -1,0 +1,514 @@
+//! The rules of the schema of `pain.001.001.09`, as far as a credit transfer by IBAN can break them, held against the files that
+//! `pain` writes: every element in its order and number, every text by its type, counts and sums.
+//!
+//! Written down from the message's definition on iso20022.org, apart from the code that writes.
+
+use std::str::FromStr;
+
+use proptest::prelude::*;
+use quick_xml::{Reader, events::Event};
+use uuid::Uuid;
+
+use super::pain::{CreditTransfer, Debtor, Outcome, Status, amount, credit_transfer, key_of, message_id, read_report};
+
+const NAMESPACE: &str = "urn:iso:std:iso:20022:tech:xsd:pain.001.001.09";
+const MANY: usize = usize::MAX;
+
+/// An element: name, attributes, text, children.
+#[derive(Clone, Debug, Default)]
+struct Element {
+    name: String,
+    attributes: Vec<(String, String)>,
+    text: String,
+    children: Vec<Element>,
+}
+
+fn parse(bytes: &[u8]) -> Result<Element, String> {
+    let mut reader = Reader::from_str(std::str::from_utf8(bytes).map_err(|error| error.to_string())?);
+    let mut open = vec![Element::default()];
+    loop {
+        match reader.read_event().map_err(|error| error.to_string())? {
+            Event::Start(start) => {
+                let name = start.name().as_ref().to_owned();
+                let mut element = Element { name, ..Element::default() };
+                for attribute in start.attributes() {
+                    let attribute = attribute.map_err(|error| error.to_string())?;
+                    let key = attribute.key.as_ref().to_owned();
+                    element.attributes.push((key, attribute.value.to_string()));
+                }
+                open.push(element);
+            }
+            Event::End(_) => {
+                let element = open.pop().ok_or("too many ends")?;
+                open.last_mut().ok_or("too many ends")?.children.push(element);
+            }
+            Event::Text(text) => {
+                open.last_mut().ok_or("text outside")?.text.push_str(&text);
+            }
+            Event::GeneralRef(reference) => {
+                let c = match &*reference {
+                    "amp" => '&',
+                    "lt" => '<',
+                    "gt" => '>',
+                    "apos" => '\'',
+                    "quot" => '"',
+                    other => return Err(format!("entity {other}")),
+                };
+                open.last_mut().ok_or("text outside")?.text.push(c);
+            }
+            Event::Eof => break,
+            Event::Decl(_) => {}
+            other => return Err(format!("unexpected {other:?}")),
+        }
+    }
+    open.pop().and_then(|root| root.children.into_iter().next()).ok_or_else(|| "no root".into())
+}
+
+type Children = &'static [(&'static str, &'static str, usize, usize)];
+
+/// Complex types: a sequence of (element, type, at least, at most), or a choice of one of them.
+enum Complex {
+    Sequence(Children),
+    Choice(Children),
+}
+
+/// Types of elements that are never written here; where one turns up, nothing is known of it.
+const OTHER: &str = "other";
+
+fn complex(name: &str) -> Option<Complex> {
+    use Complex::{Choice, Sequence};
+    Some(match name {
+        "Document" => Sequence(&[("CstmrCdtTrfInitn", "CustomerCreditTransferInitiationV09", 1, 1)]),
+        "CustomerCreditTransferInitiationV09" => Sequence(&[
+            ("GrpHdr", "GroupHeader85", 1, 1),
+            ("PmtInf", "PaymentInstruction30", 1, MANY),
+            ("SplmtryData", OTHER, 0, MANY),
+        ]),
+        "GroupHeader85" => Sequence(&[
+            ("MsgId", "Max35Text", 1, 1),
+            ("CreDtTm", "ISODateTime", 1, 1),
+            ("Authstn", OTHER, 0, 2),
+            ("NbOfTxs", "Max15NumericText", 1, 1),
+            ("CtrlSum", "DecimalNumber", 0, 1),
+            ("InitgPty", "PartyIdentification135", 1, 1),
+            ("FwdgAgt", "BranchAndFinancialInstitutionIdentification6", 0, 1),
+            ("InitnSrc", OTHER, 0, 1),
+        ]),
+        "PaymentInstruction30" => Sequence(&[
+            ("PmtInfId", "Max35Text", 1, 1),
+            ("PmtMtd", "PaymentMethod3Code", 1, 1),
+            ("BtchBookg", OTHER, 0, 1),
+            ("NbOfTxs", "Max15NumericText", 0, 1),
+            ("CtrlSum", "DecimalNumber", 0, 1),
+            ("PmtTpInf", "PaymentTypeInformation26", 0, 1),
+            ("ReqdExctnDt", "DateAndDateTime2Choice", 1, 1),
+            ("PoolgAdjstmntDt", OTHER, 0, 1),
+            ("Dbtr", "PartyIdentification135", 1, 1),
+            ("DbtrAcct", "CashAccount38", 1, 1),
+            ("DbtrAgt", "BranchAndFinancialInstitutionIdentification6", 1, 1),
+            ("DbtrAgtAcct", "CashAccount38", 0, 1),
+            ("InstrForDbtrAgt", "Max140Text", 0, 1),
+            ("UltmtDbtr", "PartyIdentification135", 0, 1),
+            ("ChrgBr", "ChargeBearerType1Code", 0, 1),
+            ("ChrgsAcct", "CashAccount38", 0, 1),
+            ("ChrgsAcctAgt", "BranchAndFinancialInstitutionIdentification6", 0, 1),
+            ("CdtTrfTxInf", "CreditTransferTransaction34", 1, MANY),
+        ]),
+        "PaymentTypeInformation26" => Sequence(&[
+            ("InstrPrty", OTHER, 0, 1),
+            ("SvcLvl", "ServiceLevel8Choice", 0, MANY),
+            ("LclInstrm", OTHER, 0, 1),
+            ("CtgyPurp", OTHER, 0, 1),
+        ]),
+        "ServiceLevel8Choice" => Choice(&[("Cd", "Max4Text", 1, 1), ("Prtry", "Max35Text", 1, 1)]),
+        "DateAndDateTime2Choice" => Choice(&[("Dt", "ISODate", 1, 1), ("DtTm", "ISODateTime", 1, 1)]),
+        "CreditTransferTransaction34" => Sequence(&[
+            ("PmtId", "PaymentIdentification6", 1, 1),
+            ("PmtTpInf", "PaymentTypeInformation26", 0, 1),
+            ("Amt", "AmountType4Choice", 1, 1),
+            ("XchgRateInf", OTHER, 0, 1),
+            ("ChrgBr", "ChargeBearerType1Code", 0, 1),
+            ("ChqInstr", OTHER, 0, 1),
+            ("UltmtDbtr", "PartyIdentification135", 0, 1),
+            ("IntrmyAgt1", OTHER, 0, 1),
+            ("IntrmyAgt1Acct", OTHER, 0, 1),
+            ("IntrmyAgt2", OTHER, 0, 1),
+            ("IntrmyAgt2Acct", OTHER, 0, 1),
+            ("IntrmyAgt3", OTHER, 0, 1),
+            ("IntrmyAgt3Acct", OTHER, 0, 1),
+            ("CdtrAgt", "BranchAndFinancialInstitutionIdentification6", 0, 1),
+            ("CdtrAgtAcct", "CashAccount38", 0, 1),
+            ("Cdtr", "PartyIdentification135", 0, 1),
+            ("CdtrAcct", "CashAccount38", 0, 1),
+            ("UltmtCdtr", "PartyIdentification135", 0, 1),
+            ("InstrForCdtrAgt", OTHER, 0, MANY),
+            ("InstrForDbtrAgt", "Max140Text", 0, 1),
+            ("Purp", OTHER, 0, 1),
+            ("RgltryRptg", OTHER, 0, 10),
+            ("Tax", OTHER, 0, 1),
+            ("RltdRmtInf", OTHER, 0, 10),
+            ("RmtInf", "RemittanceInformation16", 0, 1),
+            ("SplmtryData", OTHER, 0, MANY),
+        ]),
+        "PaymentIdentification6" => {
+            Sequence(&[("InstrId", "Max35Text", 0, 1), ("EndToEndId", "Max35Text", 1, 1), ("UETR", OTHER, 0, 1)])
+        }
+        "AmountType4Choice" => {
+            Choice(&[("InstdAmt", "ActiveOrHistoricCurrencyAndAmount", 1, 1), ("EqvtAmt", OTHER, 1, 1)])
+        }
+        "PartyIdentification135" => Sequence(&[
+            ("Nm", "Max140Text", 0, 1),
+            ("PstlAdr", OTHER, 0, 1),
+            ("Id", OTHER, 0, 1),
+            ("CtryOfRes", OTHER, 0, 1),
+            ("CtctDtls", OTHER, 0, 1),
+        ]),
+        "CashAccount38" => Sequence(&[
+            ("Id", "AccountIdentification4Choice", 1, 1),
+            ("Tp", OTHER, 0, 1),
+            ("Ccy", "ActiveOrHistoricCurrencyCode", 0, 1),
+            ("Nm", "Max70Text", 0, 1),
+            ("Prxy", OTHER, 0, 1),
+        ]),
+        "AccountIdentification4Choice" => Choice(&[("IBAN", "IBAN2007Identifier", 1, 1), ("Othr", OTHER, 1, 1)]),
+        "BranchAndFinancialInstitutionIdentification6" => {
+            Sequence(&[("FinInstnId", "FinancialInstitutionIdentification18", 1, 1), ("BrnchId", OTHER, 0, 1)])
+        }
+        "FinancialInstitutionIdentification18" => Sequence(&[
+            ("BICFI", "BICFIDec2014Identifier", 0, 1),
+            ("ClrSysMmbId", OTHER, 0, 1),
+            ("LEI", OTHER, 0, 1),
+            ("Nm", "Max140Text", 0, 1),
+            ("PstlAdr", OTHER, 0, 1),
+            ("Othr", "GenericFinancialIdentification1", 0, 1),
+        ]),
+        "GenericFinancialIdentification1" => {
+            Sequence(&[("Id", "Max35Text", 1, 1), ("SchmeNm", OTHER, 0, 1), ("Issr", "Max35Text", 0, 1)])
+        }
+        "RemittanceInformation16" => Sequence(&[("Ustrd", "Max140Text", 0, MANY), ("Strd", OTHER, 0, MANY)]),
+        _ => return None,
+    })
+}
+
+fn digits_of(text: &str) -> Option<(usize, usize)> {
+    let (whole, part) = text.split_once('.').unwrap_or((text, ""));
+    let plain = !whole.is_empty() && (whole.to_owned() + part).bytes().all(|byte| byte.is_ascii_digit());
+    (plain && !text.ends_with('.')).then(|| (whole.trim_start_matches('0').len() + part.len(), part.len()))
+}
+
+/// Letters by kind: `A` a capital, `9` a digit, `a` any letter or digit, `X` a capital or digit.
+fn like(text: &str, pattern: &str) -> bool {
+    text.len() == pattern.len()
+        && text.chars().zip(pattern.chars()).all(|(c, kind)| match kind {
+            'A' => c.is_ascii_uppercase(),
+            '9' => c.is_ascii_digit(),
+            'a' => c.is_ascii_alphanumeric(),
+            'X' => c.is_ascii_uppercase() || c.is_ascii_digit(),
+            other => c == other,
+        })
+}
+
+/// Whether a text is of a simple type.
+fn is_simple(kind: &str, text: &str) -> bool {
+    let chars = text.chars().count();
+    match kind {
+        "Max4Text" => (1..=4).contains(&chars),
+        "Max35Text" => (1..=35).contains(&chars),
+        "Max70Text" => (1..=70).contains(&chars),
+        "Max140Text" => (1..=140).contains(&chars),
+        "Max15NumericText" => (1..=15).contains(&chars) && text.bytes().all(|byte| byte.is_ascii_digit()),
+        "DecimalNumber" => digits_of(text).is_some_and(|(digits, part)| digits <= 18 && part <= 17),
+        "ActiveOrHistoricCurrencyAndAmount" => digits_of(text).is_some_and(|(digits, part)| digits <= 18 && part <= 5),
+        "ActiveOrHistoricCurrencyCode" => like(text, "AAA"),
+        "PaymentMethod3Code" => ["CHK", "TRF", "TRA"].contains(&text),
+        "ChargeBearerType1Code" => ["DEBT", "CRED", "SHAR", "SLEV"].contains(&text),
+        "ISODate" => like(text, "9999-99-99"),
+        "ISODateTime" => like(text, "9999-99-99T99:99:99Z"),
+        "BICFIDec2014Identifier" => like(text, "XXXXAAXX") || like(text, "XXXXAAXXXXX"),
+        "IBAN2007Identifier" => {
+            (5..=34).contains(&chars) && like(&text[..4], "AA99") && like(&text[4..], &"a".repeat(chars - 4))
+        }
+        other => panic!("no such type: {other}"),
+    }
+}
+
+fn check(element: &Element, kind: &str) -> Result<(), String> {
+    let here = |what: String| Err(format!("{}: {what}", element.name));
+    let Some(complex) = complex(kind) else {
+        if kind == OTHER {
+            return here("is not written here".into());
+        }
+        if !element.children.is_empty() || !is_simple(kind, &element.text) {
+            return here(format!("{:?} is no {kind}", element.text));
+        }
+        return match (kind, element.attributes.as_slice()) {
+            ("ActiveOrHistoricCurrencyAndAmount", [(name, code)])
+                if name == "Ccy" && is_simple("ActiveOrHistoricCurrencyCode", code) =>
+            {
+                Ok(())
+            }
+            ("ActiveOrHistoricCurrencyAndAmount", _) => here("without its currency".into()),
+            (_, []) => Ok(()),
+            _ => here("with an attribute".into()),
+        };
+    };
+    if !element.text.trim().is_empty() {
+        return here("has text".into());
+    }
+    let mut children = element.children.iter().peekable();
+    match complex {
+        Complex::Sequence(sequence) => {
+            for (name, kind, least, most) in sequence {
+                let mut count = 0usize;
+                while let Some(child) = children.next_if(|child| child.name == *name) {
+                    check(child, kind)?;
+                    count += 1;
+                }
+                if count < *least || count > *most {
+                    return here(format!("{count} of {name}"));
+                }
+            }
+        }
+        Complex::Choice(choice) => {
+            let child = children.next().ok_or_else(|| format!("{}: empty", element.name))?;
+            let Some((_, kind, ..)) = choice.iter().find(|(name, ..)| child.name == *name) else {
+                return here(format!("{} is none of its choices", child.name));
+            };
+            check(child, kind)?;
+        }
+    }
+    match children.next() {
+        Some(child) => here(format!("{} does not belong here", child.name)),
+        None => Ok(()),
+    }
+}
+
+impl Element {
+    fn all<'a>(&'a self, name: &str, into: &mut Vec<&'a Element>) {
+        for child in &self.children {
+            if child.name == name {
+                into.push(child);
+            }
+            child.all(name, into);
+        }
+    }
+
+    fn texts(&self, name: &str) -> Vec<String> {
+        let mut found = Vec::new();
+        self.all(name, &mut found);
+        found.iter().map(|element| element.text.clone()).collect()
+    }
+}
+
+/// The schema's rules, and those that stand beside it: what is counted and summed is what is there.
+fn validate(bytes: &[u8]) -> Result<Element, String> {
+    let root = parse(bytes)?;
+    if root.name != "Document" || root.attributes != [("xmlns".to_owned(), NAMESPACE.to_owned())] {
+        return Err("another document".into());
+    }
+    check(&root, "Document")?;
+    let transfers = root.texts("EndToEndId").len().to_string();
+    if root.texts("NbOfTxs").iter().any(|count| *count != transfers) {
+        return Err("NbOfTxs is not the number of transfers".into());
+    }
+    // one transfer: the sum is its amount, digit for digit
+    if root.texts("CtrlSum").iter().any(|sum| vec![sum.clone()] != root.texts("InstdAmt")) {
+        return Err("CtrlSum is not the sum of the amounts".into());
+    }
+    let mut ids = root.texts("EndToEndId");
+    ids.sort();
+    ids.dedup();
+    if ids.len().to_string() != transfers {
+        return Err("an EndToEndId comes twice".into());
+    }
+    Ok(root)
+}
+
+const KEY: Uuid = Uuid::from_u128(0x7c9e_6679_7425_40de_944b_e07f_c1f9_0ae7);
+const ASKED_AT: i64 = 1_795_305_600;
+
+fn debtor() -> Debtor {
+    Debtor { name: "Numo Ltd.".into(), iban: "DE89370400440532013000".into(), bic: None }
+}
+
+fn file(debtor: &Debtor, currency: &str, minor: u128, name: &str, bic: Option<&str>) -> Option<Vec<u8>> {
+    credit_transfer(&CreditTransfer {
+        key: KEY,
+        asked_at: ASKED_AT,
+        currency,
+        minor,
+        debtor,
+        name,
+        iban: "GB29NWBK60161331926819",
+        bic,
+    })
+}
+
+#[test]
+fn a_file_keeps_the_rules_of_its_schema_and_says_what_was_ordered() {
+    let debtor = Debtor { bic: Some("COBADEFFXXX".into()), ..debtor() };
+    let bytes = file(&debtor, "EUR", 123_456, "Mary-Ann O'Neil", Some("NWBKGB2L")).unwrap();
+    let root = validate(&bytes).unwrap();
+    let id = "TM7c9e6679742540de944be07fc1f90ae7";
+    for name in ["MsgId", "PmtInfId", "InstrId", "EndToEndId"] {
+        assert_eq!(root.texts(name), [id], "{name}");
+    }
+    assert_eq!(root.texts("InstdAmt"), ["1234.56"]);
+    assert_eq!(root.texts("IBAN"), ["DE89370400440532013000", "GB29NWBK60161331926819"]);
+    assert_eq!(root.texts("BICFI"), ["COBADEFFXXX", "NWBKGB2L"]);
+    assert_eq!(root.texts("Nm"), ["Numo Ltd.", "Numo Ltd.", "Mary-Ann O'Neil"]);
+    assert_eq!((root.texts("Cd"), root.texts("ChrgBr")), (vec!["SEPA".to_owned()], vec!["SLEV".to_owned()]));
+    assert_eq!(root.texts("CreDtTm"), ["2026-11-22T00:00:00Z"]);
+    assert_eq!(root.texts("Dt"), ["2026-11-22"]);
+    assert_eq!(Some(bytes), file(&debtor, "EUR", 123_456, "Mary-Ann O'Neil", Some("NWBKGB2L")), "the same bytes again");
+    let won = validate(&file(&self::debtor(), "KRW", 300, "A", None).unwrap()).unwrap();
+    assert_eq!((won.texts("InstdAmt"), won.texts("ChrgBr")), (vec!["300".to_owned()], vec!["SHAR".to_owned()]));
+    assert_eq!(won.texts("Cd"), Vec::<String>::new(), "SEPA is for euros");
+}
+
+#[test]
+fn the_rules_find_what_is_wrong() {
+    let good = String::from_utf8(file(&debtor(), "EUR", 123_456, "Kim Minji", None).unwrap()).unwrap();
+    validate(good.as_bytes()).unwrap();
+    let long = "9".repeat(36);
+    for (from, to) in [
+        ("pain.001.001.09", "pain.001.001.03"),
+        ("<MsgId>TM7c9e6679742540de944be07fc1f90ae7", &format!("<MsgId>{long}")),
+        ("<MsgId>TM7c9e6679742540de944be07fc1f90ae7", "<MsgId>"),
+        ("<PmtMtd>TRF", "<PmtMtd>XXX"),
+        ("<NbOfTxs>1", "<NbOfTxs>2"),
+        ("<NbOfTxs>1", "<NbOfTxs>one"),
+        ("<CtrlSum>1234.56", "<CtrlSum>1234.57"),
+        ("\">1234.56", "\">1234.567890"),
+        ("\">1234.56", "\">12345678901234567.89"),
+        ("\">1234.56", "\">1,234.56"),
+        ("\">1234.56", "\">-1234.56"),
+        (" Ccy=\"EUR\"", ""),
+        ("Ccy=\"EUR\"", "Ccy=\"eur\""),
+        ("<IBAN>GB29", "<IBAN>gb29"),
+        ("<IBAN>GB29NWBK60161331926819", "<IBAN>GB29 NWBK 6016 1331 9268 19"),
+        ("2026-11-22T00:00:00Z", "2026-11-22"),
+        ("<Dt>2026-11-22", "<Dt>22.11.2026"),
+        ("<ChrgBr>SLEV", "<ChrgBr>NONE"),
+        ("<Cdtr>", "<Creditor>"),
+        ("<Nm>Kim Minji</Nm>", &format!("<Nm>{}</Nm>", "x".repeat(141))),
+        ("<PmtInfId>", "<Extra>x</Extra><PmtInfId>"),
+        ("<ChrgBr>SLEV</ChrgBr>", ""),
+    ] {
+        let bad = good.replacen(from, to, 1);
+        assert_ne!(bad, good, "{from}");
+        // the last one is allowed: who bears the charges may be left out
+        assert_eq!(validate(bad.as_bytes()).is_err(), !from.starts_with("<ChrgBr>SLEV</"), "{from} -> {to}");
+    }
+    let (header, payment) = (good.find("<Dbtr>").unwrap(), good.find("<DbtrAcct>").unwrap());
+    let order = format!("{}{}", &good[..header], &good[payment..]);
+    assert!(validate(order.as_bytes()).is_err(), "without a debtor");
+    let swapped = good.replacen("<InstrId>", "<X>", 1).replacen("</InstrId>", "</X>", 1);
+    assert!(validate(swapped.as_bytes()).is_err());
+}
+
+#[test]
+fn an_amount_has_the_digits_of_its_currency_and_no_more_than_the_schema() {
+    assert_eq!(amount("EUR", 5).as_deref(), Some("0.05"));
+    assert_eq!(amount("EUR", 100).as_deref(), Some("1.00"));
+    assert_eq!(amount("KRW", 5).as_deref(), Some("5"));
+    assert_eq!(amount("BHD", 1_234).as_deref(), Some("1.234"));
+    assert_eq!(amount("EUR", 999_999_999_999_999_999).as_deref(), Some("9999999999999999.99"));
+    for (currency, minor) in
+        [("EUR", 0), ("EUR", 1_000_000_000_000_000_000), ("XAU", 1), ("EUX", 1), ("EUR", u128::MAX)]
+    {
+        assert_eq!(amount(currency, minor), None, "{currency} {minor}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn whatever_a_name_is_the_file_is_well_formed_and_says_it(name in "[a-zA-Z0-9/?:().,'+ <>&\"-]{1,70}", minor in 1u128..10u128.pow(18)) {
+        let bytes = file(&debtor(), "EUR", minor, &name, None).unwrap();
+        let root = validate(&bytes).unwrap();
+        let names = root.texts("Nm");
+        prop_assert_eq!(names.last(), Some(&name));
+        let said = root.texts("InstdAmt").concat();
+        prop_assert_eq!(u128::from_str(&said.replace('.', "")), Ok(minor));
+    }
+
+    #[test]
+    fn an_id_leads_back_to_its_payout(bits in any::<u128>(), other in "[A-Za-z0-9]{0,40}") {
+        let key = Uuid::from_u128(bits);
+        prop_assert_eq!(key_of(&message_id(key)), Some(key));
+        prop_assert!(is_simple("Max35Text", &message_id(key)));
+        if let Some(key) = key_of(&other) {
+            prop_assert_eq!(message_id(key), other);
+        }
+    }
+
+    #[test]
+    fn a_report_of_any_bytes_is_read_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
+        let _read = read_report(&bytes);
+    }
+}
+
+/// A report as banks send it.
+fn report(group: &str, payments: &str) -> Vec<u8> {
+    format!(
+        r#"<?xml version="1.0" encoding="UTF-8"?>
+<Document xmlns="urn:iso:std:iso:20022:tech:xsd:pain.002.001.10"><CstmrPmtStsRpt>
+ <GrpHdr><MsgId>BANK-1</MsgId><CreDtTm>2026-11-22T09:00:00</CreDtTm></GrpHdr>
+ <OrgnlGrpInfAndSts><OrgnlMsgId>{}</OrgnlMsgId><OrgnlMsgNmId>pain.001.001.09</OrgnlMsgNmId>{group}</OrgnlGrpInfAndSts>
+ {payments}
+</CstmrPmtStsRpt></Document>"#,
+        message_id(KEY)
+    )
+    .into_bytes()
+}
+
+fn payment(status: &str, transfers: &str) -> String {
+    let id = message_id(KEY);
+    format!("<OrgnlPmtInfAndSts><OrgnlPmtInfId>{id}</OrgnlPmtInfId>{status}{transfers}</OrgnlPmtInfAndSts>")
+}
+
+fn transfer(id: &str, status: &str, reasons: &[&str]) -> String {
+    let reasons: Vec<String> = reasons
+        .iter()
+        .map(|code| format!("<StsRsnInf><Rsn><Cd>{code}</Cd></Rsn><AddtlInf>x</AddtlInf></StsRsnInf>"))
+        .collect();
+    let reasons = reasons.concat();
+    format!("<TxInfAndSts><OrgnlEndToEndId>{id}</OrgnlEndToEndId><TxSts>{status}</TxSts>{reasons}</TxInfAndSts>")
+}
+
+#[test]
+fn a_report_is_read_at_the_level_that_stands_nearest_to_the_transfer() {
+    let id = message_id(KEY);
+    let read = |group: &str, payments: &str| read_report(&report(group, payments)).unwrap();
+    let one = |status: &str, reason: Option<&str>, outcome| {
+        vec![Status { key: KEY, status: status.into(), reason: reason.map(Into::into), outcome }]
+    };
+    let paid = payment("<PmtInfSts>PART</PmtInfSts>", &transfer(&id, "ACSC", &[]));
+    assert_eq!(read("<GrpSts>PART</GrpSts>", &paid), one("ACSC", None, Outcome::Paid));
+    let refused = payment("", &transfer(&id, "RJCT", &["AC04"]));
+    assert_eq!(read("<GrpSts>ACCP</GrpSts>", &refused), one("RJCT", Some("AC04"), Outcome::Refused));
+    let twice = payment("", &transfer(&id, "RJCT", &["NARR", "DU01"]));
+    assert_eq!(read("", &twice), one("RJCT", Some("DU01"), Outcome::Doubt));
+    assert_eq!(read("", &payment("<PmtInfSts>ACSP</PmtInfSts>", "")), one("ACSP", None, Outcome::Pending));
+    assert_eq!(read("<GrpSts>RJCT</GrpSts>", ""), one("RJCT", None, Outcome::Refused));
+    let duplicate = "<GrpSts>RJCT</GrpSts><StsRsnInf><Rsn><Cd>AM05</Cd></Rsn></StsRsnInf>";
+    assert_eq!(read(duplicate, ""), one("RJCT", Some("AM05"), Outcome::Doubt));
+    // a file was refused as a whole, and a transfer in it is named: what names the transfer counts
+    assert_eq!(read("<GrpSts>RJCT</GrpSts>", &paid), one("ACSC", None, Outcome::Paid));
+}
+
+#[test]
+fn a_report_of_another_transfer_or_of_nothing_moves_nothing() {
+    let other = message_id(Uuid::from_u128(1));
+    let elsewhere = payment("<PmtInfSts>ACSC</PmtInfSts>", &transfer(&other, "ACSC", &[]));
+    assert_eq!(read_report(&report("<GrpSts>ACSC</GrpSts>", &elsewhere)).unwrap(), []);
+    let text = String::from_utf8(report("<GrpSts>ACSC</GrpSts>", "")).unwrap();
+    assert_eq!(read_report(text.replace(&message_id(KEY), "SALARIES-11").as_bytes()).unwrap(), []);
+    assert_eq!(read_report(text.replace("ACSC", "paid!").as_bytes()).unwrap(), []);
+    for broken in ["", "<Document/>", "<Document><CstmrPmtStsRpt/></Document>", "{}", &text[..text.len() / 2]] {
+        assert!(read_report(broken.as_bytes()).is_err(), "{broken}");
+    }
+    let bomb = text.replace("<Document", "<!DOCTYPE d [<!ENTITY a \"aaaa\">]><Document").replace("BANK-1", "&a;&a;");
+    let read = read_report(bomb.as_bytes());
+    assert!(read.is_err() || read.is_ok_and(|read| read.len() == 1), "entities of a report are not resolved");
+}
