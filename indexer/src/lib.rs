@@ -15,6 +15,7 @@ pub mod checksum;
 pub mod config;
 pub mod explorer;
 pub mod follow;
+pub mod groups;
 pub mod ledger;
 pub mod manifest;
 pub mod payout;
@@ -24,5 +25,6 @@ pub mod read;
 pub mod serve;
 pub mod status;
 pub mod sync;
+pub mod trace;
 
 pub use api::openapi;

@@ -21,7 +21,7 @@ use std::{
 use axum::{
     Router,
     extract::{DefaultBodyLimit, MatchedPath, Request},
-    http::{Method, StatusCode, header},
+    http::{HeaderName, Method, StatusCode, header},
     middleware::Next,
     response::Response,
 };
@@ -89,8 +89,7 @@ fn routes(payouts: Option<Payouts>) -> OpenApiRouter<App> {
         .routes(routes!(disputes::dispute))
         .routes(routes!(accounts::account))
         .routes(routes!(accounts::query))
-        .routes(routes!(trace::profile))
-        .routes(routes!(trace::metadatas))
+        .merge(trace::router())
         .merge(payout::router(payouts))
 }
 
@@ -114,8 +113,12 @@ pub fn router(app: App, payouts: Option<Payouts>) -> Router {
         .layer(
             CorsLayer::new()
                 .allow_origin(tower_http::cors::Any)
-                .allow_methods([Method::GET, Method::POST])
-                .allow_headers([header::CONTENT_TYPE, header::IF_NONE_MATCH])
+                .allow_methods([Method::GET, Method::POST, Method::PUT])
+                .allow_headers([
+                    header::CONTENT_TYPE,
+                    header::IF_NONE_MATCH,
+                    HeaderName::from_static("idempotency-key"),
+                ])
                 .expose_headers([header::ETAG]),
         )
         .layer(TraceLayer::new_for_http())

@@ -10,6 +10,7 @@ mod members;
 mod mined;
 mod record;
 pub mod stored;
+mod trace;
 pub mod tree;
 pub mod verify;
 
@@ -18,6 +19,7 @@ use tidemark::{chain::Deployment, store::Store};
 
 pub use fetch::{Waiting, ask_again, waiting};
 pub use mined::Mined;
+pub use trace::fill as fill_trace;
 
 /// Where files come from and go to.
 #[derive(Clone)]

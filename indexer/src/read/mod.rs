@@ -8,6 +8,7 @@ mod license;
 pub mod page;
 mod provider;
 mod record;
+pub mod trace;
 
 pub use account::{AccountBalance, AccountView, TransferView, account, balances};
 pub use batch::{BatchEvents, BatchList, BatchView, DebitView, batch, batch_events, batches};
