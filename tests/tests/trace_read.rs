@@ -20,6 +20,10 @@ use tidemark_tests::{
     },
     write_side::another_provider,
 };
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
 
 const API: &str = "/api/v1/data-audit";
 const TIME_MAX: Duration = Duration::from_secs(60);
@@ -186,6 +190,8 @@ async fn what_came_in_through_trace_s_door_is_read_back_and_what_is_erased_is_no
     strangers::second_indexer(&bench.stack, "indexer").await?;
     records_from_before_the_tables_are_taken_in(&mut bench).await?;
     an_erased_record_is_nowhere(&bench, &group).await?;
+    // one that starts after the erasure has the same rows
+    sqlx::query("DROP DATABASE indexer_second WITH (FORCE)").execute(&bench.database().await).await?;
     strangers::second_indexer(&bench.stack, "indexer").await?;
     an_address_has_sixty_requests_a_minute(&bench).await;
     Ok(())
@@ -456,9 +462,20 @@ async fn uploads_are_filled_once_by_who_has_the_address(bench: &Bench) {
     assert_eq!(bench.count("SELECT count(*) FROM local.scoped_upload").await, 0);
 }
 
+/// What comes back for a cursor of a megabyte, which no HTTP client would send; nothing where the connection is closed.
+async fn megabyte(address: &str) -> String {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let request = format!("GET {API}/feed?cursor={} HTTP/1.1\r\nhost: a\r\n\r\n", "30".repeat(1 << 19));
+    // whoever is not listened to any more can't write
+    drop(stream.write_all(request.as_bytes()).await);
+    let mut answer = [0u8; 256];
+    let read = tokio::time::timeout(Duration::from_secs(10), stream.read(&mut answer)).await.expect("an answer");
+    String::from_utf8_lossy(&answer[..read.unwrap_or(0)]).into_owned()
+}
+
 async fn nothing_hostile_does_harm(bench: &Bench) {
     let before = bench.count("SELECT count(*) FROM trace_record").await;
-    let long = "a".repeat(100_000);
+    let long = "a".repeat(30_000);
     let texts = ["'; DROP TABLE trace_record; --", "\" OR 1=1 --", "a\0b", "%", "\u{202e}é", "$1", "", &long];
     for text in texts {
         for path in [
@@ -503,11 +520,9 @@ async fn nothing_hostile_does_harm(bench: &Bench) {
     assert_eq!(bench.send(Method::GET, "/feed?limit=1&limit=2", None, "").await.status(), 400);
     assert_eq!(bench.send(Method::GET, "/assets/%ff", None, "").await.status(), 400);
     bench.get(&format!("/feed?limit={}", "9".repeat(1_000))).await;
-    // a cursor of a megabyte: the connection is refused before any of ours looks at it, or closed
-    let url = format!("{}{API}/feed?cursor={}", bench.indexer().url(), "30".repeat(1 << 19));
-    if let Ok(answer) = reqwest::get(url).await {
-        assert!(answer.status().is_client_error(), "{}", answer.status());
-    }
+    // a cursor of a megabyte is refused before anything of ours looks at it
+    let answer = megabyte(bench.indexer().url().trim_start_matches("http://")).await;
+    assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 4"), "{answer}");
     assert_eq!(bench.count("SELECT count(*) FROM trace_record").await, before);
     bench.get("/stats").await;
 }
