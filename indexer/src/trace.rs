@@ -1,8 +1,8 @@
 //! The fields of trace-v1.0 that are searched and counted: where each stands in metadata, and how its letters are folded.
 
-use alloy::primitives::B256;
+use alloy::primitives::{Address, B256};
 use serde_json::Value;
-use tidemark::ids::{ContentHash, SOURCE_RECORD_ID_BYTES_MAX};
+use tidemark::ids::{ContentHash, SOURCE_RECORD_ID_BYTES_MAX, sha256};
 
 /// Longer texts can't be searched for: an index has to hold them.
 pub const TERM_BYTES_MAX: usize = 512;
@@ -26,6 +26,9 @@ pub struct Text {
     /// JSON pointers, the first that is there counts.
     pointers: &'static [&'static str],
 }
+
+/// How many of [`TEXTS`] can be searched for: the first ones.
+pub const SEARCHED: usize = 11;
 
 /// Every text that is kept beside a record, in the order of the columns.
 pub const TEXTS: [Text; 15] = [
@@ -115,6 +118,15 @@ impl Text {
         })?;
         self.fold(&found)
     }
+}
+
+/// What a value of a column is found by: 64 bits of SHA-256. Who finds two values with one key finds both of them, so the value
+/// is compared, too.
+pub fn key(provider: Address, column: &str, value: &[u8]) -> i64 {
+    let digest = sha256(&[provider.as_slice(), column.as_bytes(), b"\0", value]);
+    let mut first = [0u8; 8];
+    first.copy_from_slice(digest.get(..8).unwrap_or(&[0; 8]));
+    i64::from_be_bytes(first)
 }
 
 /// `file.size_bytes`, where it counts.
@@ -279,6 +291,19 @@ mod tests {
         for (size, counted) in [(json!(5), Some(5)), (json!(0), None), (json!(-1), None), (json!("5"), None)] {
             assert_eq!(size_bytes(&json!({"file": {"size_bytes": size}})), counted);
         }
+    }
+
+    #[test]
+    fn what_is_searched_has_a_key_of_its_provider_column_and_value() {
+        for (_, column, _) in NAMES {
+            let is_text = TEXTS.iter().take(SEARCHED).any(|text| text.column == column);
+            assert!(is_text || ["source_record_id", "content_hash"].contains(&column), "{column}");
+        }
+        let (one, other) = (Address::repeat_byte(1), Address::repeat_byte(2));
+        let keys =
+            [key(one, "a", b"b"), key(other, "a", b"b"), key(one, "b", b"b"), key(one, "a", b"c"), key(one, "ab", b"")];
+        assert_eq!(keys.iter().collect::<std::collections::BTreeSet<_>>().len(), keys.len());
+        assert_eq!(keys[0], key(one, "a", b"b"));
     }
 
     #[test]

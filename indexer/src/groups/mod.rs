@@ -7,7 +7,9 @@ mod view;
 mod work;
 
 pub use store::{Created, Ticket, create, offer_upload, receive_upload, uploaded};
-pub use view::{ExportError, GroupItem, GroupItems, GroupProfile, GroupSummary, GroupView, csv_rows, group, items, profile};
+pub use view::{
+    ExportError, GroupItem, GroupItems, GroupProfile, GroupSummary, GroupView, csv_rows, group, items, profile,
+};
 pub use work::work;
 
 /// Items of one group.

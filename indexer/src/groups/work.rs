@@ -183,9 +183,8 @@ async fn hashes(
              r.mime_type, r.media_category, r.kyc_status, r.geo_region, r.tos_version, r.privacy_policy_version,
              r.size_bytes, b.tx_hash
          FROM unnest($2::bytea[]) WITH ORDINALITY AS asked (hash, place)
-         LEFT JOIN (trace_total AS t JOIN trace_record AS r ON r.provider = t.provider
-             JOIN record AS c ON c.provider = r.provider AND c.data_id = r.data_id
-             JOIN batch AS b ON b.provider = r.provider AND b.number = r.number) ON r.content_hash = asked.hash
+         LEFT JOIN (record AS c JOIN trace_record AS r ON r.provider = c.provider AND r.data_id = c.data_id
+             JOIN batch AS b ON b.provider = r.provider AND b.number = r.number) ON c.content_hash = asked.hash
          ORDER BY asked.place, r.block_number, r.place LIMIT $3",
     )
     .bind(group_id)

@@ -17,7 +17,7 @@ use super::{
     Files, SettleError, lock_tables,
     record::{self, Seen},
 };
-use crate::trace::{ANON_ID, COUNTED, TEXTS, size_bytes};
+use crate::trace::{ANON_ID, COUNTED, SEARCHED, TEXTS, key, size_bytes};
 
 /// Records of one transaction while those from before the tables are taken in.
 const FILL_ROWS: i64 = 2_000;
@@ -82,7 +82,7 @@ fn rows_of(seen: &[Seen]) -> Option<(Row, Vec<Update>)> {
         block_number: first.block_number,
         place: place(first),
         source_record_id: source_record_id.trim().to_owned(),
-        content_hash: first.event.content_hash.0.to_vec(),
+        content_hash: seen.last()?.event.content_hash.0.to_vec(),
         size_bytes: size_bytes(newest),
         texts: TEXTS.each_ref().map(|text| text.of(newest)),
     };
@@ -200,23 +200,31 @@ async fn write(connection: &mut PgConnection, provider: Address, rows: &[(Uuid, 
         return Ok(());
     }
     let mut query = sqlx::query(
-        "INSERT INTO trace_record
-             (provider, data_id, number, block_number, place, source_record_id, content_hash, size_bytes, mime_type,
-              media_category, collection_id, customer_id, task_id, anon_id, kyc_status, kyc_country, geo_region, tos_hash,
-              privacy_policy_hash, tax_status, account_verification, tos_version, privacy_policy_version)
-         SELECT $1, row.* FROM unnest($2::uuid[], $3::bigint[], $4::bigint[], $5::bigint[], $6::text[], $7::bytea[],
-              $8::bigint[], $9::text[], $10::text[], $11::text[], $12::text[], $13::text[], $14::text[], $15::text[],
-              $16::text[], $17::text[], $18::text[], $19::text[], $20::text[], $21::text[], $22::text[], $23::text[]) AS row
+        "INSERT INTO trace_record (provider, data_id, number, block_number, place, source_record_id, content_hash, size_bytes, mime_type, media_category,
+             collection_id, customer_id, task_id, anon_id, kyc_status, kyc_country, geo_region, tos_hash,
+             privacy_policy_hash, tax_status, account_verification, tos_version, privacy_policy_version,
+             content_hash_key, mime_type_key, media_category_key, collection_id_key, customer_id_key, task_id_key,
+             anon_id_key, kyc_status_key, kyc_country_key, geo_region_key, tos_hash_key, privacy_policy_hash_key)
+         SELECT $1, row.* FROM unnest($2::uuid[], $3::bigint[], $4::bigint[], $5::bigint[], $6::text[], $7::bytea[], $8::bigint[], $9::text[],
+             $10::text[], $11::text[], $12::text[], $13::text[], $14::text[], $15::text[], $16::text[], $17::text[],
+             $18::text[], $19::text[], $20::text[], $21::text[], $22::text[], $23::text[], $24::bigint[],
+             $25::bigint[], $26::bigint[], $27::bigint[], $28::bigint[], $29::bigint[], $30::bigint[], $31::bigint[],
+             $32::bigint[], $33::bigint[], $34::bigint[], $35::bigint[]) AS row
          ON CONFLICT (provider, data_id) DO UPDATE SET
-             number = excluded.number, block_number = excluded.block_number, place = excluded.place,
-             source_record_id = excluded.source_record_id, content_hash = excluded.content_hash,
-             size_bytes = excluded.size_bytes, mime_type = excluded.mime_type, media_category = excluded.media_category,
-             collection_id = excluded.collection_id, customer_id = excluded.customer_id, task_id = excluded.task_id,
-             anon_id = excluded.anon_id, kyc_status = excluded.kyc_status, kyc_country = excluded.kyc_country,
-             geo_region = excluded.geo_region, tos_hash = excluded.tos_hash,
-             privacy_policy_hash = excluded.privacy_policy_hash, tax_status = excluded.tax_status,
-             account_verification = excluded.account_verification, tos_version = excluded.tos_version,
-             privacy_policy_version = excluded.privacy_policy_version",
+             number = excluded.number, block_number = excluded.block_number, place = excluded.place, source_record_id
+             = excluded.source_record_id, content_hash = excluded.content_hash, size_bytes = excluded.size_bytes,
+             mime_type = excluded.mime_type, media_category = excluded.media_category, collection_id =
+             excluded.collection_id, customer_id = excluded.customer_id, task_id = excluded.task_id, anon_id =
+             excluded.anon_id, kyc_status = excluded.kyc_status, kyc_country = excluded.kyc_country, geo_region =
+             excluded.geo_region, tos_hash = excluded.tos_hash, privacy_policy_hash = excluded.privacy_policy_hash,
+             tax_status = excluded.tax_status, account_verification = excluded.account_verification, tos_version =
+             excluded.tos_version, privacy_policy_version = excluded.privacy_policy_version, content_hash_key =
+             excluded.content_hash_key, mime_type_key = excluded.mime_type_key, media_category_key =
+             excluded.media_category_key, collection_id_key = excluded.collection_id_key, customer_id_key =
+             excluded.customer_id_key, task_id_key = excluded.task_id_key, anon_id_key = excluded.anon_id_key,
+             kyc_status_key = excluded.kyc_status_key, kyc_country_key = excluded.kyc_country_key, geo_region_key =
+             excluded.geo_region_key, tos_hash_key = excluded.tos_hash_key, privacy_policy_hash_key =
+             excluded.privacy_policy_hash_key",
     )
     .bind(provider.as_slice())
     .bind(rows.iter().map(|(id, _)| *id).collect::<Vec<_>>())
@@ -229,6 +237,12 @@ async fn write(connection: &mut PgConnection, provider: Address, rows: &[(Uuid, 
     for at in 0..TEXTS.len() {
         let text = |row: &Row| row.texts.get(at).cloned().flatten();
         query = query.bind(rows.iter().map(|(_, row)| text(row)).collect::<Vec<_>>());
+    }
+    let of_hash = |row: &Row| key(provider, "content_hash", &row.content_hash);
+    query = query.bind(rows.iter().map(|(_, row)| of_hash(row)).collect::<Vec<_>>());
+    for (at, text) in TEXTS.iter().enumerate().take(SEARCHED) {
+        let of_text = |row: &Row| Some(key(provider, text.column, row.texts.get(at)?.as_ref()?.as_bytes()));
+        query = query.bind(rows.iter().map(|(_, row)| of_text(row)).collect::<Vec<_>>());
     }
     query.execute(connection).await?;
     Ok(())

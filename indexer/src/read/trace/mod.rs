@@ -16,7 +16,7 @@ use uuid::Uuid;
 use super::{ReadError, hash_text, hex0x, number, page, rfc3339, rfc3339_u64};
 use crate::{
     manifest::stored::{self, digits},
-    trace::Wanted,
+    trace::{Wanted, key},
 };
 
 /// A page of a Trace list.
@@ -96,11 +96,12 @@ pub struct TraceReceipts {
     pub next_cursor: Option<String>,
 }
 
-/// Which rows of one provider `t`; `{before}` and `{limit}` are the page.
+/// Which rows of one provider `t`, on this page.
 const REGISTRATIONS: &str = "SELECT x.provider, x.data_id, x.number, x.block_number, x.place, 0::bigint AS seq
-     FROM trace_record AS x WHERE x.provider = t.provider AND (x.block_number, x.place) < ($1, $2)";
+     FROM trace_record AS x WHERE (x.block_number, x.place) < ($1, $2) AND";
 const UPDATES: &str = "SELECT x.provider, x.data_id, x.number, x.block_number, x.place, x.seq
-     FROM trace_update AS x WHERE x.provider = t.provider AND (x.block_number, x.place) < ($1, $2)";
+     FROM trace_update AS x WHERE (x.block_number, x.place) < ($1, $2) AND";
+const OF_PROVIDER: &str = "x.provider = t.provider";
 const ORDER: &str = "ORDER BY x.block_number DESC, x.place DESC LIMIT $3";
 
 /// One page, of one provider or of all: each provider's page by an index, then the newest of those.
@@ -110,22 +111,32 @@ pub async fn receipts(
     provider: Option<Address>,
     page: TracePage,
 ) -> Result<(Vec<TraceReceipt>, Option<String>), ReadError> {
+    // what one query costs is known here; a compiler would take longer than it
+    sqlx::query("SET LOCAL jit = off").execute(&mut *connection).await?;
     let one = provider.as_ref().map(|provider| provider.as_slice());
-    let (mut providers, mut ids) = (Vec::new(), Vec::new());
+    let mut places = Places::default();
+    if let Listed::Search(wanted) = listed {
+        places = Places::of(wanted, &provider_names(connection, one).await?);
+    }
     let source = match listed {
-        Listed::Search(Wanted::SourceRecordId(id)) => {
-            (providers, ids) = places_of(connection, id, one).await?;
-            "(SELECT * FROM unnest($5::bytea[], $6::uuid[]) AS given (provider, data_id)) AS t".to_owned()
-        }
-        _ => "(SELECT provider FROM trace_total WHERE $4::bytea IS NULL OR provider = $4) AS t".to_owned(),
+        Listed::Search(_) => "unnest($5::bytea[], $6::uuid[], $7::bigint[]) AS t (provider, data_id, key)",
+        _ => "(SELECT provider FROM trace_total WHERE $4::bytea IS NULL OR provider = $4) AS t",
     };
-    let inner = match listed {
-        Listed::Feed => format!("({REGISTRATIONS} {ORDER}) UNION ALL ({UPDATES} {ORDER})"),
-        Listed::Recent => format!("{REGISTRATIONS} {ORDER}"),
-        Listed::Search(Wanted::SourceRecordId(_)) => format!("{REGISTRATIONS} AND x.data_id = t.data_id {ORDER}"),
-        Listed::Search(Wanted::ContentHash(_)) => format!("{REGISTRATIONS} AND x.content_hash = $7 {ORDER}"),
-        // the column is one of ours
-        Listed::Search(Wanted::Text(column, _)) => format!("{REGISTRATIONS} AND x.{column} = $8 {ORDER}"),
+    // columns are ours; the value is compared with those rows only that its key has found
+    let (inner, same) = match listed {
+        Listed::Feed => {
+            (format!("({REGISTRATIONS} {OF_PROVIDER} {ORDER}) UNION ALL ({UPDATES} {OF_PROVIDER} {ORDER})"), "")
+        }
+        Listed::Recent => (format!("{REGISTRATIONS} {OF_PROVIDER} {ORDER}"), ""),
+        Listed::Search(Wanted::SourceRecordId(_)) => {
+            (format!("{REGISTRATIONS} {OF_PROVIDER} AND x.data_id = t.data_id {ORDER}"), "")
+        }
+        Listed::Search(Wanted::ContentHash(_)) => {
+            (format!("{REGISTRATIONS} x.content_hash_key = t.key {ORDER}"), "WHERE r.content_hash = $8")
+        }
+        Listed::Search(Wanted::Text(column, _)) => {
+            (format!("{REGISTRATIONS} x.{column}_key = t.key {ORDER}"), &*format!("WHERE r.{column} = $9"))
+        }
     };
     let sql = format!(
         "SELECT p.name, f.data_id, r.source_record_id, f.seq, f.block_number, f.place, e.content_hash,
@@ -139,6 +150,7 @@ pub async fn receipts(
          JOIN record AS c ON c.provider = f.provider AND c.data_id = f.data_id
          JOIN batch AS b ON b.provider = f.provider AND b.number = f.number
          JOIN event AS e ON e.provider = f.provider AND e.number = f.number AND e.index = f.place & 4294967295
+         {same}
          ORDER BY f.block_number DESC, f.place DESC"
     );
     let (block, place) = page.before.unwrap_or((i64::MAX, i64::MAX));
@@ -152,8 +164,9 @@ pub async fn receipts(
         .bind(place)
         .bind(i64::from(page.limit) + 1)
         .bind(one)
-        .bind(providers)
-        .bind(ids)
+        .bind(places.providers)
+        .bind(places.ids)
+        .bind(places.keys)
         .bind(hash)
         .bind(text)
         .fetch_all(connection)
@@ -164,20 +177,31 @@ pub async fn receipts(
     Ok((items, next_cursor))
 }
 
-/// Which data id a source record id gives with each provider that has records.
-async fn places_of(
-    connection: &mut PgConnection,
-    id: &str,
-    one: Option<&[u8]>,
-) -> Result<(Vec<Vec<u8>>, Vec<Uuid>), ReadError> {
-    let mut places = (Vec::new(), Vec::new());
-    for (address, name) in provider_names(connection, one).await? {
-        if let Ok(data_id) = DataId::new(&name, id) {
-            places.0.push(address.to_vec());
-            places.1.push(data_id.0);
+/// Where each provider's rows of a search are.
+#[derive(Default)]
+struct Places {
+    providers: Vec<Vec<u8>>,
+    /// What a source record id gives with the provider's name.
+    ids: Vec<Option<Uuid>>,
+    /// What any other value is found by.
+    keys: Vec<Option<i64>>,
+}
+
+impl Places {
+    fn of(wanted: &Wanted, providers: &[(Address, String)]) -> Self {
+        let mut places = Self::default();
+        for (address, name) in providers {
+            let (id, key) = match wanted {
+                Wanted::SourceRecordId(id) => (DataId::new(name, id).ok().map(|id| id.0), None),
+                Wanted::ContentHash(hash) => (None, Some(key(*address, "content_hash", hash.as_slice()))),
+                Wanted::Text(column, text) => (None, Some(key(*address, column, text.as_bytes()))),
+            };
+            places.providers.push(address.to_vec());
+            places.ids.push(id);
+            places.keys.push(key);
         }
+        places
     }
-    Ok(places)
 }
 
 /// Providers that have records in Trace's lists, by name.

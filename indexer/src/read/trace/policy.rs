@@ -7,7 +7,10 @@ use sqlx::{PgConnection, Row, postgres::PgRow};
 use utoipa::ToSchema;
 
 use super::prefixed;
-use crate::read::{ReadError, hash_text, rfc3339};
+use crate::{
+    read::{ReadError, hash_text, rfc3339},
+    trace::key,
+};
 
 const POLICIES_MAX: i64 = 500;
 
@@ -68,22 +71,16 @@ pub struct PolicyList {
 }
 
 fn document(row: &PgRow) -> Result<PolicyDocument, sqlx::Error> {
-    let place = |at: usize| -> Result<_, sqlx::Error> {
-        let block: Option<i64> = row.try_get(at)?;
-        Ok(block.zip(row.try_get::<Option<i64>, _>(at + 1)?))
-    };
-    let named = [place(6)?, place(8)?];
-    let kinds = [PolicyRole::Tos, PolicyRole::PrivacyPolicy].into_iter().zip(named);
     Ok(PolicyDocument {
         provider: row.try_get(0)?,
-        kinds: kinds.filter(|(_, named)| named.is_some()).map(|(role, _)| role.name()).collect(),
+        kinds: Vec::new(),
         version: row.try_get(2)?,
         hash: prefixed(&row.try_get::<Vec<u8>, _>(1)?),
         uri: row.try_get(3)?,
         effective_at: None,
         published_at: rfc3339(row.try_get(4)?),
         tx_hash: hash_text(row, 5)?,
-        named,
+        named: [None; 2],
     })
 }
 
@@ -93,24 +90,42 @@ async fn published(
     hash: Option<B256>,
 ) -> Result<Vec<PolicyDocument>, ReadError> {
     let rows = sqlx::query(
-        "SELECT v.name, p.policy_hash, p.version, p.uri, p.block_time, p.tx_hash, tos.block_number, tos.place,
-             privacy.block_number, privacy.place
+        "SELECT v.name, p.policy_hash, p.version, p.uri, p.block_time, p.tx_hash
          FROM policy AS p JOIN provider AS v ON v.address = p.provider
-         LEFT JOIN LATERAL (SELECT r.block_number, r.place FROM trace_record AS r
-             WHERE r.provider = p.provider AND r.tos_hash = 'sha256:' || encode(p.policy_hash, 'hex')
-             ORDER BY r.block_number DESC, r.place DESC LIMIT 1) AS tos ON TRUE
-         LEFT JOIN LATERAL (SELECT r.block_number, r.place FROM trace_record AS r
-             WHERE r.provider = p.provider AND r.privacy_policy_hash = 'sha256:' || encode(p.policy_hash, 'hex')
-             ORDER BY r.block_number DESC, r.place DESC LIMIT 1) AS privacy ON TRUE
          WHERE p.provider = $1 AND ($2::bytea IS NULL OR p.policy_hash = $2)
          ORDER BY p.block_number DESC, p.policy_hash LIMIT $3",
     )
     .bind(provider.as_slice())
     .bind(hash.as_ref().map(|hash| hash.as_slice()))
     .bind(POLICIES_MAX)
+    .fetch_all(&mut *connection)
+    .await?;
+    let mut policies = rows.iter().map(document).collect::<Result<Vec<_>, _>>()?;
+    let keys = |column| policies.iter().map(|policy| key(provider, column, policy.hash.as_bytes())).collect::<Vec<_>>();
+    let named = sqlx::query(
+        "SELECT asked.position, tos.block_number, tos.place, privacy.block_number, privacy.place
+         FROM unnest($1::bigint[], $2::bigint[]) WITH ORDINALITY AS asked (tos, privacy, position)
+         LEFT JOIN LATERAL (SELECT r.block_number, r.place FROM trace_record AS r WHERE r.tos_hash_key = asked.tos
+             ORDER BY r.block_number DESC, r.place DESC LIMIT 1) AS tos ON TRUE
+         LEFT JOIN LATERAL (SELECT r.block_number, r.place FROM trace_record AS r
+             WHERE r.privacy_policy_hash_key = asked.privacy
+             ORDER BY r.block_number DESC, r.place DESC LIMIT 1) AS privacy ON TRUE
+         ORDER BY asked.position",
+    )
+    .bind(keys("tos_hash"))
+    .bind(keys("privacy_policy_hash"))
     .fetch_all(connection)
     .await?;
-    Ok(rows.iter().map(document).collect::<Result<_, _>>()?)
+    for (policy, row) in policies.iter_mut().zip(&named) {
+        let place = |at: usize| -> Result<_, sqlx::Error> {
+            let block: Option<i64> = row.try_get(at)?;
+            Ok(block.zip(row.try_get::<Option<i64>, _>(at + 1)?))
+        };
+        policy.named = [place(1)?, place(3)?];
+        let kinds = [PolicyRole::Tos, PolicyRole::PrivacyPolicy].into_iter().zip(policy.named);
+        policy.kinds = kinds.filter(|(_, named)| named.is_some()).map(|(role, _)| role.name()).collect();
+    }
+    Ok(policies)
 }
 
 fn newest(policies: &[PolicyDocument], role: PolicyRole) -> Option<PolicyDocument> {
