@@ -545,8 +545,22 @@ async fn a_group_survives_the_death_of_its_process(bench: &mut Bench) -> Result<
     .bind(json!([[bench.world.provider, data_id, "Plain-1"]]))
     .execute(&database)
     .await?;
+    // what is older than a week goes when it starts, and so do uploads that nobody used
+    let old = sqlx::query(
+        "UPDATE local.scoped_group SET created_at = now() - interval '8 days' WHERE idempotency IS NOT NULL AND group_id <> $1",
+    );
+    assert_eq!(old.bind(&id).execute(&database).await?.rows_affected(), 1);
+    sqlx::query(
+        "INSERT INTO local.scoped_upload (upload_id, token_hash, format, expires_at)
+         VALUES (gen_random_uuid(), sha256('x'), 'csv', now() - interval '1 second')",
+    )
+    .execute(&database)
+    .await?;
     bench.stack.indexer.as_mut().unwrap().restart().await?;
     let group = bench.computed(&id).await;
+    let old = "SELECT (SELECT count(*) FROM local.scoped_group WHERE created_at < now() - interval '7 days')
+        + (SELECT count(*) FROM local.scoped_upload)";
+    assert_eq!(bench.count(old).await, 0);
     assert_eq!((&group["profile"]["status"], &group["summary"]["matched_receipts"]), (&json!("complete"), &json!(1)));
     Ok(())
 }

@@ -20,6 +20,7 @@ use governor::{
     state::keyed::HashMapStateStore,
 };
 use serde::{Deserialize, Serialize};
+use tokio::sync::Semaphore;
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 use uuid::Uuid;
@@ -43,6 +44,7 @@ const REQUESTS_PER_MINUTE: NonZeroU32 = match NonZeroU32::new(60) {
 /// Addresses that are remembered before those that have been quiet are forgotten, and before new ones have to wait.
 const ADDRESSES_KEPT: usize = 10_000;
 const ADDRESSES_MAX: usize = 100_000;
+const LISTS_AT_ONCE: usize = 2;
 const KEY_BYTES_MAX: usize = 255;
 
 /// The group endpoints.
@@ -61,6 +63,8 @@ pub fn router() -> OpenApiRouter<App> {
 /// A token bucket for each address; in memory, as each process has its own.
 #[derive(Clone)]
 struct Rates {
+    /// Lists that are read at once: one of 5 MiB takes many times that while it is JSON.
+    turns: Arc<Semaphore>,
     buckets: Arc<RateLimiter<IpAddr, HashMapStateStore<IpAddr>, DefaultClock>>,
     clock: DefaultClock,
 }
@@ -70,7 +74,7 @@ impl Rates {
         let clock = DefaultClock::default();
         let quota = Quota::per_minute(REQUESTS_PER_MINUTE);
         let buckets = Arc::new(RateLimiter::new(quota, HashMapStateStore::default(), clock.clone()));
-        Self { buckets, clock }
+        Self { turns: Arc::new(Semaphore::new(LISTS_AT_ONCE)), buckets, clock }
     }
 
     /// Seconds to wait, where there is no token.
@@ -233,11 +237,14 @@ fn no_group() -> Problem {
 async fn create(
     State(app): State<App>,
     Client(client): Client,
+    Extension(rates): Extension<Rates>,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
     let body = whole(body, BODY_BYTES_MAX)?;
+    let turn = rates.turns.acquire().await.map_err(|error| Problem::internal(&error))?;
     let created = groups::create(&app.pool, client, idempotency_key(&headers)?, &body).await?;
+    drop(turn);
     let (mut snapshot, at) = snapshot(&app).await?;
     let view = groups::group(&mut snapshot, &created.group_id).await?.ok_or_else(no_group)?;
     let location = format!("/api/v1/data-audit/scoped-groups/{}", created.group_id);
@@ -298,6 +305,7 @@ async fn offer(
 async fn upload(
     State(app): State<App>,
     Client(_client): Client,
+    Extension(rates): Extension<Rates>,
     Segments(id): Segments<String>,
     Params(query): Params<UploadQuery>,
     body: Result<Bytes, BytesRejection>,
@@ -305,6 +313,7 @@ async fn upload(
     let upload_id: Uuid = id.parse().map_err(|_| Problem::invalid("upload_id", "a UUID", &id))?;
     let body = whole(body, BODY_BYTES_MAX)?;
     let token = query.token.as_deref().unwrap_or_default();
+    let _turn = rates.turns.acquire().await.map_err(|error| Problem::internal(&error))?;
     let (kind, items) = groups::receive_upload(&app.pool, upload_id, token, &body).await?;
     let body = Uploaded { upload_id: upload_id.to_string(), manifest_kind: kind.name(), items };
     Ok((StatusCode::OK, [(header::CACHE_CONTROL, "no-store")], axum::Json(body)).into_response())
