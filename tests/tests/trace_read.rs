@@ -456,10 +456,18 @@ async fn uploads_are_filled_once_by_who_has_the_address(bench: &Bench) {
         assert_eq!((&filled["items"], &filled["manifest_kind"]), (&json!(2), &json!("source_record")), "{filled}");
     }
     refused(put(url, b"source_record_id\na\n".to_vec()).await, 409, "upload-filled", "body").await;
+    // one record by two names of its provider
+    let twice: Value = offer("csv").await.json().await.unwrap();
+    let account = bench.world.provider;
+    let body = format!("provider,source_record_id\nnumo,Plain-1\n{account},Plain-1\n").into_bytes();
+    assert_eq!(put(twice["upload_url"].as_str().unwrap(), body).await.status(), 200);
+    let answer = bench.ask(None, &json!({"upload_id": twice["upload_id"]})).await;
+    refused(answer, 400, "field-invalid", "upload line 3").await;
     let group = bench.group(&json!({"upload_id": id})).await;
     assert_eq!(group["summary"]["source_distribution"], json!({"numo": 1, "oto": 1}), "{group}");
     refused(bench.ask(None, &json!({"upload_id": id})).await, 404, "not-found", "upload_id").await;
-    assert_eq!(bench.count("SELECT count(*) FROM local.scoped_upload").await, 0);
+    // what made a group is gone; what was refused waits for its end
+    assert_eq!(bench.count("SELECT count(*) FROM local.scoped_upload").await, 1);
 }
 
 /// What comes back for a cursor of a megabyte, which no HTTP client would send; nothing where the connection is closed.
@@ -559,7 +567,7 @@ async fn a_group_survives_the_death_of_its_process(bench: &mut Bench) -> Result<
     bench.stack.indexer.as_mut().unwrap().restart().await?;
     let group = bench.computed(&id).await;
     let old = "SELECT (SELECT count(*) FROM local.scoped_group WHERE created_at < now() - interval '7 days')
-        + (SELECT count(*) FROM local.scoped_upload)";
+        + (SELECT count(*) FROM local.scoped_upload WHERE expires_at <= now())";
     assert_eq!(bench.count(old).await, 0);
     assert_eq!((&group["profile"]["status"], &group["summary"]["matched_receipts"]), (&json!("complete"), &json!(1)));
     Ok(())

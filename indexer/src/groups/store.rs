@@ -1,6 +1,9 @@
 //! Requests for groups and uploads as rows: an idempotency key has one group, an upload is filled once.
 
-use std::{collections::HashMap, net::IpAddr};
+use std::{
+    collections::{HashMap, HashSet},
+    net::IpAddr,
+};
 
 use alloy::primitives::{Address, B256};
 use axum::http::StatusCode;
@@ -174,7 +177,16 @@ async fn places(pool: &PgPool, items: &[Item]) -> Result<Vec<(Address, Uuid)>, P
     let elsewhere: Vec<_> =
         items.iter().filter(lost).take(NAMED_MAX).flat_map(|item| candidates.of(item, true)).collect();
     known.extend(disclosed(&mut snapshot, &elsewhere).await?);
-    items.iter().map(|item| placed(item, &candidates, &known, block)).collect()
+    // a provider has a name and an account, so two texts may be one record
+    let mut taken = HashSet::new();
+    let place = |item: &Item| {
+        let place = placed(item, &candidates, &known, block)?;
+        match taken.insert(place) {
+            true => Ok(place),
+            false => Err(Problem::invalid(&item.field, "each record once", format!("{} again", item.source_record_id))),
+        }
+    };
+    items.iter().map(place).collect()
 }
 
 impl Candidates {
