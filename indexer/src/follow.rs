@@ -13,6 +13,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    groups,
     manifest::{self, Files, Mined},
     status::Status,
     sync::{self, Head, Mirror, SyncError},
@@ -47,6 +48,8 @@ pub async fn follow(mirror: Mirror, files: Files, status: Arc<Status>, poll: Dur
         follow_chain(mirror, &files, &status, poll, &applied, &stop),
         follow_files(&files, &status, poll, &applied, &stop),
         show_mined(&files, poll, &stop),
+        manifest::fill_trace(&files, &stop),
+        groups::work(&files.pool, &stop),
     );
 }
 

@@ -16,6 +16,7 @@ pub mod config;
 pub mod explorer;
 pub mod feed;
 pub mod follow;
+pub mod groups;
 pub mod ledger;
 pub mod login;
 pub mod manifest;
@@ -27,5 +28,6 @@ pub mod replica;
 pub mod serve;
 pub mod status;
 pub mod sync;
+pub mod trace;
 
 pub use api::openapi;

@@ -104,8 +104,7 @@ fn routes(payouts: Option<Payouts>) -> OpenApiRouter<App> {
         .routes(routes!(disputes::dispute))
         .routes(routes!(accounts::account))
         .routes(routes!(accounts::query))
-        .routes(routes!(trace::profile))
-        .routes(routes!(trace::metadatas))
+        .merge(trace::router())
         .merge(events::router())
         .merge(leaves::router())
         .merge(licenses::router())
@@ -137,12 +136,13 @@ pub fn router(app: App, payouts: Option<Payouts>) -> Router {
         .layer(
             CorsLayer::new()
                 .allow_origin(tower_http::cors::Any)
-                .allow_methods([Method::GET, Method::POST])
+                .allow_methods([Method::GET, Method::POST, Method::PUT])
                 .allow_headers([
                     header::CONTENT_TYPE,
                     header::IF_NONE_MATCH,
                     header::AUTHORIZATION,
                     HeaderName::from_static("last-event-id"),
+                    HeaderName::from_static("idempotency-key"),
                 ])
                 .expose_headers([header::ETAG]),
         )

@@ -11,6 +11,7 @@ mod mined;
 pub mod perceptual;
 mod record;
 pub mod stored;
+mod trace;
 pub mod tree;
 pub mod verify;
 
@@ -19,6 +20,7 @@ use tidemark::{chain::Deployment, store::Store};
 
 pub use fetch::{Waiting, ask_again, waiting};
 pub use mined::Mined;
+pub use trace::fill as fill_trace;
 
 /// Where files come from and go to.
 #[derive(Clone)]

@@ -10,6 +10,7 @@ use tidemark::{
 use super::{
     perceptual::{self, Named},
     stored::{self, ROWS_PER_STATEMENT},
+    trace,
 };
 
 /// A row of `record`.
@@ -45,10 +46,13 @@ impl Record {
 
 /// One event with its payload, where that is disclosed and without fault. The reason of a rejection is shown whoever
 /// signed it: the event itself says that it was rejected.
-struct Seen {
-    number: u64,
-    event: Event,
-    payload: Option<Payload>,
+pub(super) struct Seen {
+    pub(super) number: u64,
+    /// Of the batch's anchoring.
+    pub(super) block_number: i64,
+    pub(super) log_index: i64,
+    pub(super) event: Event,
+    pub(super) payload: Option<Payload>,
 }
 
 /// Events in sequence order.
@@ -119,8 +123,8 @@ pub async fn refresh(
         let rows = sqlx::query(
             "SELECT e.number, e.index, e.data_id, e.sequence, e.kind, e.contributor, e.content_hash, e.consent_id,
                  e.commitment, e.previous, e.occurred_at::text, e.task_id::text, e.reward::text, e.payee, e.leaf,
-                 CASE WHEN d.fault IS NULL OR e.kind = 2 THEN d.payload::text END
-             FROM event AS e LEFT JOIN disclosure AS d USING (provider, number, index)
+                 CASE WHEN d.fault IS NULL OR e.kind = 2 THEN d.payload::text END, b.block_number, b.log_index
+             FROM event AS e JOIN batch AS b USING (provider, number) LEFT JOIN disclosure AS d USING (provider, number, index)
              WHERE e.provider = $1 AND e.data_id = ANY($2) ORDER BY e.data_id, e.sequence",
         )
         .bind(provider.as_slice())
@@ -132,7 +136,8 @@ pub async fn refresh(
             let stored = stored::event(row, 0)?;
             let payload: Option<String> = row.try_get(15)?;
             let payload = payload.and_then(|payload| serde_json::from_str(&payload).ok());
-            seen.push(Seen { number: stored.number, event: stored.event, payload });
+            let (block_number, log_index) = (row.try_get(16)?, row.try_get(17)?);
+            seen.push(Seen { number: stored.number, block_number, log_index, event: stored.event, payload });
         }
         let records: Vec<Record> =
             seen.chunk_by(|a, b| a.event.data_id == b.event.data_id).filter_map(record_of).collect();
@@ -140,6 +145,7 @@ pub async fn refresh(
         let named =
             records.iter().flat_map(|record| record.hashes.iter().map(|named| (record.terms.data_id.0, *named)));
         perceptual::replace(connection, provider, data_ids, &named.collect::<Vec<_>>()).await?;
+        trace::refresh(connection, provider, &seen).await?;
     }
     Ok(())
 }
@@ -228,7 +234,7 @@ mod tests {
             reward: if kind == EventKind::Accepted { 5 } else { 0 },
             payee: Address::ZERO,
         };
-        Seen { number: 2, event, payload }
+        Seen { number: 2, block_number: 9, log_index: 0, event, payload }
     }
 
     fn registered() -> Seen {

@@ -13,6 +13,7 @@ mod provider;
 mod record;
 mod royalty;
 mod similar;
+pub mod trace;
 mod wallet;
 
 pub use account::{AccountBalance, AccountView, Period, TransferView, account, balances};

@@ -1,8 +1,8 @@
 //! Starting a service's log, and serving until somebody asks it to stop.
 
-use std::{io, io::IsTerminal, time::Duration};
+use std::{io, io::IsTerminal, net::SocketAddr, time::Duration};
 
-use axum::Router;
+use axum::{Extension, Router, extract::ConnectInfo, middleware::AddExtension};
 use hyper::server::conn::http1;
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
@@ -14,6 +14,7 @@ use tokio::{
     task::JoinSet,
 };
 use tokio_util::sync::CancellationToken;
+use tower::Layer;
 use tracing_subscriber::EnvFilter;
 
 /// How long open requests may take after the signal.
@@ -58,8 +59,10 @@ async fn serve(listener: TcpListener, router: Router, stop: CancellationToken, h
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((stream, _)) => {
-                connections.spawn(converse(stream, router.clone(), stop.clone(), head_time_max));
+            Ok((stream, peer)) => {
+                // whoever bounds requests by address finds it with each request
+                let service = Extension(ConnectInfo(peer)).layer(router.clone());
+                connections.spawn(converse(stream, service, stop.clone(), head_time_max));
             }
             Err(error) => {
                 tracing::warn!(%error, "no connection can be taken now");
@@ -72,10 +75,15 @@ async fn serve(listener: TcpListener, router: Router, stop: CancellationToken, h
 }
 
 /// One connection: a client that brings its requests' heads byte by byte is not waited for.
-async fn converse(stream: TcpStream, router: Router, stop: CancellationToken, head_time_max: Duration) {
+async fn converse(
+    stream: TcpStream,
+    service: AddExtension<Router, ConnectInfo<SocketAddr>>,
+    stop: CancellationToken,
+    head_time_max: Duration,
+) {
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(head_time_max);
-    let connection = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    let connection = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
     tokio::pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,

@@ -5,7 +5,7 @@ use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use super::{
+use super::super::{
     App,
     answer::{Segments, answer, data_id, snapshot},
 };
