@@ -91,6 +91,11 @@ async fn two_replicas_serve_what_one_writes_and_are_not_ready_when_it_stops() ->
         assert_eq!((status, &problem["type"]), (421, &json!("urn:tidemark:problem:read-only")), "{problem}");
         let logout = reqwest::Client::new().post(format!("{}/v1/logout", replica.url())).bearer_auth(token);
         assert_eq!(logout.send().await?.status(), 421);
+        let groups = format!("{}/api/v1/data-audit/scoped-groups", replica.url());
+        for (path, body) in [("", json!({ "hashes": [] })), ("/uploads", json!({ "format": "csv" }))] {
+            let asked = reqwest::Client::new().post(format!("{groups}{path}")).json(&body).send().await?;
+            assert_eq!(asked.status(), 421, "groups{path}");
+        }
         let (status, view) = me(replica, token).await;
         assert_eq!((status, &view["account"]), (200, &json!(key.address().to_string())), "{view}");
     }

@@ -71,20 +71,15 @@ pub(super) fn private(response: impl IntoResponse) -> Response {
 }
 
 fn writable(app: &App) -> Result<(), Problem> {
-    match (app.read_only, app.logins.login_domain.is_empty()) {
-        (true, _) => Err(Problem::new(
-            StatusCode::MISDIRECTED_REQUEST,
-            "read-only",
-            "This replica only reads",
-            "log in and out at the indexer that writes; its sessions count here, too",
-        )),
-        (false, true) => Err(Problem::new(
+    app.writes("log in and out at the indexer that writes; its sessions count here, too")?;
+    match app.logins.login_domain.is_empty() {
+        true => Err(Problem::new(
             StatusCode::NOT_FOUND,
             "logins-off",
             "No logins here",
             "this indexer was started without --login-domain",
         )),
-        (false, false) => Ok(()),
+        false => Ok(()),
     }
 }
 

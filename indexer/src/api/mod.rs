@@ -74,6 +74,19 @@ pub struct App {
     pub read_only: bool,
 }
 
+impl App {
+    /// Fails on a replica, whose caller has to do this at the indexer that writes.
+    pub(crate) fn writes(&self, advice: &str) -> Result<(), Problem> {
+        match self.read_only {
+            true => {
+                let status = StatusCode::MISDIRECTED_REQUEST;
+                Err(Problem::new(status, "read-only", "This replica only reads", advice))
+            }
+            false => Ok(()),
+        }
+    }
+}
+
 #[derive(OpenApi)]
 #[openapi(info(
     title = "Tidemark indexer",

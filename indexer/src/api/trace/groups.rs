@@ -37,6 +37,8 @@ use crate::{
 };
 
 /// Requests of an address that make something, each minute and at once.
+/// What a replica tells who wants to leave something here.
+const AT_THE_WRITER: &str = "make groups and upload lists at the indexer that writes; they are read here, too";
 const REQUESTS_PER_MINUTE: NonZeroU32 = match NonZeroU32::new(60) {
     Some(requests) => requests,
     None => NonZeroU32::MIN,
@@ -232,7 +234,7 @@ fn no_group() -> Problem {
 #[utoipa::path(post, path = "/api/v1/data-audit/scoped-groups", tag = "trace", request_body = GroupRequest,
     params(("Idempotency-Key" = Option<String>, Header, description = "The same key and body from the same address get the same group")),
     responses((status = 202, body = Answer<GroupView>), (status = 400, body = Problem), (status = 404, body = Problem),
-        (status = 409, body = Problem), (status = 413, body = Problem), (status = 422, body = Problem),
+        (status = 409, body = Problem), (status = 413, body = Problem), (status = 421, body = Problem), (status = 422, body = Problem),
         (status = 429, body = Problem), (status = 503, body = Problem)))]
 async fn create(
     State(app): State<App>,
@@ -241,6 +243,7 @@ async fn create(
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
+    app.writes(AT_THE_WRITER)?;
     let body = whole(body, BODY_BYTES_MAX)?;
     let turn = rates.turns.acquire().await.map_err(|error| Problem::internal(&error))?;
     let created = groups::create(&app.pool, client, idempotency_key(&headers)?, &body).await?;
@@ -268,7 +271,7 @@ fn origin(headers: &HeaderMap) -> String {
 
 /// An address to upload a list to, for a list that is a file.
 #[utoipa::path(post, path = "/api/v1/data-audit/scoped-groups/uploads", tag = "trace", request_body = UploadRequest,
-    responses((status = 201, body = UploadTicket), (status = 400, body = Problem), (status = 429, body = Problem),
+    responses((status = 201, body = UploadTicket), (status = 400, body = Problem), (status = 421, body = Problem), (status = 429, body = Problem),
         (status = 503, body = Problem)))]
 async fn offer(
     State(app): State<App>,
@@ -276,6 +279,7 @@ async fn offer(
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
+    app.writes(AT_THE_WRITER)?;
     let body = whole(body, BODY_BYTES_MAX)?;
     let asked: Result<UploadRequest, _> = serde_json::from_slice(&body);
     let format = asked.map_err(|error| Problem::invalid("format", "csv or txt", error.to_string()))?.format;
@@ -300,8 +304,8 @@ async fn offer(
     params(("upload_id" = String, Path, description = "as in the address"), UploadQuery),
     request_body(content = String, content_type = "text/csv"),
     responses((status = 200, body = Uploaded), (status = 400, body = Problem), (status = 404, body = Problem),
-        (status = 409, body = Problem), (status = 413, body = Problem), (status = 429, body = Problem),
-        (status = 503, body = Problem)))]
+        (status = 409, body = Problem), (status = 413, body = Problem), (status = 421, body = Problem),
+        (status = 429, body = Problem), (status = 503, body = Problem)))]
 async fn upload(
     State(app): State<App>,
     Client(_client): Client,
@@ -310,6 +314,7 @@ async fn upload(
     Params(query): Params<UploadQuery>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
+    app.writes(AT_THE_WRITER)?;
     let upload_id: Uuid = id.parse().map_err(|_| Problem::invalid("upload_id", "a UUID", &id))?;
     let body = whole(body, BODY_BYTES_MAX)?;
     let token = query.token.as_deref().unwrap_or_default();
