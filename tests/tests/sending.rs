@@ -274,6 +274,39 @@ async fn a_node_that_counts_a_million_transactions_moves_no_nonce() {
     assert_eq!(ask(&stack, states).await, "0 final");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_receipt_of_a_block_that_a_reorg_took_is_believed_by_nobody() {
+    let (mut stack, _world, app) = start(quick()).await.unwrap();
+    let node = FaultyNode::start(stack.chain.url()).await.unwrap();
+    rewire(&mut stack, &[("TIDEMARK_RPC_URL", node.url().to_owned())]).await.unwrap();
+    stack.chain.pause_mining().await.unwrap();
+    app.register(0, 3).await.unwrap();
+    app.reached(3, &["submitted"]).await.unwrap();
+    stack.chain.mine(1).await.unwrap();
+    let hash = ask(&stack, "SELECT '0x' || encode(hash, 'hex') FROM attempt").await;
+    let receipt = stack.chain.call("eth_getTransactionReceipt", json!([hash])).await.unwrap();
+    assert_eq!(receipt["status"], "0x1", "{receipt}");
+
+    // as a node does that keeps what it has told once
+    node.fail("eth_getTransactionReceipt", Fault::Says(receipt));
+    node.fail("eth_sendRawTransaction", Fault::Refuses(-32000, "txpool is full"));
+    stack.chain.reorg(1).await.unwrap();
+    stack.chain.call("anvil_dropAllTransactions", json!([])).await.unwrap();
+    let asked = node.calls("eth_getTransactionReceipt");
+    let deadline = Instant::now() + TIME_MAX;
+    while node.calls("eth_getTransactionReceipt") < asked + 20 {
+        assert!(Instant::now() < deadline, "it asks for the receipt");
+        mine_at(&stack, GWEI).await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let state = ask(&stack, "SELECT state FROM transaction").await;
+    assert_eq!(state, "submitted", "the block that the receipt names is not the chain's");
+    node.heal();
+    let batches = mine_until_final(&stack, &app, 3, GWEI).await;
+    app.check_anchored_once(&stack, &batches).await.unwrap();
+    assert_eq!(ask(&stack, "SELECT string_agg(nonce || ' ' || state, ',') FROM transaction").await, "0 final");
+}
+
 /// Why the first batch waits.
 async fn batch_error(app: &App) -> String {
     app.get("/v1/batches").await.unwrap()["batches"][0]["error"].as_str().unwrap_or_default().to_owned()

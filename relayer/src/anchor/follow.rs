@@ -1,5 +1,7 @@
 //! Following: every hash ever signed is watched until a block with one of them is final; a reorg sends it back.
 
+use std::collections::HashMap;
+
 use alloy::{
     eips::eip1559::Eip1559Estimation,
     network::TransactionBuilder,
@@ -59,9 +61,10 @@ pub async fn is_busy(app: &App, sender: &Sender) -> anyhow::Result<bool> {
 pub async fn follow(app: &App, sender: &Sender) -> anyhow::Result<()> {
     let heads = app.chain.heads().await?;
     fill_gaps(app, sender, heads).await?;
+    let mut blocks = Blocks::default();
     for open in open(&app.db, sender).await? {
         let nonce = open.intent.nonce;
-        let followed = follow_one(app, sender, heads, open).await;
+        let followed = follow_one(app, sender, heads, &mut blocks, open).await;
         followed.with_context(|| format!("follow the transaction with nonce {nonce}"))?;
     }
     for header in batch::anchored_by_others(&app.db).await? {
@@ -118,13 +121,13 @@ async fn fill_gaps(app: &App, sender: &Sender, heads: Heads) -> anyhow::Result<(
     send::broadcast(app, sender, row.try_get(0)?, hash, &raw).await
 }
 
-async fn follow_one(app: &App, sender: &Sender, heads: Heads, open: Open) -> anyhow::Result<()> {
+async fn follow_one(app: &App, sender: &Sender, heads: Heads, blocks: &mut Blocks, open: Open) -> anyhow::Result<()> {
     let attempts = attempts(&app.db, open.intent.id).await?;
     let Some(newest) = attempts.last() else {
         // a crash came between intent and signature: the nonce is taken, so it has to be used
         return send::sign_and_broadcast(app, sender, &open.intent, fees::offer(sender).await?).await;
     };
-    if let Some((hash, receipt)) = receipt(sender, &attempts).await? {
+    if let Some((hash, receipt)) = receipt(sender, &attempts, blocks).await? {
         return in_block(app, sender, heads, &open, hash, receipt).await;
     }
     if open.is_mined {
@@ -145,7 +148,7 @@ async fn follow_one(app: &App, sender: &Sender, heads: Heads, open: Open) -> any
     if is_used().await? {
         // asked again after the count, as a block may have come between the two questions; and the count once more, as
         // another node may have answered that is behind, and that would not know the block
-        if receipt(sender, &attempts).await?.is_none() && is_used().await? {
+        if receipt(sender, &attempts, &mut Blocks::default()).await?.is_none() && is_used().await? {
             return lose(app, sender, &open).await;
         }
         return Ok(());
@@ -166,13 +169,37 @@ async fn follow_one(app: &App, sender: &Sender, heads: Heads, open: Open) -> any
     Ok(())
 }
 
-/// The receipt of any form of the transaction.
-async fn receipt(sender: &Sender, attempts: &[Attempt]) -> anyhow::Result<Option<(B256, TransactionReceipt)>> {
+/// Hashes of blocks as the chain has them in this round, by number.
+#[derive(Default)]
+struct Blocks(HashMap<u64, Option<B256>>);
+
+impl Blocks {
+    async fn hash_of(&mut self, sender: &Sender, number: u64) -> anyhow::Result<Option<B256>> {
+        if let Some(hash) = self.0.get(&number) {
+            return Ok(*hash);
+        }
+        let block = sender.provider.get_block_by_number(number.into()).await.context("ask for a block")?;
+        let hash = block.map(|block| block.header.hash);
+        self.0.insert(number, hash);
+        Ok(hash)
+    }
+}
+
+/// The receipt of any form of the transaction, where its block is still the chain's: a node may go on telling one of a block
+/// that a reorg took, and what is believed to be final is never sent again.
+async fn receipt(
+    sender: &Sender,
+    attempts: &[Attempt],
+    blocks: &mut Blocks,
+) -> anyhow::Result<Option<(B256, TransactionReceipt)>> {
     for attempt in attempts {
         let found = sender.provider.get_transaction_receipt(attempt.hash).await.context("ask for a receipt")?;
-        if let Some(receipt) = found.filter(|receipt| receipt.block_number.is_some() && receipt.block_hash.is_some()) {
+        let Some(receipt) = found else { continue };
+        let Some((number, hash)) = receipt.block_number.zip(receipt.block_hash) else { continue };
+        if blocks.hash_of(sender, number).await? == Some(hash) {
             return Ok(Some((attempt.hash, receipt)));
         }
+        tracing::warn!(transaction = %attempt.hash, block = number, "a receipt of a block that the chain does not have");
     }
     Ok(None)
 }
