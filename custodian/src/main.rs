@@ -10,7 +10,6 @@ use std::{
 
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
-use metrics_exporter_prometheus::PrometheusBuilder;
 use tidemark::{
     chain::{Deployment, checked_reader},
     sealing::CustodianKey,
@@ -150,7 +149,7 @@ async fn serve(flags: Serve) -> Result<()> {
     let audit = Audit::connect(&flags.database_url)
         .await
         .context("--database-url must be a running Postgres with an empty database of the custodian's own")?;
-    let metrics = PrometheusBuilder::new().install_recorder().context("failed to start metrics")?;
+    let metrics = tidemark::service::metrics()?;
     let chain = Chain::new(provider, deployment, flags.block_age_seconds_max);
     let public_key = key.public_key();
     let custodian = Custodian::new(key, flags.index, chain, audit.clone(), flags.releases_at_once.into(), metrics);

@@ -169,6 +169,6 @@ async fn show_mined(files: &Files, poll: Duration, stop: &CancellationToken) {
 }
 
 /// A gauge takes nothing but a float; block numbers stay far below 2^32 for long.
-fn gauge(number: u64) -> f64 {
+pub(crate) fn gauge(number: u64) -> f64 {
     u32::try_from(number).map_or(f64::INFINITY, f64::from)
 }

@@ -3,12 +3,16 @@
 use std::{sync::Arc, time::Duration};
 
 use anyhow::Context;
-use metrics_exporter_prometheus::PrometheusBuilder;
 use sqlx::{
     PgPool,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
-use tidemark::{chain::Deployment, nodes, service::serve_until_stopped, store::Store};
+use tidemark::{
+    chain::Deployment,
+    nodes,
+    service::{metrics, serve_until_stopped},
+    store::Store,
+};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -75,7 +79,7 @@ pub async fn open_database(url: &str, connections: u32) -> anyhow::Result<PgPool
 /// Runs the indexer until a signal or `stop`.
 pub async fn serve(args: ServeArgs, stop: CancellationToken) -> anyhow::Result<()> {
     // first of all, so that what is counted from here on is rendered
-    let metrics = PrometheusBuilder::new().install_recorder().context("install the metrics recorder")?;
+    let metrics = metrics()?;
     let payout_config = args.payout.config()?;
     let deployment = Deployment::load(&args.deployment)?;
     let store = Store::open(&args.store)?;

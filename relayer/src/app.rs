@@ -92,7 +92,7 @@ pub async fn serve(config: Serve) -> anyhow::Result<()> {
     let stop = CancellationToken::new();
     let deployment = Deployment::load(&config.base.deployment)?;
     // installed first: breakers have gauges
-    let metrics = http::metrics()?;
+    let metrics = tidemark::service::metrics()?;
     let (provider, nodes) = nodes::connect(&config.base.rpc_urls, &deployment).await?;
     let db = open_database(&config.base.database_url, &MIGRATIONS).await?;
     let app = Arc::new(App {

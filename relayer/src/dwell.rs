@@ -7,7 +7,9 @@ use sqlx::{PgPool, Row};
 use tidemark::service::causes;
 use tokio_util::sync::CancellationToken;
 
-use crate::{app::App, http::SECONDS_BUCKETS};
+use tidemark::service::SECONDS_BUCKETS;
+
+use crate::app::App;
 
 const EVERY: Duration = Duration::from_secs(5);
 /// A stamp is visible once its transaction is over; it is looked for this much later, in microseconds.

@@ -13,23 +13,12 @@ use axum::{
 };
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
-use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use tokio::net::TcpListener;
 
 use crate::problem::{Kind, Problem};
 
 /// A request that takes longer is given up.
 pub const REQUEST_TIME_MAX: Duration = Duration::from_secs(120);
-
-/// Upper bounds of every histogram's buckets: from a row in memory to an hour until finality.
-pub const SECONDS_BUCKETS: [f64; 18] =
-    [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0];
-
-/// Installs the metrics recorder of the process; all its histograms are of seconds.
-pub fn metrics() -> anyhow::Result<PrometheusHandle> {
-    let builder = PrometheusBuilder::new().set_buckets(&SECONDS_BUCKETS).context("set the histograms' buckets")?;
-    builder.install_recorder().context("install the metrics recorder")
-}
 
 /// Opens the port.
 pub async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {

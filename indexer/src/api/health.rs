@@ -6,7 +6,9 @@ use utoipa::ToSchema;
 
 use super::App;
 use crate::{
+    follow::gauge,
     manifest::{self, Waiting},
+    payout,
     problem::Problem,
     read,
 };
@@ -97,10 +99,23 @@ pub async fn status(State(app): State<App>) -> Result<Json<StatusView>, Problem>
     }))
 }
 
-/// Prometheus text.
-#[utoipa::path(get, path = "/metrics", tag = "operation", responses((status = 200, body = String)))]
-pub async fn metrics(State(app): State<App>) -> impl IntoResponse {
-    // whole seconds: a gauge takes nothing but a float
+/// Prometheus text. Fails where the database does, rather than tell old numbers.
+#[utoipa::path(get, path = "/metrics", tag = "operation",
+    responses((status = 200, body = String), (status = 500, body = Problem)))]
+pub async fn metrics(State(app): State<App>) -> Result<impl IntoResponse, Problem> {
+    let mut snapshot = read::snapshot(&app.pool).await?;
+    let at = read::at(&mut snapshot).await?;
+    let progress = read::progress(&mut snapshot).await?;
+    let open = payout::open(&mut snapshot).await?;
+    drop(snapshot);
+    // whole numbers: a gauge takes nothing but a float
     metrics::gauge!("tidemark_indexer_behind_seconds").set(app.status.behind().as_secs_f64());
-    ([(axum::http::header::CONTENT_TYPE, "text/plain; version=0.0.4")], app.metrics.render())
+    metrics::gauge!("tidemark_indexer_halted").set(if app.status.seen().halted.is_some() { 1.0 } else { 0.0 });
+    metrics::gauge!("tidemark_indexer_waiting_files").set(gauge(at.waiting_files));
+    metrics::gauge!("tidemark_indexer_invalid_batches").set(gauge(progress.invalid_batches));
+    for state in open {
+        metrics::gauge!("tidemark_payouts_open", "state" => state.name).set(gauge(state.count));
+        metrics::gauge!("tidemark_payouts_open_age_seconds", "state" => state.name).set(gauge(state.age_seconds));
+    }
+    Ok(([(axum::http::header::CONTENT_TYPE, "text/plain; version=0.0.4")], app.metrics.render()))
 }

@@ -44,7 +44,7 @@ use alloy::{
     primitives::{B256, keccak256},
     providers::DynProvider,
 };
-use sqlx::PgPool;
+use sqlx::{PgConnection, PgPool, Row};
 use tokio::sync::Notify;
 use uuid::Uuid;
 
@@ -100,4 +100,37 @@ mod tests {
         assert_eq!(debit_id(payout, account), keccak256(bytes));
         assert_ne!(debit_id(payout, account), debit_id(Uuid::from_u128(2), account));
     }
+}
+
+/// Payouts of one state that are not done with.
+pub struct Open {
+    /// The state.
+    pub name: &'static str,
+    /// How many.
+    pub count: u64,
+    /// How long the oldest has been asked for; 0 where there is none.
+    pub age_seconds: u64,
+}
+
+/// Payouts that are not done with, by state, states without any as well.
+pub async fn open(connection: &mut PgConnection) -> Result<Vec<Open>, sqlx::Error> {
+    let rows = sqlx::query(
+        "SELECT state, count(*), extract(epoch FROM now() - min(created_at))::bigint FROM local.payout
+         WHERE state NOT IN ('posted', 'voided') GROUP BY state",
+    )
+    .fetch_all(connection)
+    .await?;
+    let mut open = ["reserved", "paying", "paid", "redeeming", "redeemed", "stuck"].map(|name| Open {
+        name,
+        count: 0,
+        age_seconds: 0,
+    });
+    for row in rows {
+        let name: &str = row.try_get(0)?;
+        if let Some(state) = open.iter_mut().find(|state| state.name == name) {
+            state.count = u64::try_from(row.try_get::<i64, _>(1)?).unwrap_or_default();
+            state.age_seconds = u64::try_from(row.try_get::<i64, _>(2)?).unwrap_or_default();
+        }
+    }
+    Ok(open.into())
 }

@@ -74,7 +74,7 @@ pub async fn serve(config: config::Attestor) -> anyhow::Result<()> {
         chain: Chain::new(provider, deployment, config.finality_depth),
         store: Store::open(&config.store)?,
         decodes: Arc::new(Semaphore::new(config.decodes_at_once as usize)),
-        metrics: http::metrics()?,
+        metrics: tidemark::service::metrics()?,
         token: config.token,
         signer: signer_file(&config.key_file)?,
     });

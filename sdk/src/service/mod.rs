@@ -1,8 +1,10 @@
 //! What every HTTP service does the same way: problem documents, log, API page, start and stop. Feature `service`.
 
+mod metrics;
 mod problem;
 mod run;
 
+pub use metrics::{SECONDS_BUCKETS, metrics};
 pub use problem::{Problem, causes};
 pub use run::{serve_until_stopped, start_log};
 

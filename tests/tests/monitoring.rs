@@ -3,14 +3,21 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::{Path, PathBuf},
+    path::Path,
 };
 
 use serde_json::Value;
+use tidemark_tests::folder::repository;
 
-fn room() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).to_owned()
+/// A room with a dashboard and alerts.
+struct Room {
+    name: &'static str,
+    /// Where its runbooks are.
+    guide: &'static str,
 }
+
+const ROOMS: [Room; 2] =
+    [Room { name: "relayer", guide: "docs/operate-relayer.md" }, Room { name: "indexer", guide: "docs/operate.md" }];
 
 fn sources(folder: &Path, text: &mut String) {
     for entry in std::fs::read_dir(folder).unwrap() {
@@ -23,10 +30,11 @@ fn sources(folder: &Path, text: &mut String) {
     }
 }
 
-/// Names of the metrics in the code, with their type.
-fn emitted() -> BTreeMap<String, &'static str> {
+/// Names of the metrics in a room's code and in what all services share, with their type.
+fn emitted(room: &Room) -> BTreeMap<String, &'static str> {
     let mut text = String::new();
-    sources(&room().join("src"), &mut text);
+    sources(&repository().join(room.name).join("src"), &mut text);
+    sources(&repository().join("sdk/src"), &mut text);
     let mut found = BTreeMap::new();
     for kind in ["counter", "gauge", "histogram"] {
         for part in text.split(&format!("{kind}!(")).skip(1) {
@@ -91,52 +99,58 @@ fn check(expression: &str, emitted: &BTreeMap<String, &'static str>) {
 
 #[test]
 fn names_follow_prometheus_with_base_units() {
-    let emitted = emitted();
-    assert!(emitted.len() > 15, "{emitted:?}");
-    for (name, kind) in &emitted {
-        assert!(name.chars().all(|c| c.is_ascii_lowercase() || c == '_'), "{name}");
-        assert_eq!(name.ends_with("_total"), *kind == "counter", "{name} is a {kind}");
-        assert!(*kind != "histogram" || name.ends_with("_seconds"), "{name}");
-        assert!(["_ms", "_millis", "_kb", "_minutes"].iter().all(|unit| !name.ends_with(unit)), "{name}");
+    for room in &ROOMS {
+        let emitted = emitted(room);
+        assert!(emitted.len() > 15, "{emitted:?}");
+        for (name, kind) in &emitted {
+            assert!(name.chars().all(|c| c.is_ascii_lowercase() || c == '_'), "{name}");
+            assert_eq!(name.ends_with("_total"), *kind == "counter", "{name} is a {kind}");
+            assert!(*kind != "histogram" || name.ends_with("_seconds"), "{name}");
+            assert!(["_ms", "_millis", "_kb", "_minutes"].iter().all(|unit| !name.ends_with(unit)), "{name}");
+        }
     }
 }
 
 #[test]
 fn every_panel_asks_for_metrics_that_are_there() {
-    let emitted = emitted();
-    let text = std::fs::read_to_string(room().join("ops/dashboard.json")).unwrap();
-    let dashboard: Value = serde_json::from_str(&text).unwrap();
-    let panels = dashboard["panels"].as_array().unwrap();
-    assert!(panels.len() > 10);
-    for panel in panels {
-        for target in panel["targets"].as_array().unwrap() {
-            check(target["expr"].as_str().unwrap(), &emitted);
+    for room in &ROOMS {
+        let emitted = emitted(room);
+        let text = std::fs::read_to_string(repository().join(room.name).join("ops/dashboard.json")).unwrap();
+        let dashboard: Value = serde_json::from_str(&text).unwrap();
+        let panels = dashboard["panels"].as_array().unwrap();
+        assert!(panels.len() > 10);
+        for panel in panels {
+            for target in panel["targets"].as_array().unwrap() {
+                check(target["expr"].as_str().unwrap(), &emitted);
+            }
         }
     }
 }
 
 #[test]
 fn every_alert_asks_for_metrics_that_are_there_and_has_a_runbook() {
-    let emitted = emitted();
-    let rules = std::fs::read_to_string(room().join("ops/alerts.yml")).unwrap();
-    let guide = std::fs::read_to_string(room().join("../docs/operate-relayer.md")).unwrap();
-    let values = |key: &str| -> Vec<String> {
-        let lines = rules.lines().filter_map(|line| line.trim_start_matches([' ', '-']).strip_prefix(key));
-        lines.map(|value| value.trim().trim_matches('\'').to_owned()).collect()
-    };
-    let (alerts, expressions, runbooks) = (values("alert:"), values("expr:"), values("runbook:"));
-    assert!(alerts.len() > 10);
-    assert_eq!((alerts.len(), alerts.len()), (expressions.len(), runbooks.len()));
-    for ((alert, expression), runbook) in alerts.iter().zip(&expressions).zip(&runbooks) {
-        check(expression, &emitted);
-        assert_eq!(*runbook, format!("docs/operate-relayer.md#{}", alert.to_lowercase()));
-        assert!(guide.contains(&format!("\n### {alert}\n")), "{alert} has no runbook");
+    for room in &ROOMS {
+        let emitted = emitted(room);
+        let rules = std::fs::read_to_string(repository().join(room.name).join("ops/alerts.yml")).unwrap();
+        let guide = std::fs::read_to_string(repository().join(room.guide)).unwrap();
+        let values = |key: &str| -> Vec<String> {
+            let lines = rules.lines().filter_map(|line| line.trim_start_matches([' ', '-']).strip_prefix(key));
+            lines.map(|value| value.trim().trim_matches('\'').to_owned()).collect()
+        };
+        let (alerts, expressions, runbooks) = (values("alert:"), values("expr:"), values("runbook:"));
+        assert!(alerts.len() > 10);
+        assert_eq!((alerts.len(), alerts.len()), (expressions.len(), runbooks.len()));
+        for ((alert, expression), runbook) in alerts.iter().zip(&expressions).zip(&runbooks) {
+            check(expression, &emitted);
+            assert_eq!(*runbook, format!("{}#{}", room.guide, alert.to_lowercase()));
+            assert!(guide.contains(&format!("\n### {alert}\n")), "{alert} has no runbook");
+        }
     }
 }
 
 #[test]
 fn a_metric_that_nothing_emits_is_found() {
-    let emitted = emitted();
+    let emitted = emitted(&ROOMS[0]);
     let wrong = ["max(backlog_age_ms) > 1", "rate(nothing_total[5m])", "http_request_seconds > 1", "requests_bucket"];
     for expression in wrong {
         assert!(std::panic::catch_unwind(|| check(expression, &emitted)).is_err(), "{expression}");
