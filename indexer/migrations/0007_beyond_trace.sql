@@ -38,7 +38,8 @@ INSERT INTO perceptual_hash (provider, data_id, kind, position, hash)
 
 -- What may not be used any more, and what a wallet earned.
 CREATE INDEX record_gone ON record (provider, data_id) WHERE status IN ('withdrawn', 'erased');
-CREATE INDEX dataset_member_consent_id ON dataset_member USING hash (consent_id);
+-- no hash index: one consent of a million members would be one bucket of a million
+CREATE INDEX dataset_member_consent_id ON dataset_member (consent_id, ip_id, version);
 CREATE INDEX record_payee ON record (payee, number, data_id) WHERE payee <> '\x0000000000000000000000000000000000000000';
 CREATE INDEX dataset_member_payee ON dataset_member (payee, ip_id, version, position)
     WHERE payee <> '\x0000000000000000000000000000000000000000';

@@ -1,8 +1,10 @@
 //! `/v1/login` and `/v1/logout`: a wallet signs a message (EIP-4361) and gets a session.
 
+use std::num::NonZeroU32;
+
 use alloy::primitives::{Address, Bytes as HexBytes};
 use axum::{
-    Json,
+    Extension, Json,
     body::Bytes,
     extract::{FromRequestParts, State, rejection::BytesRejection},
     http::{HeaderMap, HeaderValue, StatusCode, header, request::Parts},
@@ -12,7 +14,11 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{App, answer::body};
+use super::{
+    App,
+    answer::body,
+    rates::{Client, Rates},
+};
 use crate::{
     login::{self, message::MESSAGE_BYTES_MAX},
     problem::Problem,
@@ -23,9 +29,19 @@ use crate::{
 const SIGNATURE_BYTES_MAX: usize = 8192;
 const TOKEN_CHARS_MAX: usize = 256;
 
+/// Nonces and logins from one address: nobody shall use all of them up, nor the node that is asked for contracts' signatures.
+const LOGINS_PER_MINUTE: NonZeroU32 = match NonZeroU32::new(120) {
+    Some(count) => count,
+    None => NonZeroU32::MIN,
+};
+
 /// Its endpoints.
 pub fn router() -> OpenApiRouter<App> {
-    OpenApiRouter::new().routes(routes!(nonce)).routes(routes!(log_in)).routes(routes!(log_out))
+    OpenApiRouter::new()
+        .routes(routes!(nonce))
+        .routes(routes!(log_in))
+        .layer(Extension(Rates::per_minute(LOGINS_PER_MINUTE)))
+        .routes(routes!(log_out))
 }
 
 /// What goes into a message.
@@ -85,9 +101,9 @@ fn writable(app: &App) -> Result<(), Problem> {
 
 /// A nonce for a login, good for five minutes
 #[utoipa::path(post, path = "/v1/login/nonce", tag = "login",
-    responses((status = 200, body = NonceView), (status = 404, body = Problem), (status = 421, body = Problem),
+    responses((status = 200, body = NonceView), (status = 404, body = Problem), (status = 421, body = Problem), (status = 429, body = Problem),
         (status = 503, body = Problem)))]
-pub async fn nonce(State(app): State<App>) -> Result<Response, Problem> {
+pub async fn nonce(State(app): State<App>, Client(_client): Client) -> Result<Response, Problem> {
     writable(&app)?;
     let nonce = login::nonce(&app.pool).await?;
     Ok(private(Json(NonceView {
@@ -105,8 +121,12 @@ pub async fn nonce(State(app): State<App>) -> Result<Response, Problem> {
 #[utoipa::path(post, path = "/v1/login", tag = "login", request_body = Login,
     responses((status = 200, body = SessionView), (status = 400, body = Problem), (status = 401, body = Problem),
         (status = 404, body = Problem), (status = 413, body = Problem), (status = 421, body = Problem),
-        (status = 503, body = Problem)))]
-pub async fn log_in(State(app): State<App>, payload: Result<Bytes, BytesRejection>) -> Result<Response, Problem> {
+        (status = 429, body = Problem), (status = 503, body = Problem)))]
+pub async fn log_in(
+    State(app): State<App>,
+    Client(_client): Client,
+    payload: Result<Bytes, BytesRejection>,
+) -> Result<Response, Problem> {
     writable(&app)?;
     let payload = body(payload, super::BODY_BYTES_MAX)?;
     let login: Login = serde_json::from_slice(&payload)

@@ -11,6 +11,7 @@ mod health;
 mod leaves;
 mod licenses;
 mod login;
+mod rates;
 mod records;
 mod similar;
 mod trace;

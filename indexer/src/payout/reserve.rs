@@ -33,14 +33,15 @@ pub async fn reserve(
     request: PayoutRequest,
 ) -> Result<FirstAnswer, Problem> {
     let digest = sha256(&[&jcs(&request).map_err(|error| Problem::internal(&error))?]);
-    let wanted = request.check(payouts.inner.config.units_per_point)?;
-    let rail = wanted.rail(&payouts.inner.config.rails())?;
     let mut transaction = payouts.inner.pool.begin().await?;
     let (provider, treasury) = provider(&mut transaction, provider_name).await?;
     lock_key(&mut transaction, provider, key).await?;
     if let Some(first) = first_answer(&mut transaction, provider, key, digest).await? {
         return Ok(first);
     }
+    // after the answer that was given before, which no change of this operator's settings may undo
+    let wanted = request.check(payouts.inner.config.units_per_point)?;
+    let rail = wanted.rail(&payouts.inner.config.rails())?;
     lock_provider(&mut transaction, provider).await?;
     let worth = match payouts.inner.config.currency(rail) {
         // no refusal is kept of what the operator may set at any time

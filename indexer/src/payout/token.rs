@@ -201,8 +201,14 @@ impl TokenRail {
         };
         for hash in &sent.hashes {
             let receipt = timely(inner.chain.get_transaction_receipt(*hash).into_future()).await?;
-            if let Some(receipt) = receipt.map_err(|error| rpc_error("receipt", &error))? {
-                return self.mined(key, recipient, &sent, &receipt, applied).await;
+            let Some(receipt) = receipt.map_err(|error| rpc_error("receipt", &error))? else { continue };
+            let Some((number, told)) = receipt.block_number.zip(receipt.block_hash) else { continue };
+            // a node may go on telling the receipt of a block that a reorg took
+            let block = timely(inner.chain.get_block_by_number(number.into()).into_future()).await?;
+            match block.map_err(|error| rpc_error("block", &error))?.map(|block| block.header.hash) {
+                Some(hash) if hash == told => return self.mined(key, recipient, &sent, &receipt, applied).await,
+                Some(_) => {}
+                None => return Ok(self.later("the node does not have the block that it says the transfer is in")),
             }
         }
         if final_next > sent.nonce {
@@ -249,6 +255,8 @@ impl TokenRail {
                 })
         });
         if !moved {
+            // nothing more can come of it, whatever its operator decides
+            self.end(key, "lost").await?;
             return Ok(Answer::Doubt(format!(
                 "the transfer is in block {block}, and its token tells of no such transfer"
             )));

@@ -127,8 +127,10 @@ async fn follow_one(app: &App, sender: &Sender, heads: Heads, blocks: &mut Block
         // a crash came between intent and signature: the nonce is taken, so it has to be used
         return send::sign_and_broadcast(app, sender, &open.intent, fees::offer(sender).await?).await;
     };
-    if let Some((hash, receipt)) = receipt(sender, &attempts, blocks).await? {
-        return in_block(app, sender, heads, &open, hash, receipt).await;
+    match receipt(sender, &attempts, blocks).await? {
+        Told::Receipt(hash, receipt) => return in_block(app, sender, heads, &open, hash, *receipt).await,
+        Told::Unclear => return Ok(()),
+        Told::Nothing => {}
     }
     if open.is_mined {
         tracing::warn!(nonce = open.intent.nonce, "a reorg took the transaction out of its block");
@@ -148,7 +150,7 @@ async fn follow_one(app: &App, sender: &Sender, heads: Heads, blocks: &mut Block
     if is_used().await? {
         // asked again after the count, as a block may have come between the two questions; and the count once more, as
         // another node may have answered that is behind, and that would not know the block
-        if receipt(sender, &attempts, &mut Blocks::default()).await?.is_none() && is_used().await? {
+        if matches!(receipt(sender, &attempts, &mut Blocks::default()).await?, Told::Nothing) && is_used().await? {
             return lose(app, sender, &open).await;
         }
         return Ok(());
@@ -185,23 +187,33 @@ impl Blocks {
     }
 }
 
+/// What the chain says of a transaction.
+enum Told {
+    /// It is in a block of the chain, in the form with this hash.
+    Receipt(B256, Box<TransactionReceipt>),
+    /// Its block is not known to the node that was asked for it, which may be behind the other.
+    Unclear,
+    /// It is in no block.
+    Nothing,
+}
+
 /// The receipt of any form of the transaction, where its block is still the chain's: a node may go on telling one of a block
 /// that a reorg took, and what is believed to be final is never sent again.
-async fn receipt(
-    sender: &Sender,
-    attempts: &[Attempt],
-    blocks: &mut Blocks,
-) -> anyhow::Result<Option<(B256, TransactionReceipt)>> {
+async fn receipt(sender: &Sender, attempts: &[Attempt], blocks: &mut Blocks) -> anyhow::Result<Told> {
+    let mut told = Told::Nothing;
     for attempt in attempts {
         let found = sender.provider.get_transaction_receipt(attempt.hash).await.context("ask for a receipt")?;
         let Some(receipt) = found else { continue };
         let Some((number, hash)) = receipt.block_number.zip(receipt.block_hash) else { continue };
-        if blocks.hash_of(sender, number).await? == Some(hash) {
-            return Ok(Some((attempt.hash, receipt)));
+        match blocks.hash_of(sender, number).await? {
+            Some(canonical) if canonical == hash => return Ok(Told::Receipt(attempt.hash, Box::new(receipt))),
+            Some(_) => {
+                tracing::warn!(transaction = %attempt.hash, block = number, "a receipt of a block that the chain does not have");
+            }
+            None => told = Told::Unclear,
         }
-        tracing::warn!(transaction = %attempt.hash, block = number, "a receipt of a block that the chain does not have");
     }
-    Ok(None)
+    Ok(told)
 }
 
 async fn in_block(

@@ -1,24 +1,15 @@
 //! Scoped groups over HTTP: anyone may ask for one, so often a minute; whoever knows its id may read it.
 
-use std::{
-    net::{IpAddr, Ipv6Addr, SocketAddr},
-    num::NonZeroU32,
-    sync::Arc,
-};
+use std::{num::NonZeroU32, sync::Arc};
 
 use axum::{
     Extension,
     body::{Body, Bytes},
-    extract::{ConnectInfo, DefaultBodyLimit, FromRequestParts, State, rejection::BytesRejection},
-    http::{HeaderMap, HeaderValue, StatusCode, header, request::Parts, uri::Authority},
+    extract::{DefaultBodyLimit, State, rejection::BytesRejection},
+    http::{HeaderMap, HeaderValue, StatusCode, header, uri::Authority},
     response::{IntoResponse, Response},
 };
 use futures::stream;
-use governor::{
-    Quota, RateLimiter,
-    clock::{Clock, DefaultClock},
-    state::keyed::HashMapStateStore,
-};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 use utoipa::ToSchema;
@@ -30,22 +21,20 @@ use crate::{
     api::{
         App,
         answer::{Params, Segments, answer, body as whole, snapshot},
+        rates::{Client, Rates},
     },
     groups::{self, BODY_BYTES_MAX, GroupItems, GroupProfile, GroupView},
     problem::Problem,
     read::Answer,
 };
 
-/// Requests of an address that make something, each minute and at once.
 /// What a replica tells who wants to leave something here.
 const AT_THE_WRITER: &str = "make groups and upload lists at the indexer that writes; they are read here, too";
+/// Requests of an address that make something, each minute and at once.
 const REQUESTS_PER_MINUTE: NonZeroU32 = match NonZeroU32::new(60) {
     Some(requests) => requests,
     None => NonZeroU32::MIN,
 };
-/// Addresses that are remembered before those that have been quiet are forgotten, and before new ones have to wait.
-const ADDRESSES_KEPT: usize = 10_000;
-const ADDRESSES_MAX: usize = 100_000;
 const LISTS_AT_ONCE: usize = 2;
 const KEY_BYTES_MAX: usize = 255;
 
@@ -59,75 +48,13 @@ pub fn router() -> OpenApiRouter<App> {
         .routes(routes!(items))
         .routes(routes!(export))
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
-        .layer(Extension(Rates::new()))
+        .layer(Extension(Turns(Arc::new(Semaphore::new(LISTS_AT_ONCE)))))
+        .layer(Extension(Rates::per_minute(REQUESTS_PER_MINUTE)))
 }
 
-/// A token bucket for each address; in memory, as each process has its own.
+/// Lists that are read at once: one of 5 MiB takes many times that while it is JSON.
 #[derive(Clone)]
-struct Rates {
-    /// Lists that are read at once: one of 5 MiB takes many times that while it is JSON.
-    turns: Arc<Semaphore>,
-    buckets: Arc<RateLimiter<IpAddr, HashMapStateStore<IpAddr>, DefaultClock>>,
-    clock: DefaultClock,
-}
-
-impl Rates {
-    fn new() -> Self {
-        let clock = DefaultClock::default();
-        let quota = Quota::per_minute(REQUESTS_PER_MINUTE);
-        let buckets = Arc::new(RateLimiter::new(quota, HashMapStateStore::default(), clock.clone()));
-        Self { turns: Arc::new(Semaphore::new(LISTS_AT_ONCE)), buckets, clock }
-    }
-
-    /// Seconds to wait, where there is no token.
-    fn take(&self, address: IpAddr) -> Result<(), u64> {
-        if self.buckets.len() > ADDRESSES_KEPT {
-            self.buckets.retain_recent();
-            if self.buckets.len() > ADDRESSES_MAX {
-                return Err(60);
-            }
-        }
-        self.buckets.check_key(&bucket(address)).map_err(|until| {
-            let wait = until.wait_time_from(self.clock.now());
-            wait.as_secs().saturating_add(u64::from(wait.subsec_nanos() > 0)).max(1)
-        })
-    }
-}
-
-/// A network of version 6 is one client: it has addresses without end.
-fn bucket(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(v6) => {
-            let [a, b, c, d, ..] = v6.segments();
-            IpAddr::V6(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0))
-        }
-        v4 => v4,
-    }
-}
-
-/// Who asks, by the address of the connection, where that address has a token left.
-struct Client(IpAddr);
-
-impl<S: Send + Sync> FromRequestParts<S> for Client {
-    type Rejection = Response;
-
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Response> {
-        let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>();
-        let address = peer.map_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED), |ConnectInfo(peer)| peer.ip());
-        let Some(rates) = parts.extensions.get::<Rates>() else { return Ok(Self(address)) };
-        match rates.take(address) {
-            Ok(()) => Ok(Self(address)),
-            Err(wait) => {
-                let title = "Too many requests";
-                let detail = format!("{REQUESTS_PER_MINUTE} a minute are taken from an address; wait {wait} s");
-                let problem = Problem::new(StatusCode::TOO_MANY_REQUESTS, "rate-limited", title, detail);
-                let mut response = problem.into_response();
-                response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(wait));
-                Err(response)
-            }
-        }
-    }
-}
+struct Turns(Arc<Semaphore>);
 
 /// A group to ask for: one of the five lists, and words for people.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -239,13 +166,13 @@ fn no_group() -> Problem {
 async fn create(
     State(app): State<App>,
     Client(client): Client,
-    Extension(rates): Extension<Rates>,
+    Extension(turns): Extension<Turns>,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
     app.writes(AT_THE_WRITER)?;
     let body = whole(body, BODY_BYTES_MAX)?;
-    let turn = rates.turns.acquire().await.map_err(|error| Problem::internal(&error))?;
+    let turn = turns.0.acquire().await.map_err(|error| Problem::internal(&error))?;
     let created = groups::create(&app.pool, client, idempotency_key(&headers)?, &body).await?;
     drop(turn);
     let (mut snapshot, at) = snapshot(&app).await?;
@@ -309,7 +236,7 @@ async fn offer(
 async fn upload(
     State(app): State<App>,
     Client(_client): Client,
-    Extension(rates): Extension<Rates>,
+    Extension(turns): Extension<Turns>,
     Segments(id): Segments<String>,
     Params(query): Params<UploadQuery>,
     body: Result<Bytes, BytesRejection>,
@@ -318,7 +245,7 @@ async fn upload(
     let upload_id: Uuid = id.parse().map_err(|_| Problem::invalid("upload_id", "a UUID", &id))?;
     let body = whole(body, BODY_BYTES_MAX)?;
     let token = query.token.as_deref().unwrap_or_default();
-    let _turn = rates.turns.acquire().await.map_err(|error| Problem::internal(&error))?;
+    let _turn = turns.0.acquire().await.map_err(|error| Problem::internal(&error))?;
     let (kind, items) = groups::receive_upload(&app.pool, upload_id, token, &body).await?;
     let body = Uploaded { upload_id: upload_id.to_string(), manifest_kind: kind.name(), items };
     Ok((StatusCode::OK, [(header::CACHE_CONTROL, "no-store")], axum::Json(body)).into_response())
@@ -421,26 +348,6 @@ async fn export(State(app): State<App>, Segments(id): Segments<String>) -> Resul
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn an_address_has_so_many_requests_and_then_waits_alone() {
-        let rates = Rates::new();
-        let (one, other): (IpAddr, IpAddr) = ("192.0.2.1".parse().unwrap(), "192.0.2.2".parse().unwrap());
-        for _ in 0..REQUESTS_PER_MINUTE.get() {
-            assert_eq!(rates.take(one), Ok(()));
-        }
-        let wait = rates.take(one).unwrap_err();
-        assert!((1..=2).contains(&wait), "{wait}");
-        assert_eq!(rates.take(other), Ok(()));
-    }
-
-    #[test]
-    fn the_addresses_of_one_network_are_one_client() {
-        let of = |text: &str| bucket(text.parse().unwrap());
-        assert_eq!(of("2001:db8:1:2::1"), of("2001:db8:1:2:ffff::9"));
-        assert_ne!(of("2001:db8:1:2::1"), of("2001:db8:1:3::1"));
-        assert_eq!(of("::ffff:192.0.2.1"), of("192.0.2.1"));
-    }
 
     #[test]
     fn an_idempotency_key_is_quoted_or_not_and_never_odd() {
