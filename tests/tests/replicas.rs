@@ -44,12 +44,15 @@ async fn two_replicas_serve_what_one_writes_and_are_not_ready_when_it_stops() ->
     ];
     let mut writer = stack.start_indexer_with("written", told).await?;
 
-    // a role that may read and nothing else
+    // a role that may read what docs/operate.md says, and nothing else
     let mut db = stack.postgres.connect("written").await?;
     sqlx::raw_sql(
         "CREATE ROLE reader LOGIN;
          GRANT USAGE ON SCHEMA public, local TO reader;
-         GRANT SELECT ON ALL TABLES IN SCHEMA public, local TO reader",
+         GRANT SELECT ON ALL TABLES IN SCHEMA public TO reader;
+         GRANT SELECT ON local.cursor, local.block, local.fetch, local.mined_event, local.wallet_reward, local.batch_tree,
+             local.session, local.scoped_group, local.scoped_item TO reader;
+         GRANT SELECT (state, created_at) ON local.payout TO reader",
     )
     .execute(&mut db)
     .await?;
@@ -91,6 +94,8 @@ async fn two_replicas_serve_what_one_writes_and_are_not_ready_when_it_stops() ->
         assert_eq!((status, &problem["type"]), (421, &json!("urn:tidemark:problem:read-only")), "{problem}");
         let logout = reqwest::Client::new().post(format!("{}/v1/logout", replica.url())).bearer_auth(token);
         assert_eq!(logout.send().await?.status(), 421);
+        let scraped = reqwest::get(format!("{}/metrics", replica.url())).await?;
+        assert_eq!(scraped.status(), 200, "{}", scraped.text().await?);
         let groups = format!("{}/api/v1/data-audit/scoped-groups", replica.url());
         for (path, body) in [("", json!({ "hashes": [] })), ("/uploads", json!({ "format": "csv" }))] {
             let asked = reqwest::Client::new().post(format!("{groups}{path}")).json(&body).send().await?;
