@@ -87,21 +87,6 @@ pub fn debit_id(payout_id: Uuid, account: B256) -> B256 {
     keccak256([payout_id.as_bytes().as_slice(), account.as_slice()].concat())
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_debit_id_is_of_sixteen_bytes_and_thirty_two() {
-        let (payout, account) = (Uuid::from_u128(1), B256::repeat_byte(2));
-        let mut bytes = [2u8; 48];
-        bytes[..15].fill(0);
-        bytes[15] = 1;
-        assert_eq!(debit_id(payout, account), keccak256(bytes));
-        assert_ne!(debit_id(payout, account), debit_id(Uuid::from_u128(2), account));
-    }
-}
-
 /// Payouts of one state that are not done with.
 pub struct Open {
     /// The state.
@@ -133,4 +118,19 @@ pub async fn open(connection: &mut PgConnection) -> Result<Vec<Open>, sqlx::Erro
         }
     }
     Ok(open.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_debit_id_is_of_sixteen_bytes_and_thirty_two() {
+        let (payout, account) = (Uuid::from_u128(1), B256::repeat_byte(2));
+        let mut bytes = [2u8; 48];
+        bytes[..15].fill(0);
+        bytes[15] = 1;
+        assert_eq!(debit_id(payout, account), keccak256(bytes));
+        assert_ne!(debit_id(payout, account), debit_id(Uuid::from_u128(2), account));
+    }
 }

@@ -326,7 +326,7 @@ async fn proofs(indexer: &Service, flags: &Ledger) -> Result<()> {
         let client = &client;
         async move {
             // a multiplicative hash: neighbours in time are in batches far apart
-            let record = (u64::from(number) * 2_654_435_761 % u64::from(flags.records)) as u32;
+            let record = u32::try_from(u64::from(number) * 2_654_435_761 % u64::from(flags.records))?;
             let id = DataId::new(PROVIDER_NAME, &source_id(record))?;
             let answer = client.get(format!("{}/v1/records/{id}/proofs", indexer.url())).send().await?;
             let status = answer.status();
