@@ -125,7 +125,17 @@ pub async fn serve(args: ServeArgs, stop: CancellationToken) -> anyhow::Result<(
         true => tokio::spawn(replica::watch(replica_pool, replica_chain, status, poll, until)),
         false => tokio::spawn(follow(mirror, files, status, poll, until)),
     };
-    let paying = payouts.map(|payouts| tokio::spawn(payout::run(payouts, stop.child_token())));
+    let paying = payouts.map(|payouts| {
+        let (until, end) = (stop.child_token(), stop.clone());
+        tokio::spawn(async move {
+            let ended = payout::run(payouts, until).await;
+            if ended.is_err() {
+                // else nobody would be paid, and nobody told
+                end.cancel();
+            }
+            ended
+        })
+    });
     serve_until_stopped(listener, router, stop.clone()).await.context("serve HTTP")?;
     stop.cancel();
     // both end at the next step; a transaction that is cut off rolls back

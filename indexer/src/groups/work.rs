@@ -178,14 +178,22 @@ async fn hashes(
         "INSERT INTO local.scoped_item
              (group_id, position, input, provider, data_id, source_record_id, asset_hash, lifecycle_status, mime_type,
               media_category, kyc_status, geo_region, tos_version, privacy_policy_version, size_bytes, tx_hash)
-         SELECT $1, row_number() OVER (ORDER BY asked.place, r.block_number, r.place) - 1,
-             'sha256:' || encode(asked.hash, 'hex'), r.provider, r.data_id, r.source_record_id, asked.hash, c.status,
-             r.mime_type, r.media_category, r.kyc_status, r.geo_region, r.tos_version, r.privacy_policy_version,
-             r.size_bytes, b.tx_hash
-         FROM unnest($2::bytea[]) WITH ORDINALITY AS asked (hash, place)
-         LEFT JOIN (record AS c JOIN trace_record AS r ON r.provider = c.provider AND r.data_id = c.data_id
-             JOIN batch AS b ON b.provider = r.provider AND b.number = r.number) ON c.content_hash = asked.hash
-         ORDER BY asked.place, r.block_number, r.place LIMIT $3",
+         SELECT $1, row_number() OVER (ORDER BY asked_at, block_number, place) - 1,
+             'sha256:' || encode(hash, 'hex'), provider, data_id, source_record_id, hash, status, mime_type, media_category,
+             kyc_status, geo_region, tos_version, privacy_policy_version, size_bytes, tx_hash
+         FROM (
+             -- cut before it is sorted: a hash may have millions, and who asks for that many gets none
+             SELECT asked.place AS asked_at, asked.hash, found.*
+             FROM unnest($2::bytea[]) WITH ORDINALITY AS asked (hash, place)
+             LEFT JOIN LATERAL (
+                 SELECT r.provider, r.data_id, r.source_record_id, c.status, r.mime_type, r.media_category, r.kyc_status,
+                     r.geo_region, r.tos_version, r.privacy_policy_version, r.size_bytes, b.tx_hash, r.block_number, r.place
+                 FROM record AS c JOIN trace_record AS r ON r.provider = c.provider AND r.data_id = c.data_id
+                 JOIN batch AS b ON b.provider = r.provider AND b.number = r.number
+                 WHERE c.content_hash = asked.hash LIMIT $3
+             ) AS found ON TRUE
+             LIMIT $3
+         ) AS cut",
     )
     .bind(group_id)
     .bind(&hashes)

@@ -5,6 +5,7 @@
 //!  FOLDER/ready      complete, not handed over     (ours)
 //!  FOLDER/outgoing   handed over                   (the gateway takes them)
 //!  FOLDER/reports    pain.002                      (the gateway puts them here)   ─► reports/read, reports/strange
+//!  FOLDER/folder-id  which folder this is, for the database
 //! ```
 //!
 //! A payout is handed over once: its file is complete in `ready`, then a row says so, then one rename moves it to `outgoing`.
@@ -33,6 +34,8 @@ use super::{
     rail::{Answer, Order, PayoutRail},
 };
 
+/// Says which folder this is.
+const FOLDER_ID: &str = "folder-id";
 /// Bytes of a report that are read.
 const REPORT_BYTES_MAX: u64 = 16 * 1024 * 1024;
 /// Reports taken in at a time.
@@ -58,12 +61,43 @@ pub struct BankRail {
 }
 
 impl BankRail {
-    /// Makes the folders.
-    pub fn new(pool: PgPool, config: BankConfig) -> anyhow::Result<Self> {
+    /// Makes the folders. Fails in another folder than files were handed over through before: what is not in `ready` there was
+    /// not handed over.
+    pub async fn open(pool: PgPool, config: BankConfig) -> anyhow::Result<Self> {
         for name in ["ready", "outgoing", "reports", "reports/read", "reports/strange"] {
             let path = config.folder.join(name);
             fs::create_dir_all(&path).with_context(|| format!("make the folder {}", path.display()))?;
         }
+        let known: Option<Uuid> =
+            sqlx::query_scalar("SELECT id FROM local.payout_folder").fetch_optional(&pool).await?;
+        let path = config.folder.join(FOLDER_ID);
+        let named = match fs::read_to_string(&path) {
+            Ok(text) => {
+                Some(text.trim().parse::<Uuid>().with_context(|| format!("{}: expected a UUID", path.display()))?)
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+            Err(error) => return Err(error).with_context(|| format!("read {}", path.display())),
+        };
+        let id = match (named, known) {
+            (Some(named), _) => named,
+            (None, None) => {
+                let new = Uuid::new_v4();
+                keep(&config.folder, FOLDER_ID, new.to_string().as_bytes())?;
+                new
+            }
+            (None, Some(known)) => known,
+        };
+        sqlx::query("INSERT INTO local.payout_folder (id) VALUES ($1) ON CONFLICT DO NOTHING")
+            .bind(id)
+            .execute(&pool)
+            .await?;
+        let kept: Uuid = sqlx::query_scalar("SELECT id FROM local.payout_folder").fetch_one(&pool).await?;
+        ensure!(
+            fs::exists(&path)? && kept == id,
+            "{} is not the folder that payments were handed over through before, whose {FOLDER_ID} is {kept}: give that one, or \
+             move it here with all that is in it",
+            config.folder.display()
+        );
         Ok(Self { pool, config })
     }
 

@@ -4,6 +4,7 @@
 //! Sources: the message definitions of iso20022.org (names, order, lengths, patterns), and the implementation guidelines of
 //! the European Payments Council for what euro transfers add: the Latin character set, `SEPA` and `SLEV`.
 
+use anyhow::ensure;
 use iban::IbanLike;
 use iso_currency::Currency;
 use quick_xml::{
@@ -309,35 +310,47 @@ fn status_of(key: Uuid, status: &str, reasons: &[ReasonInfo]) -> Option<Status> 
         .filter_map(|info| info.reason.as_ref())
         .filter_map(|reason| reason.code.as_deref().or(reason.own.as_deref()))
         .collect();
+    let has_code = reasons.iter().filter_map(|info| info.reason.as_ref()).any(|reason| reason.code.is_some());
     let doubtful = codes.iter().find(|code| outcome(status, Some(code)) == Outcome::Doubt);
     let reason = doubtful.or(codes.first()).map(|code| code.chars().filter(|c| !c.is_control()).take(35).collect());
     let reason = reason.filter(|reason: &String| !reason.is_empty());
-    let outcome = outcome(status, reason.as_deref());
+    let mut outcome = outcome(status, reason.as_deref());
+    // a bank's own code may say that it is a duplicate: then the first one may have been paid
+    if outcome == Outcome::Refused && !codes.is_empty() && !has_code {
+        outcome = Outcome::Doubt;
+    }
     Some(Status { key, status: status.to_owned(), reason, outcome })
 }
 
 /// What a status report says of payouts of ours: of each transfer the status that stands nearest to it. An error where it is
-/// no such report.
+/// no such report, and where it answers a message of ours without a status for its one transfer.
 pub fn read_report(bytes: &[u8]) -> anyhow::Result<Vec<Status>> {
     let text = std::str::from_utf8(bytes)?;
     let Document { report } = quick_xml::de::from_str(text.trim_start_matches('\u{feff}'))?;
     let Some(key) = key_of(&report.group.message_id) else { return Ok(Vec::new()) };
+    let (ours, others): (Vec<_>, Vec<_>) =
+        report.payments.iter().partition(|payment| key_of(&payment.payment_id) == Some(key));
+    let mut names_another = !others.is_empty();
     let mut found = Vec::new();
-    for payment in report.payments.iter().filter(|payment| key_of(&payment.payment_id) == Some(key)) {
+    for transfer in ours.iter().flat_map(|payment| &payment.transfers) {
         // one payout is one transfer; what names another is not of ours
-        let ours = |transfer: &&Transfer| transfer.end_to_end_id.as_deref().and_then(key_of) == Some(key);
-        for transfer in payment.transfers.iter().filter(ours) {
-            let status = transfer.status.as_deref();
-            found.extend(status.and_then(|status| status_of(key, status, &transfer.reasons)));
-        }
-        if found.is_empty() && payment.transfers.is_empty() {
-            let status = payment.status.as_deref();
-            found.extend(status.and_then(|status| status_of(key, status, &payment.reasons)));
+        match transfer.end_to_end_id.as_deref().map(key_of) {
+            Some(named) if named == Some(key) => {
+                let status = transfer.status.as_deref();
+                found.extend(status.and_then(|status| status_of(key, status, &transfer.reasons)));
+            }
+            Some(_) => names_another = true,
+            None => {}
         }
     }
-    if found.is_empty() && report.payments.is_empty() {
-        let status = report.group.status.as_deref();
-        found.extend(status.and_then(|status| status_of(key, status, &report.group.reasons)));
+    if !names_another {
+        let above = ours.iter().map(|payment| (&payment.status, &payment.reasons));
+        for (status, reasons) in above.chain([(&report.group.status, &report.group.reasons)]) {
+            if found.is_empty() {
+                found.extend(status.as_deref().and_then(|status| status_of(key, status, reasons)));
+            }
+        }
     }
+    ensure!(!found.is_empty(), "it answers our message {} and has no status of its transfer", report.group.message_id);
     Ok(found)
 }

@@ -493,6 +493,13 @@ fn a_report_is_read_at_the_level_that_stands_nearest_to_the_transfer() {
     assert_eq!(read("<GrpSts>RJCT</GrpSts>", ""), one("RJCT", None, Outcome::Refused));
     let duplicate = "<GrpSts>RJCT</GrpSts><StsRsnInf><Rsn><Cd>AM05</Cd></Rsn></StsRsnInf>";
     assert_eq!(read(duplicate, ""), one("RJCT", Some("AM05"), Outcome::Doubt));
+    // a bank that names no transfer, and whose status stands above
+    let nameless = payment("", "<TxInfAndSts><StsId>1</StsId></TxInfAndSts>");
+    assert_eq!(read("<GrpSts>RJCT</GrpSts>", &nameless), one("RJCT", None, Outcome::Refused));
+    assert_eq!(read("<GrpSts>RJCT</GrpSts>", &payment("", "")), one("RJCT", None, Outcome::Refused));
+    // a bank's own code may mean a duplicate
+    let own = transfer(&id, "RJCT", &["X"]).replace("<Cd>X</Cd>", "<Prtry>X17</Prtry>");
+    assert_eq!(read("", &payment("", &own)), one("RJCT", Some("X17"), Outcome::Doubt));
     // a file was refused as a whole, and a transfer in it is named: what names the transfer counts
     assert_eq!(read("<GrpSts>RJCT</GrpSts>", &paid), one("ACSC", None, Outcome::Paid));
 }
@@ -501,10 +508,10 @@ fn a_report_is_read_at_the_level_that_stands_nearest_to_the_transfer() {
 fn a_report_of_another_transfer_or_of_nothing_moves_nothing() {
     let other = message_id(Uuid::from_u128(1));
     let elsewhere = payment("<PmtInfSts>ACSC</PmtInfSts>", &transfer(&other, "ACSC", &[]));
-    assert_eq!(read_report(&report("<GrpSts>ACSC</GrpSts>", &elsewhere)).unwrap(), []);
+    assert!(read_report(&report("<GrpSts>ACSC</GrpSts>", &elsewhere)).is_err(), "it contradicts itself");
     let text = String::from_utf8(report("<GrpSts>ACSC</GrpSts>", "")).unwrap();
     assert_eq!(read_report(text.replace(&message_id(KEY), "SALARIES-11").as_bytes()).unwrap(), []);
-    assert_eq!(read_report(text.replace("ACSC", "paid!").as_bytes()).unwrap(), []);
+    assert!(read_report(text.replace("ACSC", "paid!").as_bytes()).is_err(), "ours, and without a status");
     for broken in ["", "<Document/>", "<Document><CstmrPmtStsRpt/></Document>", "{}", &text[..text.len() / 2]] {
         assert!(read_report(broken.as_bytes()).is_err(), "{broken}");
     }

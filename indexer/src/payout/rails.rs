@@ -56,18 +56,18 @@ pub(super) struct Rails {
 
 impl Rails {
     /// By configuration.
-    pub fn new(payouts: &Payouts) -> anyhow::Result<Self> {
+    pub async fn open(payouts: &Payouts) -> anyhow::Result<Self> {
         let config = &payouts.inner.config;
         let partner = config.partner.as_ref().map(|partner| {
             HttpRail::new(&partner.url, partner.token.clone(), partner.promotion_code.clone(), partner.timeout)
         });
+        let bank = match &config.bank {
+            Some(bank) => Some(BankRail::open(payouts.inner.pool.clone(), bank.clone()).await?),
+            None => None,
+        };
         Ok(Self {
             partner: partner.transpose()?,
-            bank: config
-                .bank
-                .as_ref()
-                .map(|bank| BankRail::new(payouts.inner.pool.clone(), bank.clone()))
-                .transpose()?,
+            bank,
             token: config.token.as_ref().map(|token| TokenRail::new(payouts, token.clone())),
         })
     }

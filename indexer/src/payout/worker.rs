@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use anyhow::Context;
 use futures::{StreamExt, stream};
 use sqlx::{Connection, PgConnection, Row};
 use tokio_util::sync::CancellationToken;
@@ -65,7 +66,7 @@ impl Step {
 
 /// Works off payouts until `stop`; the step at hand is ended first.
 pub async fn run(payouts: Payouts, stop: CancellationToken) -> anyhow::Result<()> {
-    let rails = Rails::new(&payouts)?;
+    let rails = Rails::open(&payouts).await.context("open the payout rails")?;
     let mut busy_elsewhere = false;
     while !stop.is_cancelled() {
         match work(&payouts, &rails, &stop).await {

@@ -48,6 +48,8 @@ use sqlx::{PgConnection, PgPool, Postgres, Row, Transaction};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use utoipa::ToSchema;
 
+use crate::manifest::SettleError;
+
 /// Why a read failed; none of it is the reader's fault.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
@@ -60,6 +62,15 @@ pub enum ReadError {
     /// A worker thread died.
     #[error("build a tree")]
     Worker(#[from] tokio::task::JoinError),
+}
+
+impl From<SettleError> for ReadError {
+    fn from(error: SettleError) -> Self {
+        match error {
+            SettleError::Sql(error) => Self::Sql(error),
+            SettleError::Worker(error) => Self::Worker(error),
+        }
+    }
 }
 
 /// The block that an answer is true at.

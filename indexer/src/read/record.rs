@@ -18,7 +18,6 @@ use super::{
     hex0x, number, proof_text, rfc3339, rfc3339_u64, some_address,
 };
 use crate::manifest::{
-    SettleError,
     stored::{self, StoredEvent},
     tree,
 };
@@ -690,12 +689,7 @@ pub(super) async fn paths(
         Some(paths) => paths,
         // it is made soon; until then as slowly as the batch is large
         None => {
-            let tree = tree::from_leaves(connection, provider, signed, root).await;
-            let tree = tree.map_err(|error| match error {
-                SettleError::Sql(error) => ReadError::Sql(error),
-                SettleError::Worker(error) => ReadError::Worker(error),
-            });
-            let tree = tree?.ok_or_else(wrong)?;
+            let tree = tree::from_leaves(connection, provider, signed, root).await?.ok_or_else(wrong)?;
             indices.iter().map(|index| tree.proof(*index as usize).unwrap_or_default()).collect()
         }
     };

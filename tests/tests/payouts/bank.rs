@@ -245,3 +245,25 @@ async fn a_report_by_hand_settles_too_and_a_rail_that_is_off_pays_nothing() {
     ground.work_until(id(&asked), &["posted"], true).await;
     assert_eq!(ground.settled().await, 300 * POINT);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_folder_is_refused_as_a_file_that_is_not_there_would_count_as_handed_over() {
+    let (folder, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let place = folder.path().join("bank");
+    let ground = ground(&place).await;
+    ask(&ground, 300).await;
+    ground.work(|| files(&place.join("outgoing")).len() == 1).await;
+
+    let elsewhere = |path: &Path| ground.in_folder(path);
+    let stop = CancellationToken::new();
+    let refused = payout::run(elsewhere(other.path()), stop.clone()).await.unwrap_err();
+    assert!(format!("{refused:#}").contains("is not the folder"), "{refused:#}");
+    fs::write(other.path().join("folder-id"), uuid::Uuid::new_v4().to_string()).unwrap();
+    assert!(payout::run(elsewhere(other.path()), stop.clone()).await.is_err());
+
+    // moved with all that is in it
+    let moved = folder.path().join("moved");
+    fs::rename(&place, &moved).unwrap();
+    stop.cancel();
+    payout::run(elsewhere(&moved), stop).await.unwrap();
+}

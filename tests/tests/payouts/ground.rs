@@ -1,7 +1,7 @@
 //! What payouts stand on in these tests: a stack without services, a treasury, a ledger with two accounts, and a worker that
 //! can be ended anywhere.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, path::Path, time::Duration};
 
 use alloy::{
     primitives::{Address, B256, U256},
@@ -219,6 +219,13 @@ impl Ground {
         if !rails.contains(&RailName::Token) {
             config.token = None;
         }
+        Payouts::new(self.pool.clone(), self.stack.provider().clone(), self.stack.deployment.chain_id, config)
+    }
+
+    /// The same payouts with another bank folder.
+    pub fn in_folder(&self, folder: &Path) -> Payouts {
+        let mut config = self.config.clone();
+        config.bank.as_mut().unwrap().folder = folder.to_owned();
         Payouts::new(self.pool.clone(), self.stack.provider().clone(), self.stack.deployment.chain_id, config)
     }
 
