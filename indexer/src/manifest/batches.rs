@@ -2,30 +2,40 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use alloy::primitives::Address;
+use alloy::primitives::{Address, B256};
+use bytes::Bytes;
 use cid::Cid;
+use futures::StreamExt;
+use rayon::prelude::*;
 use sqlx::{PgConnection, PgPool, Row};
 use tidemark::{
     batch::Debit,
     event::{Event, EventKind},
     ids::DataId,
     manifest::{DISCLOSURES_BYTES_MAX, Disclosure, MANIFEST_BYTES_MAX, Manifest, decode_disclosures},
+    merkle::Tree,
     payload::{Moved, Payload},
     service::causes,
 };
+use tokio_util::task::AbortOnDropHandle;
 
 use super::{
     Files, SettleError,
     disclosed::{Checked, Judge},
     fetch::{Fetched, ask_for, fetch, forget},
-    lock_tables, record,
+    lock_tables,
+    record::{self, Seen, Shown},
     stored::{self, corrupt, count, digits},
     tree,
     verify::{Promised, Tail, TaskTerms, check_chains, check_header},
 };
 use crate::ledger::{self, AccountKey, Cause, Kind};
 
-const BATCHES_PER_STEP: i64 = 64;
+const PROVIDERS_PER_STEP: i64 = 64;
+/// Batches of a provider that one job lets in.
+const BATCHES_PER_RUN: i64 = 16;
+/// Of these, how many are got ready at the same time; as many more are held in memory.
+const READY_AT_ONCE: usize = 2;
 /// After this many tries disclosures count as erased.
 const LATE_ATTEMPTS_MAX: i64 = 40;
 /// Batches that one erasure may say to have moved; a record has no more events.
@@ -41,7 +51,7 @@ pub struct Next {
     cause: Cause,
     log_index: i64,
     /// The manifest was asked for before.
-    pub(super) is_retry: bool,
+    is_retry: bool,
 }
 
 /// Disclosures that were not there when their batch was settled.
@@ -59,7 +69,7 @@ impl Late {
 }
 
 impl Next {
-    pub(super) fn what(&self) -> String {
+    fn what(&self) -> String {
         format!("batch/{:#x}/{}", self.promised.provider, self.number)
     }
 }
@@ -68,22 +78,52 @@ fn disclosures_of(provider: Address, number: i64) -> String {
     format!("disclosures/{provider:#x}/{number}")
 }
 
-/// Each provider's next waiting batch, where its manifest is due.
-pub async fn due(files: &Files) -> Result<Vec<Next>, SettleError> {
+/// The next batches of a provider that wait, in their order.
+pub struct Run {
+    batches: Vec<Next>,
+}
+
+impl Run {
+    /// A provider's batches are let in by one job at a time.
+    pub(super) fn what(&self) -> String {
+        self.batches.first().map(|next| format!("batches/{:#x}", next.promised.provider)).unwrap_or_default()
+    }
+
+    pub(super) fn is_retry(&self) -> bool {
+        self.batches.first().is_some_and(|next| next.is_retry)
+    }
+}
+
+/// Each provider's next waiting batches, up to the first whose manifest is not due.
+pub async fn due(files: &Files) -> Result<Vec<Run>, SettleError> {
     let rows = sqlx::query(
-        "SELECT b.provider, b.number, b.root, b.event_count, b.points_total::text, b.wallet_total::text, b.debits,
-             b.manifest_cid, b.block_number, b.block_time, b.tx_hash, b.log_index, f.attempts IS NOT NULL
-         FROM (SELECT DISTINCT ON (provider) * FROM batch WHERE state = 'waiting' ORDER BY provider, number) AS b
+        "WITH first AS (
+             SELECT p.address AS provider, f.attempts, b.block_number, b.log_index
+             FROM provider AS p
+             CROSS JOIN LATERAL (
+                 SELECT * FROM batch WHERE batch.provider = p.address AND state = 'waiting' ORDER BY number LIMIT 1
+             ) AS b
+             LEFT JOIN local.fetch AS f ON f.what = 'batch/0x' || encode(b.provider, 'hex') || '/' || b.number
+             WHERE f.next_attempt_at IS NULL OR f.next_attempt_at <= now()
+             ORDER BY f.attempts NULLS FIRST, b.block_number, b.log_index LIMIT $1
+         )
+         SELECT b.provider, b.number, b.root, b.event_count, b.points_total::text, b.wallet_total::text, b.debits,
+             b.manifest_cid, b.block_number, b.block_time, b.tx_hash, b.log_index, f.attempts IS NOT NULL,
+             f.next_attempt_at IS NULL OR f.next_attempt_at <= now()
+         FROM first
+         CROSS JOIN LATERAL (
+             SELECT * FROM batch WHERE batch.provider = first.provider AND state = 'waiting' ORDER BY number LIMIT $2
+         ) AS b
          LEFT JOIN local.fetch AS f ON f.what = 'batch/0x' || encode(b.provider, 'hex') || '/' || b.number
-         WHERE f.next_attempt_at IS NULL OR f.next_attempt_at <= now()
-         ORDER BY f.attempts NULLS FIRST, b.block_number, b.log_index LIMIT $1",
+         ORDER BY first.attempts NULLS FIRST, first.block_number, first.log_index, b.number",
     )
-    .bind(BATCHES_PER_STEP)
+    .bind(PROVIDERS_PER_STEP)
+    .bind(BATCHES_PER_RUN)
     .fetch_all(&files.pool)
     .await?;
     let next = rows.iter().map(|row| {
         let debits: serde_json::Value = row.try_get(6)?;
-        Ok(Next {
+        let next = Next {
             promised: Promised {
                 provider: stored::address(row, 0)?,
                 number: count(row, 1)?,
@@ -98,18 +138,85 @@ pub async fn due(files: &Files) -> Result<Vec<Next>, SettleError> {
             cause: Cause { block_number: row.try_get(8)?, block_time: row.try_get(9)?, tx_hash: row.try_get(10)? },
             log_index: row.try_get(11)?,
             is_retry: row.try_get(12)?,
-        })
+        };
+        Ok((next, row.try_get::<bool, _>(13)?))
     });
-    Ok(next.collect::<Result<_, sqlx::Error>>()?)
+    let mut runs: Vec<Run> = Vec::new();
+    let mut is_held_up = false;
+    for next in next.collect::<Result<Vec<_>, sqlx::Error>>()? {
+        let (next, is_due) = next;
+        match runs.last_mut() {
+            Some(run) if run.batches.iter().all(|first| first.promised.provider == next.promised.provider) => {
+                is_held_up |= !is_due;
+                if !is_held_up {
+                    run.batches.push(next);
+                }
+            }
+            _ => {
+                is_held_up = false;
+                runs.push(Run { batches: vec![next] });
+            }
+        }
+    }
+    Ok(runs)
 }
 
-/// True where the batch waits no more.
-pub async fn settle(files: &Files, next: Next) -> Result<bool, SettleError> {
+/// Lets batches in, one after another, and gets the next one ready meanwhile; true where the first waits no more.
+pub async fn settle(files: &Files, run: Run) -> Result<bool, SettleError> {
+    let mut ready = futures::stream::iter(run.batches)
+        .map(|next| AbortOnDropHandle::new(tokio::spawn(prepare(files.clone(), next))))
+        .buffered(READY_AT_ONCE);
+    let mut is_settled = false;
+    while let Some(prepared) = ready.next().await {
+        match prepared?? {
+            Prepared::Later => break,
+            Prepared::Wrong(next, reason) => {
+                if !mark_invalid(files, &next, &reason).await? {
+                    break;
+                }
+            }
+            Prepared::Ready(batch) => {
+                if !let_in(files, *batch).await? {
+                    break;
+                }
+            }
+        }
+        is_settled = true;
+    }
+    Ok(is_settled)
+}
+
+/// A batch whose manifest was looked at.
+enum Prepared {
+    /// It is not here.
+    Later,
+    /// It is not what was promised.
+    Wrong(Next, String),
+    /// What can be said of it alone holds.
+    Ready(Box<Batch>),
+}
+
+/// All that a batch writes, but for its place in the chains of older records.
+struct Batch {
+    next: Next,
+    events: Vec<Event>,
+    leaves: Vec<B256>,
+    tree: Tree,
+    disclosures_cid: Option<Cid>,
+    disclosures: Vec<(u32, Checked)>,
+    /// Records that it registers.
+    new: Vec<Shown>,
+    /// Records that were there before.
+    old: Vec<uuid::Uuid>,
+}
+
+/// Everything that does not depend on the batches before.
+async fn prepare(files: Files, next: Next) -> Result<Prepared, SettleError> {
     let what = next.what();
     let bytes = match fetch(&files.pool, &files.store, &what, &next.manifest_cid, MANIFEST_BYTES_MAX).await? {
         Fetched::File(bytes) => bytes,
-        Fetched::Later => return Ok(false),
-        Fetched::Never(reason) => return mark_invalid(files, &next, &reason).await,
+        Fetched::Later => return Ok(Prepared::Later),
+        Fetched::Never(reason) => return Ok(Prepared::Wrong(next, reason)),
     };
     let promised = next.promised.clone();
     let decoded = tokio::task::spawn_blocking(move || {
@@ -118,46 +225,59 @@ pub async fn settle(files: &Files, next: Next) -> Result<bool, SettleError> {
         Ok::<_, String>((manifest, leaves, tree))
     })
     .await?;
-    let (manifest, leaves, tree) = match decoded {
+    let (Manifest { events, disclosures: disclosures_cid, .. }, leaves, tree) = match decoded {
         Ok(decoded) => decoded,
-        Err(reason) => return mark_invalid(files, &next, &reason).await,
+        Err(reason) => return Ok(Prepared::Wrong(next, reason)),
     };
-    let events = &manifest.events;
+    let (provider, number) = (next.promised.provider, next.number);
+    let file = match &disclosures_cid {
+        Some(cid) => disclosures(&files, provider, number, cid).await?,
+        None => None,
+    };
+    let judge = judge(&files, provider, number).await?;
+    let (block_number, log_index) = (next.cause.block_number, next.log_index);
+    let ready = move || {
+        let disclosures = file.map(|bytes| decoded_or_none(bytes, provider, number)).unwrap_or_default();
+        let Looked { disclosures, new, old } = look(&judge, &events, disclosures, number, block_number, log_index);
+        Batch { next, events, leaves, tree, disclosures_cid, disclosures, new, old }
+    };
+    Ok(Prepared::Ready(Box::new(tokio::task::spawn_blocking(ready).await?)))
+}
+
+/// True where the batch waits no more.
+async fn let_in(files: &Files, batch: Batch) -> Result<bool, SettleError> {
+    let Batch { next, events, leaves, tree, disclosures_cid, disclosures, new, old } = batch;
     let provider = next.promised.provider;
     // only one job of a provider writes its events, so what is read here still holds in the transaction below
-    let tails = tails(&files.pool, provider, events).await?;
-    let tasks = tasks(&files.pool, events, next.cause.block_number).await?;
-    if let Err(wrong) = check_chains(&next.promised, events, &leaves, tails, &tasks) {
+    let tails = tails(&files.pool, provider, &old).await?;
+    let tasks = tasks(&files.pool, &events, next.cause.block_number).await?;
+    if let Err(wrong) = check_chains(&next.promised, &events, &leaves, tails, &tasks) {
         return mark_invalid(files, &next, &wrong.to_string()).await;
     }
-    let disclosures = match &manifest.disclosures {
-        Some(cid) => disclosures(files, provider, next.number, cid, events).await?,
-        None => Vec::new(),
-    };
-
     let mut transaction = files.pool.begin().await?;
     let connection = &mut *transaction;
     lock_tables(connection).await?;
-    let cid_text = manifest.disclosures.map(|cid| cid.to_string());
+    let cid_text = disclosures_cid.map(|cid| cid.to_string());
     if !set_state(connection, &next, "valid", None, cid_text.as_deref()).await? {
         return Ok(false);
     }
-    stored::insert_events(connection, provider, next.number, events, &leaves).await?;
+    stored::insert_events(connection, provider, next.number, &events, &leaves).await?;
     tree::insert(connection, provider, next.number, &tree).await?;
     stored::insert_disclosures(connection, provider, next.number, &disclosures).await?;
-    follow_moved(connection, provider, next.number, events, &disclosures).await?;
+    follow_moved(connection, provider, next.number, &events, &disclosures).await?;
     let erased: Vec<uuid::Uuid> =
         events.iter().filter(|event| event.kind == EventKind::Erased).map(|event| event.data_id.0).collect();
     if !erased.is_empty() {
         stored::erase(connection, provider, &erased).await?;
     }
-    record::refresh(connection, provider, &data_ids(events)).await?;
-    let postings = ledger::rewards(provider, next.promised.number, events);
+    record::insert(connection, provider, &new).await?;
+    record::refresh(connection, provider, &old).await?;
+    let postings = ledger::rewards(provider, next.promised.number, &events);
     ledger::post(connection, provider, Kind::Reward, &next.cause, &postings).await?;
     let credited: Vec<AccountKey> =
         postings.iter().map(|posting| AccountKey { provider, key: posting.account }).collect();
     ledger::settle_redemptions(connection, &credited).await?;
-    clear(connection, &next, &what).await?;
+    clear(connection, &next).await?;
     transaction.commit().await?;
     tracing::info!(%provider, number = next.number, events = events.len(), credits = postings.len(), "batch is valid");
     metrics::counter!("tidemark_indexer_batches_total", "state" => "valid").increment(1);
@@ -178,7 +298,8 @@ async fn mark_invalid(files: &Files, next: &Next, reason: &str) -> Result<bool, 
     if !set_state(&mut transaction, next, "invalid", Some(&reason), None).await? {
         return Ok(false);
     }
-    clear(&mut transaction, next, &next.what()).await?;
+    clear(&mut transaction, next).await?;
+    forget(&mut *transaction, &disclosures_of(next.promised.provider, next.number)).await?;
     transaction.commit().await?;
     tracing::error!(
         provider = %next.promised.provider, number = next.number, reason,
@@ -211,8 +332,8 @@ async fn set_state(
 }
 
 /// What was kept only until the batch is settled.
-async fn clear(connection: &mut PgConnection, next: &Next, what: &str) -> Result<(), sqlx::Error> {
-    forget(&mut *connection, what).await?;
+async fn clear(connection: &mut PgConnection, next: &Next) -> Result<(), sqlx::Error> {
+    forget(&mut *connection, &next.what()).await?;
     sqlx::query(
         "DELETE FROM local.mined_event AS m USING chain_log AS l
          WHERE (m.block_hash, m.log_index) = (l.block_hash, l.log_index) AND l.block_number = $1 AND l.log_index = $2",
@@ -224,9 +345,13 @@ async fn clear(connection: &mut PgConnection, next: &Next, what: &str) -> Result
     Ok(())
 }
 
-async fn tails(pool: &PgPool, provider: Address, events: &[Event]) -> Result<HashMap<DataId, Tail>, sqlx::Error> {
+async fn tails(
+    pool: &PgPool,
+    provider: Address,
+    data_ids: &[uuid::Uuid],
+) -> Result<HashMap<DataId, Tail>, sqlx::Error> {
     let mut tails = HashMap::new();
-    for ids in data_ids(events).chunks(stored::ROWS_PER_STATEMENT) {
+    for ids in data_ids.chunks(stored::ROWS_PER_STATEMENT) {
         let rows = sqlx::query(
             "SELECT DISTINCT ON (data_id) data_id, leaf, sequence, kind FROM event
              WHERE provider = $1 AND data_id = ANY($2) ORDER BY data_id, sequence DESC",
@@ -264,31 +389,23 @@ async fn tasks(pool: &PgPool, events: &[Event], block: i64) -> Result<HashMap<u6
         .collect()
 }
 
-/// Checked disclosures of a batch; none where the file is not there, which may be because it was erased.
-async fn disclosures(
-    files: &Files,
-    provider: Address,
-    number: i64,
-    cid: &Cid,
-    events: &[Event],
-) -> Result<Vec<(u32, Checked)>, SettleError> {
+/// The file of a batch's disclosures; none where it is not there, which may be because it was erased.
+async fn disclosures(files: &Files, provider: Address, number: i64, cid: &Cid) -> Result<Option<Bytes>, SettleError> {
     let what = disclosures_of(provider, number);
-    let bytes = match fetch(&files.pool, &files.store, &what, &cid.to_bytes(), DISCLOSURES_BYTES_MAX).await? {
-        Fetched::File(bytes) => bytes,
-        Fetched::Later | Fetched::Never(_) => return Ok(Vec::new()),
-    };
-    forget(&files.pool, &what).await?;
-    let judge = judge(files, provider, number).await?;
-    let events = events.to_vec();
-    let checked = tokio::task::spawn_blocking(move || match decode_disclosures(bytes) {
-        Ok(disclosures) => check_all(&judge, &events, disclosures),
-        Err(error) => {
-            tracing::warn!(%provider, number, error = causes(&error), "disclosures are not a table: none are kept");
-            Vec::new()
+    match fetch(&files.pool, &files.store, &what, &cid.to_bytes(), DISCLOSURES_BYTES_MAX).await? {
+        Fetched::File(bytes) => {
+            forget(&files.pool, &what).await?;
+            Ok(Some(bytes))
         }
+        Fetched::Later | Fetched::Never(_) => Ok(None),
+    }
+}
+
+fn decoded_or_none(bytes: Bytes, provider: Address, number: i64) -> Vec<Disclosure> {
+    decode_disclosures(bytes).unwrap_or_else(|error| {
+        tracing::warn!(%provider, number, error = causes(&error), "disclosures are not a table: none are kept");
+        Vec::new()
     })
-    .await?;
-    Ok(checked)
 }
 
 /// Erasures say where batches keep what they still disclose: whatever of them is not here is asked for there. Where a later
@@ -349,19 +466,72 @@ async fn follow_moved(
     Ok(())
 }
 
-fn check_all(judge: &Judge, events: &[Event], disclosures: Vec<Disclosure>) -> Vec<(u32, Checked)> {
-    use rayon::prelude::*;
-    let mut checked: Vec<(u32, Checked)> = disclosures
-        .into_par_iter()
-        .filter_map(|disclosure| {
-            let event = events.get(disclosure.index as usize)?;
-            Some((event.index, judge.check(event, disclosure)))
-        })
-        .collect();
-    // of two for one event, the first that fits counts
-    checked.sort_by_key(|(index, checked)| (*index, checked.payload.is_none()));
-    checked.dedup_by_key(|(index, _)| *index);
-    checked
+/// What a batch's disclosures are worth, and what is shown of its records.
+struct Looked {
+    disclosures: Vec<(u32, Checked)>,
+    /// Records whose first event is in the batch.
+    new: Vec<Shown>,
+    old: Vec<uuid::Uuid>,
+}
+
+fn look(
+    judge: &Judge,
+    events: &[Event],
+    disclosures: Vec<Disclosure>,
+    number: i64,
+    block_number: i64,
+    log_index: i64,
+) -> Looked {
+    let mut of_event: Vec<Vec<Disclosure>> = events.iter().map(|_| Vec::new()).collect();
+    for disclosure in disclosures {
+        if let Some(of_event) = of_event.get_mut(disclosure.index as usize) {
+            of_event.push(disclosure);
+        }
+    }
+    let mut by_record: Vec<(&Event, Vec<Disclosure>)> = events.iter().zip(of_event).collect();
+    // stable: a record's events stay in their order
+    by_record.sort_by_key(|(event, _)| event.data_id);
+    let mut records: Vec<Vec<(&Event, Vec<Disclosure>)>> = Vec::new();
+    for (event, disclosures) in by_record {
+        match records.last_mut() {
+            Some(last) if last.iter().all(|(first, _)| first.data_id == event.data_id) => {
+                last.push((event, disclosures))
+            }
+            _ => records.push(vec![(event, disclosures)]),
+        }
+    }
+    let looked = records.into_par_iter().map(|events| {
+        let id = events.first().map(|(event, _)| (event.data_id.0, event.sequence));
+        let (mut kept, mut seen) = (Vec::with_capacity(events.len()), Vec::with_capacity(events.len()));
+        for (event, disclosures) in events {
+            let mut payload = None;
+            let mut checked = disclosures.into_iter().map(|disclosure| judge.check(event, disclosure));
+            // of two for one event, the first that fits counts
+            let first = checked.next();
+            let fits = |(checked, _): &(Checked, Option<Payload>)| checked.payload.is_some();
+            let best = match first {
+                Some(first) if !fits(&first) => Some(checked.find(fits).unwrap_or(first)),
+                first => first,
+            };
+            if let Some((checked, parsed)) = best {
+                payload = parsed.filter(|_| checked.fault.is_none() || event.kind == EventKind::Rejected);
+                kept.push((event.index, checked));
+            }
+            let number = u64::try_from(number).unwrap_or_default();
+            seen.push(Seen { number, block_number, log_index, event: event.clone(), payload });
+        }
+        let is_new = id.is_some_and(|(_, sequence)| sequence == 0);
+        let shown = if is_new { Shown::of(&seen) } else { None };
+        (kept, shown, id.filter(|_| !is_new).map(|(id, _)| id))
+    });
+    let mut all = Looked { disclosures: Vec::new(), new: Vec::new(), old: Vec::new() };
+    for (kept, shown, old) in looked.collect::<Vec<_>>() {
+        all.disclosures.extend(kept);
+        all.new.extend(shown);
+        all.old.extend(old);
+    }
+    all.disclosures.sort_by_key(|(index, _)| *index);
+    all
 }
 
 async fn judge(files: &Files, provider: Address, number: i64) -> Result<Judge, sqlx::Error> {
@@ -390,7 +560,7 @@ pub async fn due_late(files: &Files) -> Result<Vec<Late>, SettleError> {
          JOIN batch AS b ON f.what = 'disclosures/0x' || encode(b.provider, 'hex') || '/' || b.number
          WHERE b.state = 'valid' AND f.next_attempt_at <= now() ORDER BY f.next_attempt_at LIMIT $1",
     )
-    .bind(BATCHES_PER_STEP)
+    .bind(PROVIDERS_PER_STEP)
     .fetch_all(&files.pool)
     .await?;
     let late = rows.iter().map(|row| {
@@ -413,7 +583,14 @@ pub async fn settle_late(files: &Files, late: Late) -> Result<bool, SettleError>
         return Ok(true);
     };
     let events = events_of(&files.pool, provider, number).await?;
-    let disclosures = disclosures(files, provider, number, &cid, &events).await?;
+    let Some(bytes) = disclosures(files, provider, number, &cid).await? else { return Ok(false) };
+    let judge = judge(files, provider, number).await?;
+    let (events, disclosures) = tokio::task::spawn_blocking(move || {
+        // records are shown as all their batches say, below
+        let looked = look(&judge, &events, decoded_or_none(bytes, provider, number), number, 0, 0);
+        (events, looked.disclosures)
+    })
+    .await?;
     if disclosures.is_empty() {
         return Ok(false);
     }

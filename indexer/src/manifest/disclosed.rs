@@ -34,16 +34,19 @@ pub struct Checked {
 }
 
 impl Judge {
-    /// Checks one disclosure against its event.
-    pub fn check(&self, event: &Event, disclosure: Disclosure) -> Checked {
+    /// Checks one disclosure against its event; beside it the payload, where it is one.
+    pub fn check(&self, event: &Event, disclosure: Disclosure) -> (Checked, Option<Payload>) {
         let salt = disclosure.salt;
         if disclosure.commitment() != event.commitment {
             let fault = Some("salt and payload do not hash to the event's commitment".to_owned());
-            return Checked { salt, payload: None, fault };
+            return (Checked { salt, payload: None, fault }, None);
         }
         match serde_json::from_str::<Payload>(&disclosure.payload) {
-            Err(error) => Checked { salt, payload: None, fault: Some(format!("not a payload: {error}")) },
-            Ok(payload) => Checked { salt, fault: self.fault(event, &payload), payload: Some(disclosure.payload) },
+            Err(error) => (Checked { salt, payload: None, fault: Some(format!("not a payload: {error}")) }, None),
+            Ok(payload) => {
+                let fault = self.fault(event, &payload);
+                (Checked { salt, fault, payload: Some(disclosure.payload) }, Some(payload))
+            }
         }
     }
 
@@ -161,7 +164,7 @@ mod tests {
         let judge = judge(Address::ZERO);
         let fault = |payload: Payload| {
             let (event, disclosure) = committed(EventKind::Registered, &payload);
-            judge.check(&event, disclosure).fault
+            judge.check(&event, disclosure).0.fault
         };
         assert_eq!(fault(registered("rec-1", json!({"a": 1}))), None);
         assert!(fault(registered("rec-2", json!({"a": 1}))).unwrap().starts_with("source_record_id"));
@@ -177,17 +180,17 @@ mod tests {
             *purposes = 1;
         }
         let (mut event, disclosure) = committed(EventKind::Registered, &payload);
-        let fault = judge.check(&event, disclosure.clone()).fault.unwrap();
+        let fault = judge.check(&event, disclosure.clone()).0.fault.unwrap();
         assert!(fault.starts_with("purposes: expected none"), "{fault}");
         event.consent_id = ConsentId(B256::repeat_byte(1));
-        assert_eq!(judge.check(&event, disclosure).fault, None);
+        assert_eq!(judge.check(&event, disclosure).0.fault, None);
     }
 
     #[test]
     fn another_payload_than_committed_to_is_not_kept() {
         let (event, mut disclosure) = committed(EventKind::Registered, &registered("rec-1", json!({"a": 1})));
         disclosure.salt = [4; 32];
-        let checked = judge(Address::ZERO).check(&event, disclosure);
+        let (checked, _) = judge(Address::ZERO).check(&event, disclosure);
         assert!(checked.payload.is_none() && checked.fault.is_some());
     }
 
@@ -209,7 +212,7 @@ mod tests {
         verdict.signature = key.sign_hash_sync(&digest).unwrap().as_bytes().to_vec().into();
         let fault = |judge: &Judge, verdict: &Verdict| {
             let (event, disclosure) = committed(EventKind::Accepted, &Payload::Accepted { verdict: verdict.clone() });
-            judge.check(&event, disclosure).fault
+            judge.check(&event, disclosure).0.fault
         };
         assert_eq!(fault(&judge, &verdict), None);
         let stranger = Judge { attestors: vec![Address::ZERO], ..judge.clone() };

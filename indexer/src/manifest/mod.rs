@@ -46,8 +46,8 @@ pub enum SettleError {
 
 /// One file to fetch, verify and let in.
 pub enum Job {
-    /// A provider's next batch.
-    Batch(batches::Next),
+    /// A provider's next batches.
+    Batches(batches::Run),
     /// A dataset version's members.
     Version(members::Next),
     /// Disclosures that were not there when their batch was settled.
@@ -60,7 +60,7 @@ impl Job {
     /// What may not run twice at once.
     pub fn key(&self) -> String {
         match self {
-            Self::Batch(next) => next.what(),
+            Self::Batches(run) => run.what(),
             Self::Version(next) => next.what(),
             Self::Late(late) => late.what(),
             Self::Tree(wanted) => wanted.what(),
@@ -70,7 +70,7 @@ impl Job {
     /// Whether the file was asked for before, in vain.
     pub fn is_retry(&self) -> bool {
         match self {
-            Self::Batch(next) => next.is_retry,
+            Self::Batches(run) => run.is_retry(),
             Self::Version(next) => next.is_retry,
             // what is new goes first
             Self::Late(_) | Self::Tree(_) => true,
@@ -80,7 +80,7 @@ impl Job {
     /// Does it; true where it waits no more.
     pub async fn run(self, files: &Files) -> Result<bool, SettleError> {
         match self {
-            Self::Batch(next) => batches::settle(files, next).await,
+            Self::Batches(run) => batches::settle(files, run).await,
             Self::Version(next) => members::settle(files, next).await,
             Self::Late(late) => batches::settle_late(files, late).await,
             Self::Tree(wanted) => tree::make(&files.pool, wanted).await,
@@ -90,7 +90,7 @@ impl Job {
 
 /// What waits and is due, in the order of the chain, what was never asked for first.
 pub async fn due(files: &Files) -> Result<Vec<Job>, SettleError> {
-    let mut jobs: Vec<Job> = batches::due(files).await?.into_iter().map(Job::Batch).collect();
+    let mut jobs: Vec<Job> = batches::due(files).await?.into_iter().map(Job::Batches).collect();
     jobs.extend(members::due(files).await?.into_iter().map(Job::Version));
     jobs.extend(batches::due_late(files).await?.into_iter().map(Job::Late));
     jobs.extend(tree::due(files).await?.into_iter().map(Job::Tree));

@@ -89,18 +89,26 @@ pub fn of_metadata(metadata: &Value, text: &str) -> Vec<Named> {
     found
 }
 
-/// Puts what the records name now in place of what they named before.
-pub async fn replace(
+/// Takes out what the records named.
+pub async fn forget(
     connection: &mut PgConnection,
     provider: Address,
     data_ids: &[uuid::Uuid],
-    named: &[(uuid::Uuid, Named)],
 ) -> Result<(), sqlx::Error> {
     sqlx::query("DELETE FROM perceptual_hash WHERE provider = $1 AND data_id = ANY($2)")
         .bind(provider.as_slice())
         .bind(data_ids)
-        .execute(&mut *connection)
+        .execute(connection)
         .await?;
+    Ok(())
+}
+
+/// Writes what records name that name nothing yet.
+pub async fn insert(
+    connection: &mut PgConnection,
+    provider: Address,
+    named: &[(uuid::Uuid, Named)],
+) -> Result<(), sqlx::Error> {
     for named in named.chunks(super::stored::ROWS_PER_STATEMENT) {
         sqlx::query(
             "INSERT INTO perceptual_hash (provider, data_id, kind, position, hash)

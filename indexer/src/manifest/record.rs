@@ -113,6 +113,19 @@ fn record_of(seen: &[Seen]) -> Option<Record> {
     Some(record)
 }
 
+/// All that is shown of one record: what stands in `record` and in the tables that follow from it.
+pub struct Shown {
+    record: Record,
+    trace: trace::Rows,
+}
+
+impl Shown {
+    /// From a record's events in sequence order.
+    pub(super) fn of(seen: &[Seen]) -> Option<Self> {
+        Some(Self { record: record_of(seen)?, trace: trace::rows_of(seen) })
+    }
+}
+
 /// Recomputes the records with these data ids of a provider.
 pub async fn refresh(
     connection: &mut PgConnection,
@@ -139,18 +152,37 @@ pub async fn refresh(
             let (block_number, log_index) = (row.try_get(16)?, row.try_get(17)?);
             seen.push(Seen { number: stored.number, block_number, log_index, event: stored.event, payload });
         }
-        let records: Vec<Record> =
-            seen.chunk_by(|a, b| a.event.data_id == b.event.data_id).filter_map(record_of).collect();
-        upsert(connection, provider, &records).await?;
-        let named =
-            records.iter().flat_map(|record| record.hashes.iter().map(|named| (record.terms.data_id.0, *named)));
-        perceptual::replace(connection, provider, data_ids, &named.collect::<Vec<_>>()).await?;
-        trace::refresh(connection, provider, &seen).await?;
+        let shown: Vec<Shown> =
+            seen.chunk_by(|a, b| a.event.data_id == b.event.data_id).filter_map(Shown::of).collect();
+        perceptual::forget(connection, provider, data_ids).await?;
+        write(connection, provider, &shown).await?;
+        trace::replace(connection, provider, &traces(&shown)).await?;
     }
     Ok(())
 }
 
-async fn upsert(connection: &mut PgConnection, provider: Address, records: &[Record]) -> Result<(), sqlx::Error> {
+/// Writes records that are not there yet.
+pub async fn insert(connection: &mut PgConnection, provider: Address, shown: &[Shown]) -> Result<(), sqlx::Error> {
+    for shown in shown.chunks(ROWS_PER_STATEMENT) {
+        write(connection, provider, shown).await?;
+        trace::insert(connection, provider, &traces(shown)).await?;
+    }
+    Ok(())
+}
+
+fn traces(shown: &[Shown]) -> Vec<(uuid::Uuid, &trace::Rows)> {
+    shown.iter().map(|shown| (shown.record.terms.data_id.0, &shown.trace)).collect()
+}
+
+/// Records, and the perceptual hashes that they name.
+async fn write(connection: &mut PgConnection, provider: Address, shown: &[Shown]) -> Result<(), sqlx::Error> {
+    let records: Vec<&Record> = shown.iter().map(|shown| &shown.record).collect();
+    upsert(connection, provider, &records).await?;
+    let named = records.iter().flat_map(|record| record.hashes.iter().map(|named| (record.terms.data_id.0, *named)));
+    perceptual::insert(connection, provider, &named.collect::<Vec<_>>()).await
+}
+
+async fn upsert(connection: &mut PgConnection, provider: Address, records: &[&Record]) -> Result<(), sqlx::Error> {
     macro_rules! all {
         ($record:ident => $value:expr) => {
             records.iter().map(|$record| $value).collect::<Vec<_>>()

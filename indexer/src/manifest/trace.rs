@@ -25,7 +25,7 @@ const FILL_PAUSE: Duration = Duration::from_secs(5);
 
 /// A row of `trace_record`, beside its key.
 #[derive(Clone, Debug, PartialEq)]
-struct Row {
+pub struct Row {
     number: i64,
     block_number: i64,
     place: i64,
@@ -38,7 +38,7 @@ struct Row {
 
 /// A row of `trace_update`.
 #[derive(Clone, Debug, PartialEq)]
-struct Update {
+pub struct Update {
     data_id: Uuid,
     sequence: i64,
     seq: i64,
@@ -56,8 +56,11 @@ fn signed(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-/// A record's row and its updates; none where it is erased, or its registration is not disclosed. Events in sequence order.
-fn rows_of(seen: &[Seen]) -> Option<(Row, Vec<Update>)> {
+/// A record's row and its updates; none where it is erased, or its registration is not disclosed.
+pub type Rows = Option<(Row, Vec<Update>)>;
+
+/// From a record's events in sequence order.
+pub fn rows_of(seen: &[Seen]) -> Rows {
     if seen.iter().any(|seen| seen.event.kind == EventKind::Erased) {
         return None;
     }
@@ -115,25 +118,37 @@ impl Change {
     }
 }
 
-/// Recomputes what follows from these records of a provider; all of a record's events stand together, in sequence order.
-pub async fn refresh(connection: &mut PgConnection, provider: Address, seen: &[Seen]) -> Result<(), sqlx::Error> {
-    let mut ids = Vec::new();
-    let mut rows = HashMap::new();
-    let mut updates = Vec::new();
-    for seen in seen.chunk_by(|a, b| a.event.data_id == b.event.data_id) {
-        let Some(first) = seen.first() else { continue };
-        let id = first.event.data_id.0;
-        ids.push(id);
-        if let Some((row, more)) = rows_of(seen) {
-            rows.insert(id, row);
-            updates.extend(more);
-        }
-    }
+/// Puts what follows from these records in place of what followed before.
+pub async fn replace(
+    connection: &mut PgConnection,
+    provider: Address,
+    rows: &[(Uuid, &Rows)],
+) -> Result<(), sqlx::Error> {
+    let ids: Vec<Uuid> = rows.iter().map(|(id, _)| *id).collect();
     let before = read(connection, provider, &ids).await?;
+    change(connection, provider, rows, &before).await
+}
+
+/// Writes what follows from records that are new.
+pub async fn insert(
+    connection: &mut PgConnection,
+    provider: Address,
+    rows: &[(Uuid, &Rows)],
+) -> Result<(), sqlx::Error> {
+    change(connection, provider, rows, &HashMap::new()).await
+}
+
+async fn change(
+    connection: &mut PgConnection,
+    provider: Address,
+    rows: &[(Uuid, &Rows)],
+    before: &HashMap<Uuid, Row>,
+) -> Result<(), sqlx::Error> {
     let mut change = Change::default();
-    let (mut gone, mut written) = (Vec::new(), Vec::new());
-    for id in ids {
-        let (old, new) = (before.get(&id), rows.get(&id));
+    let (mut gone, mut written, mut updates) = (Vec::new(), Vec::new(), Vec::new());
+    for (id, rows) in rows {
+        let (old, new) = (before.get(id), rows.as_ref().map(|(row, _)| row));
+        updates.extend(rows.iter().flat_map(|(_, updates)| updates));
         if old == new {
             continue;
         }
@@ -143,9 +158,9 @@ pub async fn refresh(connection: &mut PgConnection, provider: Address, seen: &[S
         match new {
             Some(new) => {
                 change.add(new, 1);
-                written.push((id, new));
+                written.push((*id, new));
             }
-            None => gone.push(id),
+            None => gone.push(*id),
         }
     }
     if !gone.is_empty() {
@@ -252,12 +267,12 @@ async fn write(connection: &mut PgConnection, provider: Address, rows: &[(Uuid, 
 async fn write_updates(
     connection: &mut PgConnection,
     provider: Address,
-    updates: &[Update],
+    updates: &[&Update],
 ) -> Result<(), sqlx::Error> {
     if updates.is_empty() {
         return Ok(());
     }
-    let all = |of: fn(&Update) -> i64| updates.iter().map(of).collect::<Vec<_>>();
+    let all = |of: fn(&Update) -> i64| updates.iter().map(|update| of(update)).collect::<Vec<_>>();
     sqlx::query(
         "INSERT INTO trace_update (provider, data_id, sequence, seq, number, block_number, place)
          SELECT $1, row.* FROM unnest($2::uuid[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[])
