@@ -73,7 +73,7 @@ async fn look(pool: &PgPool, chain: &Chain, status: &Status, heads: &mut Heads) 
     let now = Instant::now();
     let latest = chain.rpc.get_block_number().await.map_err(|error| causes(&error))?;
     heads.saw(now, latest);
-    let mirrored: i64 = sqlx::query_scalar("SELECT mirrored_number FROM local.cursor")
+    let mirrored: i64 = sqlx::query_scalar("SELECT mirrored_number FROM cursor")
         .fetch_one(pool)
         .await
         .map_err(|error| causes(&error))?;

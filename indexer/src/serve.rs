@@ -32,12 +32,25 @@ const CONNECT_TIME_MAX: Duration = Duration::from_secs(10);
 /// How long the workers may take to end.
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(10);
 
+/// Where statements look for names without a schema. What follows from the chain is always named without one, so that a
+/// rebuild fills other schemas by the same statements; what is the operator's own is always named `local.…`.
+const SEARCH_PATH: &str = "public,mirror,types";
+
 /// Connects to the database.
 pub async fn connect(url: &str, connections: u32) -> anyhow::Result<PgPool> {
+    connect_with(url, connections, [("search_path", SEARCH_PATH)]).await
+}
+
+async fn connect_with<const N: usize>(
+    url: &str,
+    connections: u32,
+    options: [(&str, &str); N],
+) -> anyhow::Result<PgPool> {
+    let connect: PgConnectOptions = url.parse().context("read --database-url")?;
     PgPoolOptions::new()
         .max_connections(connections)
         .acquire_timeout(CONNECT_TIME_MAX)
-        .connect(url)
+        .connect_with(connect.options(options))
         .await
         .context("connect to Postgres: check --database-url, and that the database exists and takes connections")
 }
@@ -45,13 +58,8 @@ pub async fn connect(url: &str, connections: u32) -> anyhow::Result<PgPool> {
 /// Connects to a database that another indexer writes: every transaction is read-only, whatever the role may do. Refuses tables
 /// of another version, and of another deployment.
 async fn open_replica(url: &str, connections: u32, deployment: &Deployment) -> anyhow::Result<PgPool> {
-    let options: PgConnectOptions = url.parse().context("read --database-url")?;
-    let pool = PgPoolOptions::new()
-        .max_connections(connections)
-        .acquire_timeout(CONNECT_TIME_MAX)
-        .connect_with(options.options([("default_transaction_read_only", "on")]))
-        .await
-        .context("connect to Postgres: check --database-url, and that the database exists and takes connections")?;
+    let pool =
+        connect_with(url, connections, [("search_path", SEARCH_PATH), ("default_transaction_read_only", "on")]).await?;
     let known: Vec<i64> = sqlx::migrate!().iter().map(|migration| migration.version).collect();
     let found: Vec<i64> = sqlx::query_scalar("SELECT version FROM _sqlx_migrations WHERE success ORDER BY version")
         .fetch_all(&pool)

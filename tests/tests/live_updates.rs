@@ -211,7 +211,7 @@ async fn a_listener_that_does_not_keep_up_is_let_go_and_misses_nothing_when_it_c
     let feed = Feed::new(pool.clone(), stack.deployment.clone(), 2, stop.clone());
     let zero = vec![0u8; 32];
     sqlx::query(
-        "INSERT INTO local.cursor (chain_id, provenance_log, mirrored_number, mirrored_hash, applied_number, applied_hash)
+        "INSERT INTO mirror.cursor (chain_id, provenance_log, mirrored_number, mirrored_hash, applied_number, applied_hash)
          VALUES (31337, $1, 1, $2, 1, $2)",
     )
     .bind(stack.deployment.provenance_log.as_slice())
@@ -247,7 +247,7 @@ async fn a_listener_that_does_not_keep_up_is_let_go_and_misses_nothing_when_it_c
     .bind(LOGS)
     .execute(&mut *transaction)
     .await?;
-    sqlx::query("UPDATE local.cursor SET mirrored_number = 2, applied_number = 2").execute(&mut *transaction).await?;
+    sqlx::query("UPDATE mirror.cursor SET mirrored_number = 2, applied_number = 2").execute(&mut *transaction).await?;
     transaction.commit().await?;
     tokio::time::sleep(Duration::from_secs(2)).await;
     let ended = tokio::time::timeout(TIME_MAX, async { while slow.next().await.is_some() {} }).await;

@@ -119,7 +119,7 @@ impl Attacked {
         let mut connection = self.forge.stack.postgres.connect(database).await.unwrap();
         loop {
             let hash: Option<Vec<u8>> =
-                sqlx::query_scalar("SELECT mirrored_hash FROM local.cursor").fetch_one(&mut connection).await.unwrap();
+                sqlx::query_scalar("SELECT mirrored_hash FROM mirror.cursor").fetch_one(&mut connection).await.unwrap();
             if hash.is_some_and(|hash| latest["hash"] == B256::from_slice(&hash).to_string()) {
                 return;
             }
@@ -221,8 +221,8 @@ async fn an_indexer_that_is_killed_at_any_point_leaves_whole_transactions() {
         });
         let mut connection = chain.forge.stack.postgres.connect("killed").await.unwrap();
         let torn: i64 = sqlx::query_scalar(
-            "SELECT (SELECT count(*) FROM chain_log AS l, local.cursor AS c WHERE l.block_number > c.mirrored_number)
-                 + (SELECT count(*) FROM policy AS p, local.cursor AS c WHERE p.block_number > c.applied_number)",
+            "SELECT (SELECT count(*) FROM chain_log AS l, mirror.cursor AS c WHERE l.block_number > c.mirrored_number)
+                 + (SELECT count(*) FROM policy AS p, mirror.cursor AS c WHERE p.block_number > c.applied_number)",
         )
         .fetch_one(&mut connection)
         .await

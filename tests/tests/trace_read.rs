@@ -584,13 +584,13 @@ async fn records_from_before_the_tables_are_taken_in(bench: &mut Bench) -> Resul
     for sql in [
         "CREATE TABLE kept_items AS SELECT * FROM local.scoped_item",
         "TRUNCATE trace_record, trace_update, trace_count, trace_total, local.scoped_item",
-        "INSERT INTO local.trace_fill SELECT provider, data_id FROM record WHERE source_record_id IS NOT NULL",
+        "INSERT INTO mirror.trace_fill SELECT provider, data_id FROM record WHERE source_record_id IS NOT NULL",
     ] {
         sqlx::query(sql).execute(&database).await?;
     }
     bench.stack.indexer.as_mut().unwrap().restart().await?;
     let deadline = Instant::now() + TIME_MAX;
-    while bench.count("SELECT count(*) FROM local.trace_fill").await > 0 {
+    while bench.count("SELECT count(*) FROM mirror.trace_fill").await > 0 {
         assert!(Instant::now() < deadline, "the older records stay where they are");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }

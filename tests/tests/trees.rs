@@ -26,7 +26,7 @@ async fn proofs(url: &str, event: &Event) -> (u16, Vec<(B256, Vec<B256>)>) {
 /// Waits until both trees are kept.
 async fn kept(db: &mut PgConnection) {
     let deadline = Instant::now() + Duration::from_secs(30);
-    let count = "SELECT count(*) FROM local.batch_tree";
+    let count = "SELECT count(*) FROM mirror.batch_tree";
     // before the first start there is no table
     while sqlx::query_scalar::<_, i64>(count).fetch_one(&mut *db).await.unwrap_or_default() < 2 {
         assert!(Instant::now() < deadline, "the trees are kept");
@@ -68,7 +68,7 @@ async fn a_proof_is_read_out_of_the_kept_tree_and_never_given_when_it_is_wrong()
 
     // another hash in the tree: the proof is not given
     sqlx::query(
-        "UPDATE local.batch_tree SET nodes = overlay(nodes PLACING sha256('x') FROM 33 FOR 32) WHERE number = 1",
+        "UPDATE mirror.batch_tree SET nodes = overlay(nodes PLACING sha256('x') FROM 33 FOR 32) WHERE number = 1",
     )
     .execute(&mut db)
     .await?;
@@ -81,9 +81,9 @@ async fn a_proof_is_read_out_of_the_kept_tree_and_never_given_when_it_is_wrong()
     assert!(refused > 0, "the changed hash is in the proofs of those below its sibling");
 
     // as before there was such a table: slow proofs at once, kept trees soon
-    sqlx::query("DELETE FROM local.batch_tree").execute(&mut db).await?;
+    sqlx::query("DELETE FROM mirror.batch_tree").execute(&mut db).await?;
     right(indexer.url()).await;
-    sqlx::query("INSERT INTO local.tree_wanted SELECT provider, number FROM batch").execute(&mut db).await?;
+    sqlx::query("INSERT INTO mirror.tree_wanted SELECT provider, number FROM batch").execute(&mut db).await?;
     kept(&mut db).await;
     right(indexer.url()).await;
     Ok(())

@@ -111,5 +111,5 @@ fn no_room_touches_a_table_that_another_room_s_database_holds() {
 #[test]
 fn a_foreign_table_would_be_seen() {
     assert!(touched("sqlx::query(\"SELECT 1 FROM relayer_secret WHERE x\")").contains("relayer_secret"));
-    assert!(touched("\"INSERT INTO local.cursor (a) VALUES ($1)\"").contains("cursor"));
+    assert!(touched("\"INSERT INTO mirror.cursor (a) VALUES ($1)\"").contains("cursor"));
 }

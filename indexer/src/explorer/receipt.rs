@@ -153,7 +153,7 @@ async fn lines(connection: &mut PgConnection, ids: &[DataId]) -> Result<Vec<Line
                      AND v.total_weight > v.points_weight), 0)::text,
              coalesce((SELECT sum(t.amount) FROM ledger_transfer AS t WHERE t.provider = own.provider
                  AND t.account = own.contributor AND t.cause = 'redeem'), 0)::text,
-             (SELECT w.state FROM local.wallet_reward AS w WHERE (w.provider, w.data_id) = (own.provider, own.data_id)),
+             (SELECT w.state FROM wallet_reward AS w WHERE (w.provider, w.data_id) = (own.provider, own.data_id)),
              coalesce((SELECT a.balance FROM ledger_account AS a WHERE a.provider = own.provider
                  AND a.kind = 'contributor' AND a.key = own.contributor), 0)::text
          FROM unnest($1::uuid[]) WITH ORDINALITY AS wanted (data_id, position)
@@ -199,7 +199,7 @@ async fn lines(connection: &mut PgConnection, ids: &[DataId]) -> Result<Vec<Line
     Ok(lines)
 }
 
-/// By its state in `local.wallet_reward`; none is no wallet reward.
+/// By its state in `wallet_reward`; none is no wallet reward.
 fn wallet_reward(amount: u128, state: Option<&str>) -> Reward {
     let earned = Reward { earned: amount, ..Reward::default() };
     match state {

@@ -272,7 +272,7 @@ struct Page {
 async fn heads(connection: &mut PgConnection) -> Result<Option<Heads>, sqlx::Error> {
     let row = sqlx::query(
         "SELECT mirrored_number, mirrored_hash::bytea, mirrored_time, applied_number, applied_hash::bytea, applied_time
-         FROM local.cursor",
+         FROM cursor",
     )
     .fetch_optional(connection)
     .await?;
@@ -284,7 +284,7 @@ async fn heads(connection: &mut PgConnection) -> Result<Option<Heads>, sqlx::Err
 }
 
 async fn is_mirrored(connection: &mut PgConnection, number: i64, hash: Option<&[u8]>) -> Result<bool, sqlx::Error> {
-    let found: Option<Vec<u8>> = sqlx::query_scalar("SELECT hash::bytea FROM local.block WHERE number = $1")
+    let found: Option<Vec<u8>> = sqlx::query_scalar("SELECT hash::bytea FROM block WHERE number = $1")
         .bind(number)
         .fetch_optional(connection)
         .await?;

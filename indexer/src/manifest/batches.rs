@@ -103,7 +103,7 @@ pub async fn due(files: &Files) -> Result<Vec<Run>, SettleError> {
              CROSS JOIN LATERAL (
                  SELECT * FROM batch WHERE batch.provider = p.address AND state = 'waiting' ORDER BY number LIMIT 1
              ) AS b
-             LEFT JOIN local.fetch AS f ON f.what = 'batch/0x' || encode(b.provider, 'hex') || '/' || b.number
+             LEFT JOIN missing_file AS f ON f.what = 'batch/0x' || encode(b.provider, 'hex') || '/' || b.number
              WHERE f.next_attempt_at IS NULL OR f.next_attempt_at <= now()
              ORDER BY f.attempts NULLS FIRST, b.block_number, b.log_index LIMIT $1
          )
@@ -114,7 +114,7 @@ pub async fn due(files: &Files) -> Result<Vec<Run>, SettleError> {
          CROSS JOIN LATERAL (
              SELECT * FROM batch WHERE batch.provider = first.provider AND state = 'waiting' ORDER BY number LIMIT $2
          ) AS b
-         LEFT JOIN local.fetch AS f ON f.what = 'batch/0x' || encode(b.provider, 'hex') || '/' || b.number
+         LEFT JOIN missing_file AS f ON f.what = 'batch/0x' || encode(b.provider, 'hex') || '/' || b.number
          ORDER BY first.attempts NULLS FIRST, first.block_number, first.log_index, b.number",
     )
     .bind(PROVIDERS_PER_STEP)
@@ -335,7 +335,7 @@ async fn set_state(
 async fn clear(connection: &mut PgConnection, next: &Next) -> Result<(), sqlx::Error> {
     forget(&mut *connection, &next.what()).await?;
     sqlx::query(
-        "DELETE FROM local.mined_event AS m USING chain_log AS l
+        "DELETE FROM mined_event AS m USING chain_log AS l
          WHERE (m.block_hash, m.log_index) = (l.block_hash, l.log_index) AND l.block_number = $1 AND l.log_index = $2",
     )
     .bind(next.cause.block_number)
@@ -556,7 +556,7 @@ async fn judge(files: &Files, provider: Address, number: i64) -> Result<Judge, s
 pub async fn due_late(files: &Files) -> Result<Vec<Late>, SettleError> {
     let rows = sqlx::query(
         "SELECT b.provider, b.number, b.disclosures_cid, f.attempts
-         FROM local.fetch AS f
+         FROM missing_file AS f
          JOIN batch AS b ON f.what = 'disclosures/0x' || encode(b.provider, 'hex') || '/' || b.number
          WHERE b.state = 'valid' AND f.next_attempt_at <= now() ORDER BY f.next_attempt_at LIMIT $1",
     )

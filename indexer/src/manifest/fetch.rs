@@ -68,7 +68,7 @@ pub async fn fetch(
 async fn note_failure(pool: &PgPool, what: &str, cid: &Cid, error: &StoreError) -> Result<(), sqlx::Error> {
     let text: String = causes(error).replace('\0', "").chars().take(500).collect();
     let attempts: i64 = sqlx::query_scalar(
-        "INSERT INTO local.fetch AS f (what, cid, attempts, last_error, next_attempt_at) VALUES ($1, $2, 1, $3, now())
+        "INSERT INTO missing_file AS f (what, cid, attempts, last_error, next_attempt_at) VALUES ($1, $2, 1, $3, now())
          ON CONFLICT (what) DO UPDATE SET attempts = f.attempts + 1, last_error = excluded.last_error
          RETURNING attempts",
     )
@@ -78,7 +78,7 @@ async fn note_failure(pool: &PgPool, what: &str, cid: &Cid, error: &StoreError) 
     .fetch_one(pool)
     .await?;
     let wait_ms = backoff_ms(u32::try_from(attempts).unwrap_or(u32::MAX));
-    sqlx::query("UPDATE local.fetch SET next_attempt_at = now() + $2 * INTERVAL '1 millisecond' WHERE what = $1")
+    sqlx::query("UPDATE missing_file SET next_attempt_at = now() + $2 * INTERVAL '1 millisecond' WHERE what = $1")
         .bind(what)
         .bind(i64::try_from(wait_ms).unwrap_or(i64::MAX))
         .execute(pool)
@@ -90,14 +90,14 @@ async fn note_failure(pool: &PgPool, what: &str, cid: &Cid, error: &StoreError) 
 
 /// Asks for everything again at once: after a start, whatever was wrong may have been put right.
 pub async fn ask_again(pool: &PgPool) -> Result<(), sqlx::Error> {
-    sqlx::query("UPDATE local.fetch SET next_attempt_at = now()").execute(pool).await?;
+    sqlx::query("UPDATE missing_file SET next_attempt_at = now()").execute(pool).await?;
     Ok(())
 }
 
 /// Notes a file to be asked for now, in place of another of the same purpose.
 pub async fn ask_for(executor: impl PgExecutor<'_>, what: &str, cid: &Cid) -> Result<(), sqlx::Error> {
     sqlx::query(
-        "INSERT INTO local.fetch (what, cid, attempts, last_error, next_attempt_at) VALUES ($1, $2, 1, 'not asked for yet', now())
+        "INSERT INTO missing_file (what, cid, attempts, last_error, next_attempt_at) VALUES ($1, $2, 1, 'not asked for yet', now())
          ON CONFLICT (what) DO UPDATE SET cid = excluded.cid, attempts = 1, next_attempt_at = now()",
     )
     .bind(what)
@@ -109,7 +109,7 @@ pub async fn ask_for(executor: impl PgExecutor<'_>, what: &str, cid: &Cid) -> Re
 
 /// Forgets a file that came, or that is waited for no more.
 pub async fn forget(executor: impl PgExecutor<'_>, what: &str) -> Result<(), sqlx::Error> {
-    sqlx::query("DELETE FROM local.fetch WHERE what = $1").bind(what).execute(executor).await?;
+    sqlx::query("DELETE FROM missing_file WHERE what = $1").bind(what).execute(executor).await?;
     Ok(())
 }
 
@@ -118,7 +118,7 @@ pub async fn waiting(pool: &PgPool, limit: i64) -> Result<Vec<Waiting>, sqlx::Er
     let rows = sqlx::query(
         "SELECT what, cid, attempts, last_error,
              to_char(first_failed_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"')
-         FROM local.fetch ORDER BY first_failed_at, what LIMIT $1",
+         FROM missing_file ORDER BY first_failed_at, what LIMIT $1",
     )
     .bind(limit)
     .fetch_all(pool)

@@ -64,7 +64,7 @@ pub async fn due(files: &Files) -> Result<Vec<Next>, SettleError> {
     let rows = sqlx::query(
         "SELECT v.ip_id::text, v.version, v.root, v.member_count, v.total_weight::text, v.points_weight::text,
              v.purposes, v.manifest_cid, f.attempts IS NOT NULL
-         FROM dataset_version AS v LEFT JOIN local.fetch AS f ON f.what = 'members/' || v.ip_id || '/' || v.version
+         FROM dataset_version AS v LEFT JOIN missing_file AS f ON f.what = 'members/' || v.ip_id || '/' || v.version
          WHERE v.state = 'waiting' AND (f.next_attempt_at IS NULL OR f.next_attempt_at <= now())
          ORDER BY f.attempts NULLS FIRST, v.block_number, v.ip_id, v.version LIMIT $1",
     )

@@ -30,9 +30,9 @@ impl Mined {
     pub async fn preview(&mut self, files: &Files) -> Result<(), SettleError> {
         let rows = sqlx::query(
             "SELECT l.block_number, l.block_hash, l.block_time, l.log_index, l.tx_hash, l.address, l.topics, l.data
-             FROM chain_log AS l, local.cursor AS c
+             FROM chain_log AS l, cursor AS c
              WHERE l.block_number > c.applied_number AND l.address = $1 AND l.topics[1] = $2
-               AND NOT EXISTS (SELECT 1 FROM local.mined_event AS m
+               AND NOT EXISTS (SELECT 1 FROM mined_event AS m
                    WHERE (m.block_hash, m.log_index) = (l.block_hash, l.log_index))
              ORDER BY l.block_number, l.log_index LIMIT $3",
         )
@@ -97,7 +97,7 @@ async fn insert(
 ) -> Result<(), SettleError> {
     for chunk in events.chunks(super::stored::ROWS_PER_STATEMENT) {
         let inserted = sqlx::query(
-            "INSERT INTO local.mined_event
+            "INSERT INTO mined_event
                  (block_hash, log_index, provider, number, index, data_id, sequence, event)
              SELECT $1, $2, $3, $4, index, data_id, sequence, event
              FROM unnest($5::bigint[], $6::uuid[], $7::bigint[], $8::jsonb[]) AS row (index, data_id, sequence, event)

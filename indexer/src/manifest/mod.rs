@@ -98,10 +98,11 @@ pub async fn due(files: &Files) -> Result<Vec<Job>, SettleError> {
     Ok(jobs)
 }
 
-/// One writer of tables at a time, so that credits and what waits for credits always see each other.
+/// One writer of a schema's tables at a time, so that credits and what waits for credits always see each other.
 pub async fn lock_tables(connection: &mut sqlx::PgConnection) -> Result<(), sqlx::Error> {
-    const TABLES: i64 = 0x7469_6465;
-    sqlx::query("SELECT pg_advisory_xact_lock($1)").bind(TABLES).execute(connection).await?;
+    sqlx::query("SELECT pg_advisory_xact_lock(hashtextextended('tidemark/tables/' || current_schema(), 0))")
+        .execute(connection)
+        .await?;
     Ok(())
 }
 

@@ -408,8 +408,8 @@ async fn fill_some(files: &Files) -> Result<usize, SettleError> {
     let mut transaction = files.pool.begin().await?;
     lock_tables(&mut transaction).await?;
     let rows = sqlx::query(
-        "DELETE FROM local.trace_fill AS f USING (
-             SELECT provider, data_id FROM local.trace_fill ORDER BY provider, data_id LIMIT $1) AS next
+        "DELETE FROM trace_fill AS f USING (
+             SELECT provider, data_id FROM trace_fill ORDER BY provider, data_id LIMIT $1) AS next
          WHERE (f.provider, f.data_id) = (next.provider, next.data_id) RETURNING f.provider, f.data_id",
     )
     .bind(FILL_ROWS)

@@ -34,7 +34,7 @@ pub async fn insert(
     let nodes: Vec<u8> = tree.nodes().iter().flat_map(|node| node.0).collect();
     let places: Vec<u8> = tree.places().iter().flat_map(|place| place.to_be_bytes()).collect();
     sqlx::query(
-        "INSERT INTO local.batch_tree (provider, number, nodes, places) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING",
+        "INSERT INTO batch_tree (provider, number, nodes, places) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING",
     )
     .bind(provider.as_slice())
     .bind(number)
@@ -78,7 +78,7 @@ pub async fn proofs(
         .collect::<Result<_, _>>()?;
     let places: Vec<Vec<u8>> = sqlx::query_scalar(
         "SELECT substring(t.places FROM start FOR 4)
-         FROM local.batch_tree AS t, unnest($3::int[]) WITH ORDINALITY AS wanted (start, at)
+         FROM batch_tree AS t, unnest($3::int[]) WITH ORDINALITY AS wanted (start, at)
          WHERE t.provider = $1 AND t.number = $2 ORDER BY at",
     )
     .bind(provider.as_slice())
@@ -98,7 +98,7 @@ pub async fn proofs(
         paths.iter().flatten().map(|place| i32::try_from(place * HASH + 1).map_err(|_| corrupt("batch_tree.places")));
     let nodes: Vec<Vec<u8>> = sqlx::query_scalar(
         "SELECT substring(t.nodes FROM start FOR 32)
-         FROM local.batch_tree AS t, unnest($3::int[]) WITH ORDINALITY AS wanted (start, at)
+         FROM batch_tree AS t, unnest($3::int[]) WITH ORDINALITY AS wanted (start, at)
          WHERE t.provider = $1 AND t.number = $2 ORDER BY at",
     )
     .bind(provider.as_slice())
@@ -113,7 +113,7 @@ pub async fn proofs(
 
 /// Batches whose trees are still to be made.
 pub(super) async fn due(files: &Files) -> Result<Vec<Wanted>, SettleError> {
-    let rows = sqlx::query("SELECT provider, number FROM local.tree_wanted ORDER BY provider, number LIMIT $1")
+    let rows = sqlx::query("SELECT provider, number FROM tree_wanted ORDER BY provider, number LIMIT $1")
         .bind(TREES_PER_STEP)
         .fetch_all(&files.pool)
         .await?;
@@ -135,7 +135,7 @@ pub(super) async fn make(pool: &PgPool, wanted: Wanted) -> Result<bool, SettleEr
         // readers are told, and get no proof
         None => tracing::error!(batch = wanted.what(), "the leaves of a valid batch do not lead to its root"),
     }
-    sqlx::query("DELETE FROM local.tree_wanted WHERE provider = $1 AND number = $2")
+    sqlx::query("DELETE FROM tree_wanted WHERE provider = $1 AND number = $2")
         .bind(wanted.provider.as_slice())
         .bind(wanted.number)
         .execute(&mut *transaction)

@@ -186,7 +186,7 @@ impl TokenRail {
             _ => {}
         }
         let applied: Option<i64> =
-            sqlx::query_scalar("SELECT applied_number FROM local.cursor").fetch_optional(&inner.pool).await?;
+            sqlx::query_scalar("SELECT applied_number FROM cursor").fetch_optional(&inner.pool).await?;
         let applied = applied.and_then(|number| u64::try_from(number).ok()).unwrap_or(0);
         // nonces before receipts: what took the nonce until now has one, if it is ours
         let signer = self.config.signer.address();

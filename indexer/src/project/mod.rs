@@ -216,13 +216,13 @@ pub async fn set_applied(
     hash: &[u8],
     time: i64,
 ) -> Result<(), sqlx::Error> {
-    sqlx::query("UPDATE local.cursor SET applied_number = $1, applied_hash = $2, applied_time = $3")
+    sqlx::query("UPDATE cursor SET applied_number = $1, applied_hash = $2, applied_time = $3")
         .bind(number)
         .bind(hash)
         .bind(time)
         .execute(&mut *connection)
         .await?;
-    sqlx::query("DELETE FROM local.block WHERE number < $1").bind(number).execute(connection).await?;
+    sqlx::query("DELETE FROM block WHERE number < $1").bind(number).execute(connection).await?;
     Ok(())
 }
 
@@ -243,8 +243,8 @@ async fn end_of_range(
     .await?;
     let target = full.unwrap_or(target_max);
     let row = sqlx::query(
-        "SELECT hash, time FROM local.block WHERE number = $1
-         UNION ALL SELECT mirrored_hash, mirrored_time FROM local.cursor WHERE mirrored_number = $1
+        "SELECT hash, time FROM block WHERE number = $1
+         UNION ALL SELECT mirrored_hash, mirrored_time FROM cursor WHERE mirrored_number = $1
          UNION ALL SELECT block_hash, block_time FROM chain_log WHERE block_number = $1 LIMIT 1",
     )
     .bind(target)

@@ -175,7 +175,7 @@ struct Mined {
 async fn mined(connection: &mut PgConnection, deployment: &Deployment, license_id: U256) -> Result<Mined, ReadError> {
     let rows = sqlx::query(
         "SELECT l.block_number, l.block_hash, l.block_time, l.log_index, l.tx_hash, l.address, l.topics, l.data
-         FROM chain_log AS l, local.cursor AS c
+         FROM chain_log AS l, cursor AS c
          WHERE l.block_number > c.applied_number AND (l.address = $1 OR l.address = $2)
          ORDER BY l.block_number, l.log_index LIMIT $3",
     )
@@ -249,7 +249,7 @@ pub async fn check(
              l.revocation_cause, v.state, v.purposes, v.member_count, c.mirrored_time
          FROM license AS l JOIN offer AS o USING (offer_id) JOIN dataset AS d ON d.ip_id = l.ip_id
          JOIN provider AS p ON p.address = d.provider
-         JOIN dataset_version AS v ON (v.ip_id, v.version) = (l.ip_id, l.version) CROSS JOIN local.cursor AS c
+         JOIN dataset_version AS v ON (v.ip_id, v.version) = (l.ip_id, l.version) CROSS JOIN cursor AS c
          WHERE l.license_id = $1::text::numeric",
     )
     .bind(license_id.to_string())

@@ -202,7 +202,7 @@ async fn select(
     let rows = sqlx::query(
         "SELECT d.dispute_id::text, d.state, d.ground, d.provider, p.name, d.number, d.index, d.data_id, e.kind,
              d.challenger, d.bond::text, d.held::text,
-             (SELECT w.state FROM local.wallet_reward AS w
+             (SELECT w.state FROM wallet_reward AS w
                  WHERE (w.provider, w.number, w.index) = (d.provider, d.number, d.index) AND d.held > 0),
              CASE WHEN d.held > 0 THEN e.payee END, coalesce(d.sponsor, t.sponsor), d.refunded::text, d.bounty::text,
              d.evidence_hash, d.evidence_uri, d.block_time, d.rule_before::text, d.block_number, d.tx_hash,

@@ -84,7 +84,7 @@ async fn header(
     let row = sqlx::query(
         "SELECT b.provider, p.name, b.number, b.root, b.event_count, b.points_total::text, b.wallet_total::text,
              b.manifest_cid, b.attestor, b.tx_hash, b.block_number, b.block_hash, b.block_time, c.chain_id
-         FROM batch AS b JOIN provider AS p ON p.address = b.provider CROSS JOIN local.cursor AS c
+         FROM batch AS b JOIN provider AS p ON p.address = b.provider CROSS JOIN cursor AS c
          WHERE b.provider = $1 AND b.number = $2 AND b.state = 'valid'",
     )
     .bind(provider.as_slice())

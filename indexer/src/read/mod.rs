@@ -146,7 +146,7 @@ pub async fn at_if_any(connection: &mut PgConnection) -> Result<Option<At>, sqlx
         "SELECT applied_number, applied_hash, applied_time, chain_id,
              (SELECT count(*) FROM batch WHERE state = 'waiting')
                  + (SELECT count(*) FROM dataset_version WHERE state = 'waiting')
-         FROM local.cursor",
+         FROM cursor",
     )
     .fetch_optional(connection)
     .await?;
@@ -178,10 +178,9 @@ pub struct Progress {
 
 /// How far the mirror is, and what was refused.
 pub async fn progress(connection: &mut PgConnection) -> Result<Progress, sqlx::Error> {
-    let row =
-        sqlx::query("SELECT mirrored_number, (SELECT count(*) FROM batch WHERE state = 'invalid') FROM local.cursor")
-            .fetch_one(connection)
-            .await?;
+    let row = sqlx::query("SELECT mirrored_number, (SELECT count(*) FROM batch WHERE state = 'invalid') FROM cursor")
+        .fetch_one(connection)
+        .await?;
     Ok(Progress { mirrored_block: number(&row, 0)?, invalid_batches: number(&row, 1)? })
 }
 

@@ -341,7 +341,7 @@ pub(super) async fn events_of_batch(
              e.commitment, e.previous, e.occurred_at::text, e.task_id::text, e.reward::text, e.payee, e.leaf,
              b.tx_hash, b.block_number, b.block_hash, b.block_time, d.payload::text, d.fault,
              EXISTS (SELECT 1 FROM event AS x WHERE x.provider = e.provider AND x.data_id = e.data_id AND x.kind = 5),
-             (SELECT w.state FROM local.wallet_reward AS w
+             (SELECT w.state FROM wallet_reward AS w
                  WHERE (w.provider, w.number, w.index) = (e.provider, e.number, e.index)),
              f.dispute_id::text
          FROM event AS e JOIN batch AS b USING (provider, number) LEFT JOIN disclosure AS d USING (provider, number, index)
@@ -367,7 +367,7 @@ async fn final_events(
              e.commitment, e.previous, e.occurred_at::text, e.task_id::text, e.reward::text, e.payee, e.leaf,
              b.tx_hash, b.block_number, b.block_hash, b.block_time, d.payload::text, d.fault,
              EXISTS (SELECT 1 FROM event AS x WHERE x.provider = e.provider AND x.data_id = e.data_id AND x.kind = 5),
-             (SELECT w.state FROM local.wallet_reward AS w
+             (SELECT w.state FROM wallet_reward AS w
                  WHERE (w.provider, w.number, w.index) = (e.provider, e.number, e.index)),
              f.dispute_id::text
          FROM event AS e JOIN batch AS b USING (provider, number) LEFT JOIN disclosure AS d USING (provider, number, index)
@@ -390,7 +390,7 @@ async fn mined_events(
 ) -> Result<Vec<(Address, EventView)>, ReadError> {
     let rows = sqlx::query(
         "SELECT m.provider, m.number, m.event, l.tx_hash, l.block_number, l.block_hash, l.block_time
-         FROM local.mined_event AS m JOIN chain_log AS l USING (block_hash, log_index)
+         FROM mined_event AS m JOIN chain_log AS l USING (block_hash, log_index)
          WHERE m.data_id = $1 AND ($2::bytea IS NULL OR m.provider = $2)
          ORDER BY l.block_number, l.log_index, m.sequence LIMIT $3",
     )

@@ -159,7 +159,7 @@ pub struct ContributorView {
 }
 
 const RECORD: &str = "SELECT r.data_id, r.provider, p.name, r.status, r.source_record_id, r.contributor, r.consent_id,
-         r.reward::text, (SELECT w.state FROM local.wallet_reward AS w
+         r.reward::text, (SELECT w.state FROM wallet_reward AS w
              WHERE w.provider = r.provider AND w.data_id = r.data_id LIMIT 1), r.registered_at::text, r.number
      FROM record AS r JOIN provider AS p ON p.address = r.provider";
 
@@ -193,7 +193,7 @@ pub async fn wallet(
     let rows = sqlx::query(
         "SELECT r.provider, p.name, p.token, w.state, count(*), sum(w.amount)::text
          FROM record AS r JOIN provider AS p ON p.address = r.provider
-         JOIN local.wallet_reward AS w ON w.provider = r.provider AND w.data_id = r.data_id
+         JOIN wallet_reward AS w ON w.provider = r.provider AND w.data_id = r.data_id
          WHERE r.payee = $1 AND r.payee <> $2 AND w.payee = $1
          GROUP BY r.provider, p.name, p.token, w.state ORDER BY p.name, w.state",
     )

@@ -151,7 +151,7 @@ pub async fn claim(pool: &PgPool, deployment: &Deployment) -> Result<(), SyncErr
     let before = signed(deployment.block.saturating_sub(1), "deployment block")?;
     let chain_id = signed(deployment.chain_id, "chain id")?;
     sqlx::query(
-        "INSERT INTO local.cursor (chain_id, provenance_log, mirrored_number, applied_number)
+        "INSERT INTO cursor (chain_id, provenance_log, mirrored_number, applied_number)
          VALUES ($1, $2, $3, $3) ON CONFLICT DO NOTHING",
     )
     .bind(chain_id)
@@ -165,7 +165,7 @@ pub async fn claim(pool: &PgPool, deployment: &Deployment) -> Result<(), SyncErr
 /// Finds whether the database is of a deployment, as [`claim`] made it.
 pub async fn check_claim(pool: &PgPool, deployment: &Deployment) -> Result<(), SyncError> {
     let chain_id = signed(deployment.chain_id, "chain id")?;
-    let row = sqlx::query("SELECT chain_id, provenance_log FROM local.cursor").fetch_one(pool).await?;
+    let row = sqlx::query("SELECT chain_id, provenance_log FROM cursor").fetch_one(pool).await?;
     let (found, log): (i64, Vec<u8>) = (row.try_get(0)?, row.try_get(1)?);
     if found != chain_id || log != deployment.provenance_log.as_slice() {
         let log = Address::try_from(log.as_slice()).unwrap_or_default();
@@ -176,7 +176,7 @@ pub async fn check_claim(pool: &PgPool, deployment: &Deployment) -> Result<(), S
 
 /// Reads the cursor.
 pub async fn cursor(connection: &mut PgConnection) -> Result<Cursor, sqlx::Error> {
-    let row = sqlx::query("SELECT mirrored_number, mirrored_hash, applied_number, applied_hash FROM local.cursor")
+    let row = sqlx::query("SELECT mirrored_number, mirrored_hash, applied_number, applied_hash FROM cursor")
         .fetch_one(connection)
         .await?;
     let hash = |bytes: Option<Vec<u8>>| bytes.and_then(|bytes| B256::try_from(bytes.as_slice()).ok());
@@ -274,7 +274,7 @@ impl Mirror {
     /// A node that has not come as far as the mirror lags; that alone is no reorg.
     async fn is_canonical(&self, node: &One, number: u64, hash: B256, latest: Header) -> Result<bool, SyncError> {
         if number > latest.number {
-            let ours: Option<Vec<u8>> = sqlx::query_scalar("SELECT hash FROM local.block WHERE number = $1")
+            let ours: Option<Vec<u8>> = sqlx::query_scalar("SELECT hash FROM block WHERE number = $1")
                 .bind(signed(latest.number, "block")?)
                 .fetch_optional(&self.pool)
                 .await?;
@@ -285,7 +285,7 @@ impl Mirror {
 
     /// Deletes every mirrored block above the newest one that is still on the chain.
     async fn take_back(&self, nodes: &[One], cursor: Cursor, latest: Header) -> Result<Cursor, SyncError> {
-        let window = sqlx::query("SELECT number, hash, time FROM local.block WHERE number >= $1 ORDER BY number DESC")
+        let window = sqlx::query("SELECT number, hash, time FROM block WHERE number >= $1 ORDER BY number DESC")
             .bind(signed(cursor.applied_number, "block")?)
             .fetch_all(&self.pool)
             .await?;
@@ -314,7 +314,7 @@ impl Mirror {
         let Some(mut transaction) = self.begin_at(&cursor, false).await? else { return self.cursor_now().await };
         let above = signed(number, "block")?;
         sqlx::query("DELETE FROM chain_log WHERE block_number > $1").bind(above).execute(&mut *transaction).await?;
-        sqlx::query("DELETE FROM local.block WHERE number > $1").bind(above).execute(&mut *transaction).await?;
+        sqlx::query("DELETE FROM block WHERE number > $1").bind(above).execute(&mut *transaction).await?;
         set_mirrored(&mut transaction, number, hash, time).await?;
         transaction.commit().await?;
         Ok(Cursor { mirrored_number: number, mirrored_hash: hash, ..cursor })
@@ -490,7 +490,7 @@ impl Mirror {
         if writes_tables {
             crate::manifest::lock_tables(&mut transaction).await?;
         }
-        sqlx::query("SELECT FROM local.cursor FOR UPDATE").execute(&mut *transaction).await?;
+        sqlx::query("SELECT FROM cursor FOR UPDATE").execute(&mut *transaction).await?;
         let now = self::cursor(&mut transaction).await?;
         let same = (now.mirrored_number, now.mirrored_hash) == (cursor.mirrored_number, cursor.mirrored_hash);
         Ok(same.then_some(transaction))
@@ -553,7 +553,7 @@ async fn insert_blocks(connection: &mut PgConnection, blocks: &[Block]) -> Resul
         blocks.iter().map(|block| signed(of(&block.header), what)).collect::<Result<Vec<i64>, _>>()
     };
     sqlx::query(
-        "INSERT INTO local.block (number, hash, parent_hash, time)
+        "INSERT INTO block (number, hash, parent_hash, time)
          SELECT * FROM unnest($1::bigint[], $2::bytea[], $3::bytea[], $4::bigint[])
          ON CONFLICT (number) DO UPDATE SET hash = excluded.hash, parent_hash = excluded.parent_hash, time = excluded.time",
     )
@@ -572,7 +572,7 @@ async fn set_mirrored(
     hash: Option<B256>,
     time: i64,
 ) -> Result<(), SyncError> {
-    sqlx::query("UPDATE local.cursor SET mirrored_number = $1, mirrored_hash = $2, mirrored_time = $3")
+    sqlx::query("UPDATE cursor SET mirrored_number = $1, mirrored_hash = $2, mirrored_time = $3")
         .bind(signed(number, "block")?)
         .bind(hash.as_ref().map(|hash| hash.as_slice()))
         .bind(time)

@@ -270,7 +270,7 @@ impl Ground {
     pub async fn finalise(&self, behind: u64) {
         let newest = self.stack.provider().get_block_number().await.unwrap();
         sqlx::query(
-            "INSERT INTO local.cursor (chain_id, provenance_log, mirrored_number, applied_number) VALUES (1, $1, $2, $3)
+            "INSERT INTO mirror.cursor (chain_id, provenance_log, mirrored_number, applied_number) VALUES (1, $1, $2, $3)
              ON CONFLICT (one) DO UPDATE SET mirrored_number = excluded.mirrored_number, applied_number = excluded.applied_number",
         )
         .bind(self.provider.as_slice())

@@ -219,7 +219,7 @@ async fn backfill(stack: &Stack, history: &History, database: &str, count: u64) 
         let before = processor_time(&process)?;
         loop {
             ensure!(Instant::now() < deadline, "the indexer has not come to block {} in time", history.last);
-            let applied = sqlx::query_scalar::<_, i64>("SELECT applied_number FROM local.cursor");
+            let applied = sqlx::query_scalar::<_, i64>("SELECT applied_number FROM mirror.cursor");
             let Ok(Some(applied)) = applied.fetch_optional(&mut connection).await else {
                 tokio::time::sleep(Duration::from_millis(2)).await;
                 continue;

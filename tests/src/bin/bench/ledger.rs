@@ -178,7 +178,7 @@ async fn backfill(forge: &Forge, batches: u32) -> Result<(Service, Run)> {
         let mut begun = None;
         let count =
             "SELECT count(*) FILTER (WHERE state = 'valid'), count(*) FILTER (WHERE state = 'invalid') FROM batch
-                     WHERE EXISTS (SELECT FROM local.cursor)";
+                     WHERE EXISTS (SELECT FROM mirror.cursor)";
         loop {
             ensure!(Instant::now() < deadline, "the batches are not all in the tables in time");
             // before its tables are there
