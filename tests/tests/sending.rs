@@ -276,6 +276,16 @@ async fn a_node_that_counts_a_million_transactions_moves_no_nonce() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_receipt_of_a_block_that_a_reorg_took_is_believed_by_nobody() {
+    stale_receipt(false).await;
+}
+
+/// As anvil does that was started again from what it had written down, lost blocks among it.
+#[tokio::test(flavor = "multi_thread")]
+async fn nor_is_it_where_the_node_tells_the_block_too() {
+    stale_receipt(true).await;
+}
+
+async fn stale_receipt(with_its_block: bool) {
     let (mut stack, _world, app) = start(quick()).await.unwrap();
     let node = FaultyNode::start(stack.chain.url()).await.unwrap();
     rewire(&mut stack, &[("TIDEMARK_RPC_URL", node.url().to_owned())]).await.unwrap();
@@ -288,7 +298,15 @@ async fn a_receipt_of_a_block_that_a_reorg_took_is_believed_by_nobody() {
     assert_eq!(receipt["status"], "0x1", "{receipt}");
 
     // as a node does that keeps what it has told once
-    node.fail("eth_getTransactionReceipt", Fault::Says(receipt));
+    node.fail("eth_getTransactionReceipt", Fault::Says(receipt.clone()));
+    if with_its_block {
+        let lost = move |_: &Value, answer: &mut Value| {
+            if answer["result"]["number"] == receipt["blockNumber"] {
+                answer["result"]["hash"] = receipt["blockHash"].clone();
+            }
+        };
+        node.fail("eth_getBlockByNumber", Fault::changes(lost));
+    }
     node.fail("eth_sendRawTransaction", Fault::Refuses(-32000, "txpool is full"));
     stack.chain.reorg(1).await.unwrap();
     stack.chain.call("anvil_dropAllTransactions", json!([])).await.unwrap();

@@ -191,7 +191,7 @@ enum Prepared {
     /// It is not here.
     Later,
     /// It is not what was promised.
-    Wrong(Next, String),
+    Wrong(Box<Next>, String),
     /// What can be said of it alone holds.
     Ready(Box<Batch>),
 }
@@ -216,7 +216,7 @@ async fn prepare(files: Files, next: Next) -> Result<Prepared, SettleError> {
     let bytes = match fetch(&files.pool, &files.store, &what, &next.manifest_cid, MANIFEST_BYTES_MAX).await? {
         Fetched::File(bytes) => bytes,
         Fetched::Later => return Ok(Prepared::Later),
-        Fetched::Never(reason) => return Ok(Prepared::Wrong(next, reason)),
+        Fetched::Never(reason) => return Ok(Prepared::Wrong(Box::new(next), reason)),
     };
     let promised = next.promised.clone();
     let decoded = tokio::task::spawn_blocking(move || {
@@ -227,7 +227,7 @@ async fn prepare(files: Files, next: Next) -> Result<Prepared, SettleError> {
     .await?;
     let (Manifest { events, disclosures: disclosures_cid, .. }, leaves, tree) = match decoded {
         Ok(decoded) => decoded,
-        Err(reason) => return Ok(Prepared::Wrong(next, reason)),
+        Err(reason) => return Ok(Prepared::Wrong(Box::new(next), reason)),
     };
     let (provider, number) = (next.promised.provider, next.number);
     let file = match &disclosures_cid {

@@ -203,7 +203,10 @@ impl TokenRail {
             let receipt = timely(inner.chain.get_transaction_receipt(*hash).into_future()).await?;
             let Some(receipt) = receipt.map_err(|error| rpc_error("receipt", &error))? else { continue };
             let Some((number, told)) = receipt.block_number.zip(receipt.block_hash) else { continue };
-            // a node may go on telling the receipt of a block that a reorg took
+            // a node may go on telling the receipt of a block that a reorg took, and the block too; the account knows better
+            if number <= applied && final_next <= sent.nonce {
+                continue;
+            }
             let block = timely(inner.chain.get_block_by_number(number.into()).into_future()).await?;
             match block.map_err(|error| rpc_error("block", &error))?.map(|block| block.header.hash) {
                 Some(hash) if hash == told => return self.mined(key, recipient, &sent, &receipt, applied).await,

@@ -60,11 +60,12 @@ pub async fn is_busy(app: &App, sender: &Sender) -> anyhow::Result<bool> {
 /// Looks at everything under way once.
 pub async fn follow(app: &App, sender: &Sender) -> anyhow::Result<()> {
     let heads = app.chain.heads().await?;
-    fill_gaps(app, sender, heads).await?;
+    let next = nonce::on_chain(sender).await?;
+    fill_gaps(app, sender, heads, next).await?;
     let mut blocks = Blocks::default();
     for open in open(&app.db, sender).await? {
         let nonce = open.intent.nonce;
-        let followed = follow_one(app, sender, heads, &mut blocks, open).await;
+        let followed = follow_one(app, sender, (heads, next), &mut blocks, open).await;
         followed.with_context(|| format!("follow the transaction with nonce {nonce}"))?;
     }
     for header in batch::anchored_by_others(&app.db).await? {
@@ -84,8 +85,7 @@ pub async fn follow(app: &App, sender: &Sender) -> anyhow::Result<()> {
 
 /// What keeps later nonces waiting: one that was never taken here, as when somebody else who used the key had it and a reorg
 /// or a pool dropped it; or one that was done with, as when a reorg takes a transaction back that had reverted.
-async fn fill_gaps(app: &App, sender: &Sender, heads: Heads) -> anyhow::Result<()> {
-    let next = nonce::on_chain(sender).await?;
+async fn fill_gaps(app: &App, sender: &Sender, heads: Heads, next: u64) -> anyhow::Result<()> {
     let first_open = open(&app.db, sender).await?.into_iter().next().map(|open| open.intent);
     let gaps = nonce::gaps(&app.db, sender, next).await?;
     if !gaps.is_empty() {
@@ -121,14 +121,31 @@ async fn fill_gaps(app: &App, sender: &Sender, heads: Heads) -> anyhow::Result<(
     send::broadcast(app, sender, row.try_get(0)?, hash, &raw).await
 }
 
-async fn follow_one(app: &App, sender: &Sender, heads: Heads, blocks: &mut Blocks, open: Open) -> anyhow::Result<()> {
+/// `next` is the nonce that the chain waits for.
+async fn follow_one(
+    app: &App,
+    sender: &Sender,
+    (heads, next): (Heads, u64),
+    blocks: &mut Blocks,
+    open: Open,
+) -> anyhow::Result<()> {
     let attempts = attempts(&app.db, open.intent.id).await?;
     let Some(newest) = attempts.last() else {
         // a crash came between intent and signature: the nonce is taken, so it has to be used
         return send::sign_and_broadcast(app, sender, &open.intent, fees::offer(sender).await?).await;
     };
     match receipt(sender, &attempts, blocks).await? {
-        Told::Receipt(hash, receipt) => return in_block(app, sender, heads, &open, hash, *receipt).await,
+        Told::Receipt(hash, receipt) => {
+            // a node that lost blocks may go on telling the block and the receipt; the account knows what was taken
+            if next > open.intent.nonce || nonce::on_chain(sender).await? > open.intent.nonce {
+                return in_block(app, sender, heads, &open, hash, *receipt).await;
+            }
+            // or the one that was asked for the account is behind the other
+            if !is_old(sender, newest, heads) {
+                return Ok(());
+            }
+            tracing::warn!(transaction = %hash, nonce = open.intent.nonce, "a receipt of a nonce that the chain still waits for");
+        }
         Told::Unclear => return Ok(()),
         Told::Nothing => {}
     }

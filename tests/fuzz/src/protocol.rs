@@ -319,14 +319,14 @@ pub fn payloads(data: &[u8]) {
         reward: 0,
         payee: Address::ZERO,
     };
-    let checked = judge.check(&event, disclosure.clone());
+    let (checked, _) = judge.check(&event, disclosure.clone());
     assert!(checked.payload.is_some(), "the commitment holds");
     if let (None, Payload::Registered { metadata_root, metadata, .. }) = (&checked.fault, &payload) {
         assert_eq!(canonical::metadata_root(metadata).ok().as_ref(), Some(metadata_root));
     }
     assert!(!matches!((&checked.fault, &payload), (None, Payload::Accepted { .. } | Payload::Rejected { .. })));
     let other = Event { commitment: B256::repeat_byte(1), ..event };
-    assert!(judge.check(&other, disclosure).payload.is_none(), "another commitment holds, too");
+    assert!(judge.check(&other, disclosure).0.payload.is_none(), "another commitment holds, too");
 }
 
 /// The custodian of the corpus: a secret that everybody knows.

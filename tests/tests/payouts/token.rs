@@ -150,6 +150,53 @@ async fn a_transfer_that_the_chain_takes_back_is_sent_again_as_it_was_signed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_receipt_of_a_block_that_a_reorg_took_pays_nobody() {
+    let ground = ground(1_000).await;
+    let asked = ask(&ground, 300).await;
+    ground.until("SELECT bool_or(note LIKE '%mined, and not final yet%') FROM local.payout").await;
+    let signed = "SELECT '0x' || encode(tx_hashes[1], 'hex') FROM local.payout_transfer";
+    let hash: String = sqlx::query_scalar(signed).fetch_one(&ground.pool).await.unwrap();
+    let receipt = ground.stack.chain.call("eth_getTransactionReceipt", json!([hash])).await.unwrap();
+    assert_eq!(receipt["status"], "0x1", "{receipt}");
+    ground.stack.chain.reorg(1).await.unwrap();
+    ground.stack.chain.call("anvil_dropAllTransactions", json!([])).await.unwrap();
+    go_on(&ground).await;
+
+    // a node that keeps what it has told once, and one that keeps the block, too
+    for with_its_block in [false, true] {
+        let node = FaultyNode::start(ground.stack.chain.url()).await.unwrap();
+        node.fail("eth_getTransactionReceipt", Fault::Says(receipt.clone()));
+        node.fail("eth_sendRawTransaction", Fault::Refuses(-32000, "txpool is full"));
+        if with_its_block {
+            let lost = receipt.clone();
+            let changed = move |_: &Value, answer: &mut Value| {
+                if answer["result"]["number"] == lost["blockNumber"] {
+                    answer["result"]["hash"] = lost["blockHash"].clone();
+                }
+            };
+            node.fail("eth_getBlockByNumber", Fault::changes(changed));
+        }
+        let worker = tokio::spawn(payout::run(ground.over(node.url()), CancellationToken::new()));
+        for _ in 0..300 {
+            if node.calls("eth_getTransactionReceipt") >= 3 {
+                break;
+            }
+            ground.look_again().await;
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        worker.abort();
+        let _aborted = worker.await;
+        assert!(node.calls("eth_getTransactionReceipt") >= 3, "it asks");
+        assert_eq!((states(&ground).await, received(&ground).await), (vec!["sent".to_owned()], 0), "{with_its_block}");
+    }
+    ground.look_again().await;
+    ground.until("SELECT bool_or(note LIKE '%the transfer is sent%') FROM local.payout").await;
+    go_on(&ground).await;
+    ground.work_until(id(&asked), &["posted"], true).await;
+    assert_eq!(received(&ground).await, 600);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_transfer_without_tokens_waits_and_one_that_is_reverted_frees_the_points() {
     let ground = ground(0).await;
     let asked = ask(&ground, 300).await;
