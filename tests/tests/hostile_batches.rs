@@ -99,11 +99,18 @@ async fn a_record_is_not_paid_twice_by_two_honest_looking_batches() -> anyhow::R
     again.sequence = 2;
     again.previous = first[1].leaf();
     forge.anchor(&forge.batch(1, vec![again]).await?).await?;
+    // and registered and accepted again from the beginning, as if it had never been
+    forge.anchor(&forge.batch(2, first.to_vec()).await?).await?;
+    let after = forge.accepted(0, "after", Address::ZERO)?;
+    forge.anchor(&forge.batch(3, after.to_vec()).await?).await?;
     forge.stack.chain.mine(3).await?;
 
     let indexer = forge.stack.start_second_indexer("twice").await?;
     batch_in_state(&forge, &indexer, 0, "valid").await;
     batch_in_state(&forge, &indexer, 1, "invalid").await;
+    let anew = batch_in_state(&forge, &indexer, 2, "invalid").await;
+    assert!(anew["reason"].as_str().unwrap().contains("row 0: sequence of"), "{anew}");
+    batch_in_state(&forge, &indexer, 3, "valid").await;
     assert_eq!(balance(&indexer, first[1].contributor).await, forge.reward.to_string());
     Ok(())
 }

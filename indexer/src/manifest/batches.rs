@@ -34,7 +34,9 @@ use crate::ledger::{self, AccountKey, Cause, Kind};
 const PROVIDERS_PER_STEP: i64 = 64;
 /// Batches of a provider that one job lets in.
 const BATCHES_PER_RUN: i64 = 16;
-/// Of these, how many are got ready at the same time; as many more are held in memory.
+/// And their events: a larger batch is let in alone, as two of a job are in memory at once.
+const EVENTS_PER_RUN: u64 = 200_000;
+/// One that is let in, and the one behind it.
 const READY_AT_ONCE: usize = 2;
 /// After this many tries disclosures count as erased.
 const LATE_ATTEMPTS_MAX: i64 = 40;
@@ -44,6 +46,7 @@ const MOVED_MAX: usize = 128;
 const MOVED_OF_BATCH_MAX: usize = 10_000;
 
 /// The next batch of a provider that waits.
+#[derive(Clone)]
 pub struct Next {
     promised: Promised,
     number: i64,
@@ -94,7 +97,7 @@ impl Run {
     }
 }
 
-/// Each provider's next waiting batches, up to the first whose manifest is not due.
+/// Each provider's next waiting batches, up to the first behind them whose manifest is not due.
 pub async fn due(files: &Files) -> Result<Vec<Run>, SettleError> {
     let rows = sqlx::query(
         "WITH first AS (
@@ -141,24 +144,16 @@ pub async fn due(files: &Files) -> Result<Vec<Run>, SettleError> {
         };
         Ok((next, row.try_get::<bool, _>(13)?))
     });
-    let mut runs: Vec<Run> = Vec::new();
-    let mut is_held_up = false;
-    for next in next.collect::<Result<Vec<_>, sqlx::Error>>()? {
-        let (next, is_due) = next;
-        match runs.last_mut() {
-            Some(run) if run.batches.iter().all(|first| first.promised.provider == next.promised.provider) => {
-                is_held_up |= !is_due;
-                if !is_held_up {
-                    run.batches.push(next);
-                }
-            }
-            _ => {
-                is_held_up = false;
-                runs.push(Run { batches: vec![next] });
-            }
-        }
-    }
-    Ok(runs)
+    let next = next.collect::<Result<Vec<_>, sqlx::Error>>()?;
+    let runs = next.chunk_by(|(a, _), (b, _)| a.promised.provider == b.promised.provider).map(|of_provider| {
+        let mut events = 0u64;
+        let batches = of_provider.iter().enumerate().take_while(|(place, (next, is_due))| {
+            events = events.saturating_add(next.promised.event_count);
+            *place == 0 || (*is_due && events <= EVENTS_PER_RUN)
+        });
+        Run { batches: batches.map(|(_, (next, _))| next.clone()).collect() }
+    });
+    Ok(runs.collect())
 }
 
 /// Lets batches in, one after another, and gets the next one ready meanwhile; true where the first waits no more.
@@ -249,7 +244,7 @@ async fn let_in(files: &Files, batch: Batch) -> Result<bool, SettleError> {
     let Batch { next, events, leaves, tree, disclosures_cid, disclosures, new, old } = batch;
     let provider = next.promised.provider;
     // only one job of a provider writes its events, so what is read here still holds in the transaction below
-    let tails = tails(&files.pool, provider, &old).await?;
+    let tails = tails(&files.pool, provider, &data_ids(&events)).await?;
     let tasks = tasks(&files.pool, &events, next.cause.block_number).await?;
     if let Err(wrong) = check_chains(&next.promised, &events, &leaves, tails, &tasks) {
         return mark_invalid(files, &next, &wrong.to_string()).await;
