@@ -243,17 +243,11 @@ impl Part {
     fn push(&mut self, column: Column, rows: usize, room: &mut Room) -> Result<(), TableError> {
         let (width, pages) = match (self, column) {
             (Self::Plain(4, pages), Column::U32(values)) => {
-                room.plain.resize(4 * values.len(), 0);
-                for (bytes, value) in room.plain.chunks_exact_mut(4).zip(&values) {
-                    bytes.copy_from_slice(&value.to_le_bytes());
-                }
+                room.lay_out(values.iter().map(|value| value.to_le_bytes()));
                 (4, pages)
             }
             (Self::Plain(8, pages), Column::U64(values)) => {
-                room.plain.resize(8 * values.len(), 0);
-                for (bytes, value) in room.plain.chunks_exact_mut(8).zip(&values) {
-                    bytes.copy_from_slice(&value.to_le_bytes());
-                }
+                room.lay_out(values.iter().map(|value| value.to_le_bytes()));
                 (8, pages)
             }
             (Self::Plain(declared, pages), Column::Fixed(width, bytes)) if *declared == width => {
@@ -280,10 +274,19 @@ struct Room {
     snappy: snap::raw::Encoder,
 }
 
+impl Room {
+    fn lay_out<const N: usize>(&mut self, values: impl Iterator<Item = [u8; N]>) {
+        self.plain.clear();
+        for value in values {
+            self.plain.extend_from_slice(&value);
+        }
+    }
+}
+
 /// Pages of values of one width.
 ///
-/// The library's column writer gives the same bytes, but takes every value as an object of its own, which costs twice what
-/// all the rest of a manifest does.
+/// The library's column writer gives the same bytes, but takes every value as an object of its own, which costs as much as
+/// all the rest of a manifest.
 struct PlainPages {
     written: TrackedWrite<Vec<u8>>,
     places: OffsetIndexBuilder,
