@@ -9,6 +9,7 @@ use alloy::{
 };
 use bytes::Bytes as Buffer;
 use cid::Cid;
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -179,7 +180,7 @@ pub fn summarise(rows: &[MemberRow]) -> Result<VersionSummary, DatasetError> {
     if total_weight > WEIGHT_MAX {
         return Err(DatasetError::TotalWeight(total_weight));
     }
-    let leaves: Vec<B256> = rows.iter().map(|row| row.member.leaf()).collect();
+    let leaves: Vec<B256> = rows.par_iter().with_min_len(256).map(|row| row.member.leaf()).collect();
     let tree = Tree::new(&leaves).ok_or(DatasetError::Count(rows.len()))?;
     Ok(VersionSummary { tree, total_weight, points_weight, purposes })
 }

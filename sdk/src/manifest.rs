@@ -8,6 +8,7 @@ use std::ops::Range;
 use alloy::primitives::{Address, B256};
 use bytes::Bytes;
 use cid::Cid;
+use rayon::prelude::*;
 
 use crate::{
     batch::EVENTS_MAX,
@@ -89,10 +90,8 @@ impl Manifest {
     /// The Parquet bytes; the same manifest always gives the same bytes.
     pub fn encode(&self) -> Result<Vec<u8>, ManifestError> {
         let events = &self.events;
-        for (row, event) in events.iter().enumerate() {
-            if event.reward > DECIMAL_MAX {
-                return Err(ManifestError::Row { row, field: "reward", reason: "exceeds DECIMAL(38,0)" });
-            }
+        if let Some(row) = events.par_iter().with_min_len(4_096).position_first(|event| event.reward > DECIMAL_MAX) {
+            return Err(ManifestError::Row { row, field: "reward", reason: "exceeds DECIMAL(38,0)" });
         }
         let columns = |rows: Range<usize>| columns(&events[rows]);
         let mut metadata = vec![
@@ -187,18 +186,18 @@ fn columns(events: &[Event]) -> Vec<Column> {
     }
     vec![
         Column::U32(index),
-        Column::Fixed(16, data_id.into()),
+        Column::Fixed(16, data_id),
         Column::U32(sequence),
         Column::U32(kind),
-        Column::Fixed(32, contributor.into()),
-        Column::Fixed(32, content_hash.into()),
-        Column::Fixed(32, consent_id.into()),
-        Column::Fixed(32, commitment.into()),
-        Column::Fixed(32, previous.into()),
+        Column::Fixed(32, contributor),
+        Column::Fixed(32, content_hash),
+        Column::Fixed(32, consent_id),
+        Column::Fixed(32, commitment),
+        Column::Fixed(32, previous),
         Column::U64(occurred_at),
         Column::U64(task_id),
-        Column::Fixed(16, reward.into()),
-        Column::Fixed(20, payee.into()),
+        Column::Fixed(16, reward),
+        Column::Fixed(20, payee),
     ]
 }
 

@@ -15,7 +15,8 @@ use cid::{Cid, Version};
 use futures::TryStreamExt;
 use ipfs_api_backend_hyper::{IpfsApi, IpfsClient, TryFromUri, request};
 use multihash_codetable::{Code, MultihashDigest};
-use rust_unixfs::file::adder::{BalancedCollector, Chunker, FileAdder, parse_file_branch};
+use rayon::prelude::*;
+use rust_unixfs::file::adder::{FileBranchLink, build_file_from_leaves, parse_file_branch};
 use tokio::time::error::Elapsed;
 
 /// Bytes of one leaf.
@@ -370,40 +371,33 @@ async fn read_from_gateway(base: &str, client: &reqwest::Client, cid: &Cid) -> R
     Ok(block.freeze())
 }
 
-/// Hands on the blocks of a file one by one, leaves before the nodes that link to them, root last.
-fn each_block(bytes: &[u8], mut take: impl FnMut(Cid, Vec<u8>)) {
-    let mut adder = FileAdder::builder()
-        .with_cid_version(Version::V1)
-        .with_raw_leaves(true)
-        .with_chunker(Chunker::Size(CHUNK_BYTES))
-        .with_collector(BalancedCollector::with_branching_factor(LINKS_MAX))
-        .build();
-    let mut rest = bytes;
-    while !rest.is_empty() {
-        let (ready, consumed) = adder.push(rest);
-        ready.for_each(|(cid, block)| take(cid, block));
-        rest = &rest[consumed..];
-    }
-    adder.finish().for_each(|(cid, block)| take(cid, block));
+/// The blocks of a file: its leaves, hashed on all cores, and the nodes that link to them, root last.
+struct Blocks<'a> {
+    root: Cid,
+    leaves: Vec<(Cid, &'a [u8])>,
+    nodes: Vec<(Cid, Vec<u8>)>,
 }
 
-fn blocks(bytes: &[u8]) -> Vec<(Cid, Vec<u8>)> {
-    let mut out = Vec::new();
-    each_block(bytes, |cid, block| out.push((cid, block)));
-    out
+impl<'a> Blocks<'a> {
+    fn of(bytes: &'a [u8]) -> Self {
+        let leaf = |chunk: &'a [u8]| (Cid::new_v1(RAW, Code::Sha2_256.digest(chunk)), chunk);
+        if bytes.len() <= CHUNK_BYTES {
+            let leaf = leaf(bytes);
+            return Self { root: leaf.0, leaves: vec![leaf], nodes: Vec::new() };
+        }
+        let leaves: Vec<_> = bytes.par_chunks(CHUNK_BYTES).map(leaf).collect();
+        let links: Vec<_> = leaves
+            .iter()
+            .map(|(cid, chunk)| FileBranchLink { cid: *cid, blocksize: chunk.len() as u64, tsize: chunk.len() as u64 })
+            .collect();
+        let (root, _, nodes) = build_file_from_leaves(&links, Version::V1, Code::Sha2_256);
+        Self { root, leaves, nodes }
+    }
 }
 
 /// The CID that Kubo gives these bytes, see the module's first lines.
 pub fn cid_of(bytes: &[u8]) -> Cid {
-    if bytes.len() <= CHUNK_BYTES {
-        return Cid::new_v1(RAW, Code::Sha2_256.digest(bytes));
-    }
-    let mut root = None;
-    each_block(bytes, |cid, _| root = Some(cid));
-    match root {
-        Some(root) => root,
-        None => unreachable!("a file of more than one chunk has blocks"),
-    }
+    Blocks::of(bytes).root
 }
 
 fn block_path(folder: &Path, cid: &Cid) -> PathBuf {
@@ -414,19 +408,15 @@ fn block_path(folder: &Path, cid: &Cid) -> PathBuf {
 }
 
 fn put_in_folder(folder: &Path, bytes: &[u8]) -> Result<Cid, StoreError> {
-    let blocks = if bytes.is_empty() { vec![(cid_of(bytes), Vec::new())] } else { blocks(bytes) };
-    let mut root = None;
-    for (cid, block) in blocks {
-        let path = block_path(folder, &cid);
+    let blocks = Blocks::of(bytes);
+    let nodes = blocks.nodes.iter().map(|(cid, node)| (cid, node.as_slice()));
+    for (cid, block) in blocks.leaves.iter().map(|(cid, leaf)| (cid, *leaf)).chain(nodes) {
+        let path = block_path(folder, cid);
         if !path.exists() {
-            write_durably(&path, &block).map_err(|e| io(format!("write block {}", path.display()), e))?;
+            write_durably(&path, block).map_err(|e| io(format!("write block {}", path.display()), e))?;
         }
-        root = Some(cid);
     }
-    match root {
-        Some(cid) => Ok(cid),
-        None => Ok(cid_of(bytes)),
-    }
+    Ok(blocks.root)
 }
 
 /// A new file that is whole or not there at all, even after a power cut.
@@ -498,7 +488,7 @@ mod tests {
         let endless = b"\x12\x02\x18\x80\x01\x1a\xf2\xff\xff\xff\xff\xff\xff\xff\xff\x01";
         assert_eq!(links_of(endless), None);
         let many: Vec<u8> = (0..3 * CHUNK_BYTES).map(|i| (i % 251) as u8).collect();
-        let (_, root) = blocks(&many).pop().unwrap();
+        let (_, root) = Blocks::of(&many).nodes.pop().unwrap();
         let (size, links) = links_of(&root).unwrap();
         assert_eq!((size, links.len()), (many.len() as u64, 3));
         for length in 0..root.len() {
@@ -532,10 +522,11 @@ mod tests {
         let store = Store::open(&format!("folder:{}", folder.path().display())).unwrap();
         let bytes: Vec<u8> = (0..3 * CHUNK_BYTES).map(|i| (i % 251) as u8).collect();
         let cid = store.put(&bytes).await.unwrap();
-        let blocks = blocks(&bytes);
-        std::fs::remove_file(block_path(folder.path(), &blocks[0].0)).unwrap();
+        let blocks = Blocks::of(&bytes);
+        std::fs::remove_file(block_path(folder.path(), &blocks.leaves[0].0)).unwrap();
         store.delete(&cid).await.unwrap();
-        assert!(blocks.iter().all(|(block, _)| !block_path(folder.path(), block).exists()));
+        let mut all = blocks.leaves.iter().map(|(leaf, _)| leaf).chain(blocks.nodes.iter().map(|(node, _)| node));
+        assert!(all.all(|block| !block_path(folder.path(), block).exists()));
         store.delete(&cid).await.unwrap();
     }
 

@@ -4,6 +4,7 @@
 //! a batch can be rebuilt bit for bit. Hostile files come back as errors, whatever they hold.
 
 use std::{
+    fmt::Display,
     ops::Range,
     panic::AssertUnwindSafe,
     sync::{
@@ -14,16 +15,16 @@ use std::{
 
 use bytes::Bytes;
 use parquet::{
-    basic::{Compression, Encoding},
+    basic::{Compression, Encoding, PageType},
     column::{
-        page::{Page, PageMetadata, PageReader},
+        page::{CompressedPage, Page, PageMetadata, PageReader, PageWriter},
         reader::{ColumnReader, get_column_reader},
-        writer::{ColumnCloseResult, ColumnWriter, get_column_writer},
+        writer::{ColumnCloseResult, ColumnWriterImpl},
     },
-    data_type::{ByteArray, FixedLenByteArray},
+    data_type::{ByteArray, ByteArrayType},
     errors::ParquetError,
     file::{
-        metadata::KeyValue,
+        metadata::{ColumnChunkMetaData, KeyValue, OffsetIndexBuilder, PageEncodingStats},
         properties::{EnabledStatistics, WriterProperties, WriterPropertiesPtr, WriterVersion},
         reader::{FileReader, SerializedFileReader},
         writer::{SerializedFileWriter, SerializedPageWriter, TrackedWrite},
@@ -37,6 +38,10 @@ use rayon::prelude::*;
 
 /// Rows of one row group.
 const ROW_GROUP_ROWS: usize = 65_536;
+/// Rows of one page: the library ends one where it has 20,000 or more, and looks every 1,024 rows.
+const PAGE_ROWS: usize = 20_480;
+/// Bytes of one value of fixed width: the library would end pages of wider ones sooner, at 1 MiB.
+const WIDTH_MAX: usize = (1 << 20) / PAGE_ROWS;
 /// Bytes of the footer: 16 row groups of 13 columns need 30 thousand, and in memory each becomes 30.
 const FOOTER_BYTES_MAX: u32 = 1 << 20;
 /// Bytes of all pages, decompressed.
@@ -82,7 +87,7 @@ pub(crate) enum Column {
     /// `INT64 (INTEGER(64, false))`.
     U64(Vec<u64>),
     /// `FIXED_LEN_BYTE_ARRAY`, all rows one after another.
-    Fixed(usize, Bytes),
+    Fixed(usize, Vec<u8>),
     /// `BYTE_ARRAY (STRING)`.
     Text(Vec<String>),
 }
@@ -94,7 +99,7 @@ impl Column {
         for row in rows {
             bytes.extend_from_slice(&row);
         }
-        Self::Fixed(N, bytes.into())
+        Self::Fixed(N, bytes)
     }
 }
 
@@ -141,6 +146,17 @@ fn schema_of(message: &str) -> Result<Arc<Type>, TableError> {
     Ok(Arc::new(parse_message_type(message)?))
 }
 
+fn fixed_properties(metadata: Vec<(String, String)>) -> WriterProperties {
+    WriterProperties::builder()
+        .set_writer_version(WriterVersion::PARQUET_1_0)
+        .set_created_by("tidemark 1".into())
+        .set_compression(Compression::SNAPPY)
+        .set_dictionary_enabled(false)
+        .set_statistics_enabled(EnabledStatistics::None)
+        .set_key_value_metadata(Some(metadata.into_iter().map(|(k, v)| KeyValue::new(k, v)).collect()))
+        .build()
+}
+
 /// Writes rows under a message type, with key-value metadata. `columns` gives some rows' columns, at most a row group's.
 pub(crate) fn write(
     message: &str,
@@ -148,15 +164,7 @@ pub(crate) fn write(
     columns: impl Fn(Range<usize>) -> Vec<Column> + Sync,
     metadata: Vec<(String, String)>,
 ) -> Result<Vec<u8>, TableError> {
-    let properties = WriterProperties::builder()
-        .set_writer_version(WriterVersion::PARQUET_1_0)
-        .set_created_by("tidemark 1".into())
-        .set_compression(Compression::SNAPPY)
-        .set_dictionary_enabled(false)
-        .set_statistics_enabled(EnabledStatistics::None)
-        .set_key_value_metadata(Some(metadata.into_iter().map(|(k, v)| KeyValue::new(k, v)).collect()))
-        .build();
-    let properties = Arc::new(properties);
+    let properties = Arc::new(fixed_properties(metadata));
     let mut file = SerializedFileWriter::new(Vec::new(), schema_of(message)?, Arc::clone(&properties))?;
     let descriptors = file.schema_descr().columns().to_vec();
     let groups: Vec<Range<usize>> =
@@ -181,26 +189,180 @@ pub(crate) fn write(
 /// The pages of one column in one row group.
 type Chunk = (Bytes, ColumnCloseResult);
 
-/// The pages of some rows, column by column.
+/// The pages of some rows, column by column. A page's rows at a time, so that they are still in the cache when they are
+/// compressed.
 fn encode(
     rows: Range<usize>,
     columns: &impl Fn(Range<usize>) -> Vec<Column>,
     descriptors: &[ColumnDescPtr],
     properties: &WriterPropertiesPtr,
 ) -> Result<Vec<Chunk>, TableError> {
-    let columns = columns(rows.clone());
-    if columns.len() != descriptors.len() {
-        return Err(TableError::Damaged);
+    let mut parts: Vec<Part> = descriptors.iter().map(|descriptor| Part::new(descriptor, rows.len())).collect();
+    let mut room = Room { plain: Vec::new(), compressed: Vec::new(), snappy: snap::raw::Encoder::new() };
+    for from in rows.clone().step_by(PAGE_ROWS) {
+        let page = from..rows.end.min(from + PAGE_ROWS);
+        let columns = columns(page.clone());
+        if columns.len() != parts.len() {
+            return Err(TableError::Damaged);
+        }
+        for (part, column) in parts.iter_mut().zip(columns) {
+            part.push(column, page.len(), &mut room)?;
+        }
     }
-    let chunks = columns
-        .iter()
+    parts
+        .into_iter()
         .zip(descriptors)
-        .map(|(column, descriptor)| encode_column(column, rows.len(), Arc::clone(descriptor), Arc::clone(properties)));
-    chunks.collect()
+        .map(|(part, descriptor)| match part {
+            Part::Plain(_, pages) => pages.close(descriptor, rows.len()),
+            Part::Text(values) => encode_text(&values, rows.len(), Arc::clone(descriptor), Arc::clone(properties)),
+        })
+        .collect()
 }
 
-fn encode_column(
-    column: &Column,
+/// One column of a row group that is being written.
+enum Part {
+    /// Values of so many bytes.
+    Plain(usize, PlainPages),
+    /// Of any length: the library says where pages end.
+    Text(Vec<String>),
+}
+
+impl Part {
+    fn new(descriptor: &ColumnDescPtr, rows: usize) -> Self {
+        use parquet::basic::Type::{BYTE_ARRAY, INT32, INT64};
+        let width = match descriptor.physical_type() {
+            BYTE_ARRAY => return Self::Text(Vec::with_capacity(rows)),
+            INT32 => 4,
+            INT64 => 8,
+            _ => usize::try_from(descriptor.type_length()).unwrap_or(0),
+        };
+        Self::Plain(width, PlainPages::new(width * rows))
+    }
+
+    /// Takes one page's rows.
+    fn push(&mut self, column: Column, rows: usize, room: &mut Room) -> Result<(), TableError> {
+        let (width, pages) = match (self, column) {
+            (Self::Plain(4, pages), Column::U32(values)) => {
+                room.lay_out(values.iter().map(|value| value.to_le_bytes()));
+                (4, pages)
+            }
+            (Self::Plain(8, pages), Column::U64(values)) => {
+                room.lay_out(values.iter().map(|value| value.to_le_bytes()));
+                (8, pages)
+            }
+            (Self::Plain(declared, pages), Column::Fixed(width, bytes)) if *declared == width => {
+                room.plain = bytes;
+                (width, pages)
+            }
+            (Self::Text(all), Column::Text(values)) => {
+                all.extend(values);
+                return Ok(());
+            }
+            _ => return Err(TableError::Damaged),
+        };
+        if width > WIDTH_MAX || room.plain.len() != rows * width {
+            return Err(TableError::Damaged);
+        }
+        pages.push(rows, room)
+    }
+}
+
+/// What a page needs while it is made.
+struct Room {
+    plain: Vec<u8>,
+    compressed: Vec<u8>,
+    snappy: snap::raw::Encoder,
+}
+
+impl Room {
+    fn lay_out<const N: usize>(&mut self, values: impl Iterator<Item = [u8; N]>) {
+        self.plain.clear();
+        for value in values {
+            self.plain.extend_from_slice(&value);
+        }
+    }
+}
+
+/// Pages of values of one width.
+///
+/// The library's column writer gives the same bytes, but takes every value as an object of its own, which costs as much as
+/// all the rest of a manifest.
+struct PlainPages {
+    written: TrackedWrite<Vec<u8>>,
+    places: OffsetIndexBuilder,
+    count: i32,
+    bytes_plain: usize,
+    bytes_compressed: usize,
+}
+
+impl PlainPages {
+    fn new(bytes: usize) -> Self {
+        Self {
+            written: TrackedWrite::new(Vec::with_capacity(bytes)),
+            places: OffsetIndexBuilder::new(),
+            count: 0,
+            bytes_plain: 0,
+            bytes_compressed: 0,
+        }
+    }
+
+    fn push(&mut self, rows: usize, room: &mut Room) -> Result<(), TableError> {
+        let failed = |what: String| ParquetError::General(format!("write a page of {rows} rows: {what}"));
+        let bytes = room.plain.len();
+        room.compressed.resize(snap::raw::max_compress_len(bytes), 0);
+        let compressed =
+            room.snappy.compress(&room.plain, &mut room.compressed).map_err(|error| failed(error.to_string()))?;
+        room.compressed.truncate(compressed);
+        let buf = Bytes::from(std::mem::take(&mut room.compressed));
+        let page = Page::DataPage {
+            buf: buf.clone(),
+            num_values: u32::try_from(rows).map_err(|error| failed(error.to_string()))?,
+            encoding: Encoding::PLAIN,
+            def_level_encoding: Encoding::RLE,
+            rep_level_encoding: Encoding::RLE,
+            statistics: None,
+        };
+        let spec = SerializedPageWriter::new(&mut self.written).write_page(CompressedPage::new(page, bytes))?;
+        // nobody else holds it any more, so that this is the same memory
+        room.compressed = buf.into();
+        self.places.append_row_count(i64::from(spec.num_values));
+        self.places.append_offset_and_size(number(spec.offset)?, number(spec.compressed_size)?);
+        self.count += 1;
+        self.bytes_plain += spec.uncompressed_size;
+        self.bytes_compressed += spec.compressed_size;
+        Ok(())
+    }
+
+    fn close(self, descriptor: &ColumnDescPtr, rows: usize) -> Result<Chunk, TableError> {
+        let stats = PageEncodingStats { page_type: PageType::DATA_PAGE, encoding: Encoding::PLAIN, count: self.count };
+        let metadata = ColumnChunkMetaData::builder(Arc::clone(descriptor))
+            .set_compression(Compression::SNAPPY)
+            .set_encodings(vec![Encoding::PLAIN, Encoding::RLE])
+            .set_page_encoding_stats(vec![stats])
+            .set_total_compressed_size(number(self.bytes_compressed)?)
+            .set_total_uncompressed_size(number(self.bytes_plain)?)
+            .set_num_values(number(rows)?)
+            .set_data_page_offset(0)
+            .build()?;
+        let written = self.written.into_inner()?;
+        let closed = ColumnCloseResult {
+            bytes_written: number(written.len())?,
+            rows_written: number(rows)?,
+            metadata,
+            bloom_filter: None,
+            column_index: None,
+            offset_index: Some(self.places.build()),
+        };
+        Ok((written.into(), closed))
+    }
+}
+
+fn number<From: Copy + Display, To: TryFrom<From>>(from: From) -> Result<To, ParquetError> {
+    To::try_from(from).map_err(|_| ParquetError::General(format!("{from} is more than Parquet counts")))
+}
+
+fn encode_text(
+    values: &[String],
     rows: usize,
     descriptor: ColumnDescPtr,
     properties: WriterPropertiesPtr,
@@ -208,37 +370,12 @@ fn encode_column(
     // where the library looks whether a page is full, so that pages end at the same rows as in one piece
     let piece = properties.write_batch_size();
     let mut pages = TrackedWrite::new(Vec::new());
-    let mut writer = get_column_writer(descriptor, properties, Box::new(SerializedPageWriter::new(&mut pages)));
+    let mut writer =
+        ColumnWriterImpl::<ByteArrayType>::new(descriptor, properties, Box::new(SerializedPageWriter::new(&mut pages)));
     let mut written = 0;
-    #[allow(clippy::cast_possible_wrap, reason = "Parquet stores unsigned integers in signed ones, bit for bit")]
-    match (&mut writer, column) {
-        (ColumnWriter::Int32ColumnWriter(w), Column::U32(values)) => {
-            for values in values.chunks(piece) {
-                let values: Vec<i32> = values.iter().map(|v| *v as i32).collect();
-                written += w.write_batch(&values, None, None)?;
-            }
-        }
-        (ColumnWriter::Int64ColumnWriter(w), Column::U64(values)) => {
-            for values in values.chunks(piece) {
-                let values: Vec<i64> = values.iter().map(|v| *v as i64).collect();
-                written += w.write_batch(&values, None, None)?;
-            }
-        }
-        (ColumnWriter::FixedLenByteArrayColumnWriter(w), Column::Fixed(width, bytes)) => {
-            for from in (0..rows).step_by(piece) {
-                let values: Vec<FixedLenByteArray> = (from..rows.min(from + piece))
-                    .map(|row| ByteArray::from(bytes.slice(row * width..(row + 1) * width)).into())
-                    .collect();
-                written += w.write_batch(&values, None, None)?;
-            }
-        }
-        (ColumnWriter::ByteArrayColumnWriter(w), Column::Text(values)) => {
-            for values in values.chunks(piece) {
-                let values: Vec<ByteArray> = values.iter().map(|v| v.as_str().into()).collect();
-                written += w.write_batch(&values, None, None)?;
-            }
-        }
-        _ => return Err(TableError::Damaged),
+    for values in values.chunks(piece) {
+        let values: Vec<ByteArray> = values.iter().map(|v| v.as_str().into()).collect();
+        written += writer.write_batch(&values, None, None)?;
     }
     if written != rows {
         return Err(TableError::Damaged);
@@ -261,14 +398,14 @@ pub(crate) fn read(message: &str, rows_max: usize, bytes: Bytes) -> Result<Table
         .unwrap_or(Err(TableError::Damaged))
 }
 
-/// Pages in the fixed layout and no other, up to a bound in sum: a dictionary, or values that share their beginnings,
+/// Reads pages in the fixed layout and no other, up to a bound in sum: a dictionary, or values that share their beginnings,
 /// would make a small file large without end.
-struct PlainPages {
+struct CheckedPages {
     pages: Box<dyn PageReader>,
     left: Arc<AtomicUsize>,
 }
 
-impl PageReader for PlainPages {
+impl PageReader for CheckedPages {
     fn get_next_page(&mut self) -> Result<Option<Page>, ParquetError> {
         let page = self.pages.get_next_page()?;
         let Some(read) = &page else { return Ok(None) };
@@ -290,7 +427,7 @@ impl PageReader for PlainPages {
     }
 }
 
-impl Iterator for PlainPages {
+impl Iterator for CheckedPages {
     type Item = Result<Page, ParquetError>;
 
     fn next(&mut self) -> Option<Self::Item> {
@@ -326,7 +463,7 @@ fn read_trusting(message: &str, rows_max: usize, bytes: Bytes) -> Result<Table, 
             parquet::basic::Type::INT32 => Column::U32(Vec::with_capacity(rows)),
             parquet::basic::Type::INT64 => Column::U64(Vec::with_capacity(rows)),
             parquet::basic::Type::BYTE_ARRAY => Column::Text(Vec::with_capacity(rows)),
-            _ => Column::Fixed(0, Bytes::new()),
+            _ => Column::Fixed(0, Vec::new()),
         });
     }
     let mut fixed: Vec<Vec<u8>> = columns.iter().map(|_| Vec::new()).collect();
@@ -337,7 +474,7 @@ fn read_trusting(message: &str, rows_max: usize, bytes: Bytes) -> Result<Table, 
         seen += count;
         rows_of(i64::try_from(seen).unwrap_or(i64::MAX))?;
         for (at, column) in columns.iter_mut().enumerate() {
-            let pages = PlainPages { pages: group.get_column_page_reader(at)?, left: Arc::clone(&left) };
+            let pages = CheckedPages { pages: group.get_column_page_reader(at)?, left: Arc::clone(&left) };
             let reader = get_column_reader(group.metadata().column(at).column_descr_ptr(), Box::new(pages));
             let read = match (reader, column) {
                 (ColumnReader::Int32ColumnReader(mut r), Column::U32(values)) => {
@@ -389,7 +526,7 @@ fn read_trusting(message: &str, rows_max: usize, bytes: Bytes) -> Result<Table, 
                 return Err(TableError::Damaged);
             }
             *width = declared;
-            *held = bytes.into();
+            *held = bytes;
         }
     }
     Ok(Table { rows, columns: Columns(columns.into_iter()), metadata })
@@ -398,7 +535,7 @@ fn read_trusting(message: &str, rows_max: usize, bytes: Bytes) -> Result<Table, 
 #[cfg(test)]
 mod tests {
     use parquet::{
-        data_type::{ByteArrayType, FixedLenByteArrayType},
+        data_type::{FixedLenByteArray, FixedLenByteArrayType, Int32Type, Int64Type},
         file::properties::WriterPropertiesBuilder,
     };
 
@@ -420,6 +557,86 @@ mod tests {
         column.close().unwrap();
         group.close().unwrap();
         file.into_inner().unwrap().into()
+    }
+
+    /// What the library writes by itself.
+    fn written_by_the_library(message: &str, columns: &[Column], metadata: Vec<(String, String)>) -> Vec<u8> {
+        let properties = Arc::new(fixed_properties(metadata));
+        let mut file = SerializedFileWriter::new(Vec::new(), schema_of(message).unwrap(), properties).unwrap();
+        let rows = match &columns[0] {
+            Column::U32(values) => values.len(),
+            _ => unreachable!(),
+        };
+        for from in (0..rows).step_by(ROW_GROUP_ROWS) {
+            let rows = from..rows.min(from + ROW_GROUP_ROWS);
+            let mut group = file.next_row_group().unwrap();
+            for column in columns {
+                let mut writer = group.next_column().unwrap().unwrap();
+                match column {
+                    Column::U32(values) => {
+                        let values: Vec<i32> = values[rows.clone()].iter().map(|v| v.cast_signed()).collect();
+                        writer.typed::<Int32Type>().write_batch(&values, None, None).unwrap();
+                    }
+                    Column::U64(values) => {
+                        let values: Vec<i64> = values[rows.clone()].iter().map(|v| v.cast_signed()).collect();
+                        writer.typed::<Int64Type>().write_batch(&values, None, None).unwrap();
+                    }
+                    Column::Fixed(width, bytes) => {
+                        let values: Vec<FixedLenByteArray> = bytes[rows.start * width..rows.end * width]
+                            .chunks(*width)
+                            .map(|value| ByteArray::from(value.to_vec()).into())
+                            .collect();
+                        writer.typed::<FixedLenByteArrayType>().write_batch(&values, None, None).unwrap();
+                    }
+                    Column::Text(values) => {
+                        let values: Vec<ByteArray> = values[rows.clone()].iter().map(|v| v.as_str().into()).collect();
+                        writer.typed::<ByteArrayType>().write_batch(&values, None, None).unwrap();
+                    }
+                }
+                writer.close().unwrap();
+            }
+            group.close().unwrap();
+        }
+        file.into_inner().unwrap()
+    }
+
+    #[test]
+    fn our_pages_are_the_library_s_to_the_byte() {
+        let message = format!(
+            "message t {{ REQUIRED INT32 a (INTEGER(32,false)); REQUIRED FIXED_LEN_BYTE_ARRAY (32) b;
+              REQUIRED INT64 c (INTEGER(64,false)); REQUIRED BYTE_ARRAY d (STRING);
+              REQUIRED FIXED_LEN_BYTE_ARRAY ({WIDTH_MAX}) e; }}"
+        );
+        let noise = |seed: u32, length: usize| -> Vec<u8> {
+            let mut state = seed;
+            let next = move || {
+                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                (state >> 24) as u8
+            };
+            std::iter::repeat_with(next).take(length).collect()
+        };
+        let group = ROW_GROUP_ROWS;
+        for rows in [0, 1, 1_024, PAGE_ROWS - 1, PAGE_ROWS, PAGE_ROWS + 1, group - 1, group, group + 1, 3 * group] {
+            let columns = |range: Range<usize>| {
+                let numbers = range.start as u32..range.end as u32;
+                let count = range.len();
+                vec![
+                    Column::U32(numbers.clone().map(|i| i.wrapping_mul(2_654_435_761)).collect()),
+                    Column::fixed(numbers.clone().map(|i| <[u8; 32]>::try_from(noise(i, 32)).unwrap())),
+                    Column::U64(numbers.clone().map(|i| u64::MAX - u64::from(i / 7)).collect()),
+                    Column::Text(numbers.map(|i| "tide ".repeat(i as usize % 40)).collect()),
+                    Column::Fixed(WIDTH_MAX, vec![3; count * WIDTH_MAX]),
+                ]
+            };
+            let metadata = vec![("key".to_owned(), rows.to_string())];
+            let ours = write(&message, rows, columns, metadata.clone()).unwrap();
+            assert!(ours == written_by_the_library(&message, &columns(0..rows), metadata), "{rows} rows");
+        }
+        let wider = format!("message t {{ REQUIRED FIXED_LEN_BYTE_ARRAY ({}) a; }}", WIDTH_MAX + 1);
+        let columns = |range: Range<usize>| vec![Column::Fixed(WIDTH_MAX + 1, vec![3; range.len() * (WIDTH_MAX + 1)])];
+        assert!(matches!(write(&wider, 1, columns, Vec::new()), Err(TableError::Damaged)));
+        let shorter = |range: Range<usize>| vec![Column::Fixed(32, vec![3; range.len() * 32 - 1])];
+        assert!(matches!(write(HASHES, 2, shorter, Vec::new()), Err(TableError::Damaged)));
     }
 
     #[test]

@@ -20,10 +20,10 @@ pub async fn build_and_sign(app: &App, provider: Address, number: u64) -> anyhow
     let disclosures_cid = app.store.put(&encoded).await.context("store the disclosures")?;
 
     let manifest = Manifest { provider, number, events, disclosures: Some(disclosures_cid) };
-    let (manifest, encoded, summary) = tokio::task::spawn_blocking(move || {
-        let summary = summarise_hashed(&manifest.events, &leaves)?;
-        let encoded = manifest.encode()?;
-        anyhow::Ok((manifest, encoded, summary))
+    let (summary, encoded, manifest) = tokio::task::spawn_blocking(move || {
+        // side by side, as each has parts that keep one core only
+        let (summary, encoded) = rayon::join(|| summarise_hashed(&manifest.events, &leaves), || manifest.encode());
+        anyhow::Ok((summary?, encoded?, manifest))
     })
     .await??;
     let manifest_cid = app.store.put(&encoded).await.context("store the manifest")?;

@@ -4,6 +4,7 @@
 //!  pending events ─► seal (number, index, previous, leaf: one transaction) ─► build (manifest, disclosures) ─► sign
 //! ```
 
+pub mod arrange;
 pub mod build;
 pub mod seal;
 

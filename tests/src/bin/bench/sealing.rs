@@ -15,7 +15,7 @@ use tidemark::{
     manifest::Manifest,
     store::cid_of,
 };
-use tidemark_relayer::batch::seal::arrange;
+use tidemark_relayer::batch::arrange::arrange;
 
 /// How large, and how often.
 #[derive(Args, Clone)]
@@ -28,53 +28,80 @@ pub struct Sealing {
     times: u8,
 }
 
-const STEPS: [&str; 4] = ["order, chain and hash", "check and tree", "manifest", "CID"];
+const STEPS: [&str; 3] = ["order, chain and hash", "check and tree, manifest", "CID"];
 
 /// Prints the table.
 pub fn run(flags: &Sealing) -> Result<()> {
     let events: Vec<Event> = (0..flags.count / 2).flat_map(record).collect();
     let cores = std::thread::available_parallelism()?;
-    let mut floors = Vec::new();
-    let mut totals = Vec::new();
-    let mut steps: [Vec<Duration>; 4] = Default::default();
+    let mut floor = Laps::default();
+    let mut total = Laps::default();
+    let mut steps: [Laps; 3] = Default::default();
     for _ in 0..flags.times {
-        let begun = Instant::now();
+        let begun = Now::read()?;
         std::hint::black_box(leaves(&events));
-        floors.push(begun.elapsed());
+        floor.add(begun)?;
 
         let mut events = events.clone();
-        let begun = Instant::now();
-        let mut since = begun;
-        let mut lap = |step: usize| {
-            let now = Instant::now();
-            steps[step].push(now - since);
-            since = now;
-        };
+        let begun = Now::read()?;
         let leaves = arrange(&mut events, &HashMap::new())?;
-        lap(0);
-        let summary = summarise_hashed(&events, &leaves)?;
-        lap(1);
+        let arranged = steps[0].add(begun)?;
         let manifest = Manifest { provider: Address::repeat_byte(1), number: 0, events, disclosures: None };
-        let bytes = manifest.encode()?;
-        lap(2);
+        // side by side, as the relayer does it
+        let (summary, bytes) = rayon::join(|| summarise_hashed(&manifest.events, &leaves), || manifest.encode());
+        let (summary, bytes) = (summary?, bytes?);
+        let encoded = steps[1].add(arranged)?;
         let cid = cid_of(&bytes);
         std::hint::black_box(Header::new(manifest.provider, 0, &manifest.events, &summary, cid));
-        lap(3);
-        totals.push(begun.elapsed());
+        steps[2].add(encoded)?;
+        total.add(begun)?;
     }
-    let (floor, total) = (median(&mut floors)?, median(&mut totals)?);
     println!("\n{} events, two of each record, on {cores} cores; medians of {}", events.len(), flags.times);
-    println!("\n| step | s | of the floor |\n|---|---|---|");
-    let line = |name: &str, time: Duration| {
-        println!("| {name} | {:.2} | {:.2} |", time.as_secs_f64(), time.as_secs_f64() / floor.as_secs_f64());
+    println!("\n| step | s | of the floor | cores busy |\n|---|---|---|---|");
+    let floor_seconds = median(&mut floor.elapsed)?.as_secs_f64();
+    let line = |name: &str, laps: &mut Laps| {
+        let (seconds, worked) = (median(&mut laps.elapsed)?.as_secs_f64(), median(&mut laps.worked)?.as_secs_f64());
+        println!("| {name} | {seconds:.2} | {:.2} | {:.2} |", seconds / floor_seconds, worked / seconds);
+        anyhow::Ok(())
     };
-    for (name, times) in STEPS.iter().zip(&mut steps) {
-        line(name, median(times)?);
+    for (name, laps) in STEPS.iter().zip(&mut steps) {
+        line(name, laps)?;
     }
-    line("all of it", total);
-    line("floor: hashing the leaves alone, same cores", floor);
+    line("all of it", &mut total)?;
+    line("floor: hashing the leaves alone, same cores", &mut floor)?;
     println!("\nmost memory of the process: {} MiB", super::memory("self", "VmHWM")? >> 20);
     Ok(())
+}
+
+/// How often something was timed.
+#[derive(Default)]
+struct Laps {
+    elapsed: Vec<Duration>,
+    /// Of all cores.
+    worked: Vec<Duration>,
+}
+
+impl Laps {
+    /// Adds what it took since then, and says when it ended.
+    fn add(&mut self, since: Now) -> Result<Now> {
+        let now = Now::read()?;
+        self.elapsed.push(now.at - since.at);
+        self.worked.push(now.worked.saturating_sub(since.worked));
+        Ok(now)
+    }
+}
+
+/// A moment, and the time that this process had had the processors for until then.
+#[derive(Clone, Copy)]
+struct Now {
+    at: Instant,
+    worked: Duration,
+}
+
+impl Now {
+    fn read() -> Result<Self> {
+        Ok(Self { at: Instant::now(), worked: super::processor_time("self")? })
+    }
 }
 
 fn median(times: &mut [Duration]) -> Result<Duration> {
