@@ -477,6 +477,7 @@ impl Ground {
             flow.finish().await?;
         }
         self.until_level().await?;
+        journal(&self.forge.stack, "level")?;
         check_log(&self.forge.stack, &self.indexer)?;
         self.check_whole().await?;
         self.compare(&format!("fresh_{number}")).await
