@@ -8,7 +8,7 @@ use anyhow::{Result, ensure};
 use serde_json::Value;
 use sqlx::{PgConnection, Row};
 
-use super::{super::journal, DATABASE, Ground};
+use super::{DATABASE, Ground};
 use crate::{
     services::{Service, Wiring},
     story::strangers::{Checksums, checksums, differences},
@@ -44,7 +44,11 @@ impl Ground {
             }
             let status = self.indexer.get("/status").await.map_or(Value::Null, |(_, status)| status);
             ensure!(status["halted"].is_null(), "the indexer has stopped for good: {}", status["halted"]);
-            ensure!(Instant::now() < deadline, "the indexer does not become level: {status}; {}", self.indexer.log_tail());
+            ensure!(
+                Instant::now() < deadline,
+                "the indexer does not become level: {status}; {}",
+                self.indexer.log_tail()
+            );
             tokio::time::sleep(POLL).await;
         }
     }
@@ -59,21 +63,15 @@ impl Ground {
             ensure!(Instant::now() < deadline, "an index made anew does not become level; {}", second.log_tail());
             tokio::time::sleep(POLL).await;
         }
-        let mut told = Vec::new();
         let sums = loop {
             let first = checksums(&postgres.url(DATABASE)).await?;
             let differing = differences(&first, &checksums(&postgres.url(fresh)).await?);
             if differing.is_empty() {
                 break first;
             }
-            if differing != told {
-                journal(&self.forge.stack, &format!("not yet the same: {}", differing.join(", ")))?;
-                told.clone_from(&differing);
-            }
             ensure!(Instant::now() < deadline, "an index made anew has other rows in: {}", differing.join(", "));
             tokio::time::sleep(POLL).await;
         };
-        journal(&self.forge.stack, "the same")?;
         self.indexer.run_once(&ledger_verify(&self.indexer))?;
         second.stop();
         postgres.drop_database(fresh).await?;

@@ -270,8 +270,7 @@ impl Flow {
         let mut calls = Vec::new();
         self.batches_in_block = 0;
         for _ in 0..self.random.below(CALLS_PER_BLOCK_MAX + 1) {
-            let kinds: Vec<Kind> =
-                MIX.iter().flat_map(|(kind, count)| std::iter::repeat_n(*kind, *count)).collect();
+            let kinds: Vec<Kind> = MIX.iter().flat_map(|(kind, count)| std::iter::repeat_n(*kind, *count)).collect();
             let kind = *self.random.pick(&kinds).context("an empty mix")?;
             calls.extend(self.transaction(kind).await?);
         }
@@ -505,7 +504,12 @@ impl Flow {
                 batch.sign(&self.deployment, &self.attestor)?;
             }
             4 => {
-                let other = Manifest { provider: self.provider, number: number + 1, events: batch.events.clone(), disclosures: None };
+                let other = Manifest {
+                    provider: self.provider,
+                    number: number + 1,
+                    events: batch.events.clone(),
+                    disclosures: None,
+                };
                 batch.header.manifest_cid = self.store.put(&other.encode()?).await?;
                 batch.sign(&self.deployment, &self.attestor)?;
             }
@@ -732,8 +736,7 @@ impl Flow {
         let Ok(offered) = licenses.offerOf(offer).call().await else { return Ok(None) };
         let Ok(version) = registry.latestVersionOf(offered.ipId).call().await else { return Ok(None) };
         let buyer = dev_address(role::BUYER)?;
-        let call =
-            LicenseRegistry::buyCall { offerId: offer, version, payment: offered.terms.price, recipient: buyer };
+        let call = LicenseRegistry::buyCall { offerId: offer, version, payment: offered.terms.price, recipient: buyer };
         Ok(Some(Call::new(Kind::Sale, buyer, self.deployment.license_registry, &call)))
     }
 

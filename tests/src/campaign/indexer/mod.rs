@@ -52,10 +52,10 @@ const BUDGETED: u32 = 10_000_000;
 const CARDS_SICK_MAX: u64 = 4;
 /// Between two blocks, where nobody waits for them.
 const BLOCK_PAUSE: Duration = Duration::from_millis(15);
-/// Blocks of 12 s in an hour, and in a day.
+/// Blocks of 12 s in an hour.
 const HOUR_BLOCKS: u64 = 300;
-/// See [`HOUR_BLOCKS`].
-pub const DAY_BLOCKS: u64 = 24 * HOUR_BLOCKS;
+/// Hours of blocks after which a fresh index is made to compare with.
+const CHECK_HOURS: usize = 6;
 
 /// What is played.
 #[derive(Clone, Copy, Debug)]
@@ -115,7 +115,7 @@ impl Card {
 const DECK: [(Card, usize); 13] = [
     (Card::Kill, 50),
     (Card::Pause, 1),
-    (Card::PostgresKilled, 2),
+    (Card::PostgresKilled, 1),
     (Card::PostgresRestarted, 2),
     (Card::Reorg, 12),
     (Card::NodeFails, 4),
@@ -242,8 +242,15 @@ impl Ground {
         };
         loop {
             let writer = matches!(plan, Plan::Kills(_)).then(|| Writer::start(&self.flow));
-            let cards = shuffled(if writer.is_some() { &DECK } else { &HOUR[..] }, random);
-            let blocks = HOUR_BLOCKS.div_ceil(cards.len() as u64);
+            let (cards, blocks) = match plan {
+                Plan::Kills(_) => (shuffled(&DECK, random), 0),
+                Plan::Blocks(_) => {
+                    let hours = (0..CHECK_HOURS).flat_map(|_| shuffled(&HOUR, random)).collect::<Vec<_>>();
+                    let blocks = HOUR_BLOCKS * CHECK_HOURS as u64;
+                    let each = blocks.div_ceil(hours.len() as u64);
+                    (hours, each)
+                }
+            };
             for card in cards {
                 self.keep_running()?;
                 journal(&self.forge.stack, card.name())?;
@@ -319,7 +326,8 @@ impl Ground {
             Card::PostgresRestarted => self.forge.stack.postgres.restart().await?,
             Card::Reorg => drop(self.flow.lock().await.reorg().await?),
             Card::NodeFails => {
-                let (faults, reads) = (node_fails(), ["eth_getLogs", "eth_getBlockByNumber", "eth_getBlockReceipts", ANY]);
+                let (faults, reads) =
+                    (node_fails(), ["eth_getLogs", "eth_getBlockByNumber", "eth_getBlockReceipts", ANY]);
                 let fault = random.pick(&faults).context("no fault")?;
                 self.nodes[which].fail(random.pick(&reads).context("no read")?, fault.clone());
             }
@@ -359,11 +367,10 @@ impl Ground {
     }
 
     /// A chain that shares all blocks so far, and none that comes.
-    async fn fork(&self, blocks: u64) -> Result<Anvil> {
+    async fn fork(&mut self, blocks: u64) -> Result<Anvil> {
         let _no_block_meanwhile = self.flow.lock().await;
-        let state = self.forge.stack.chain.call("anvil_dumpState", json!([])).await?;
-        let fork = Anvil::start(&self.forge.stack.folder, Mining::Automatic, FORK_EPOCH_BLOCKS).await?;
-        fork.call("anvil_loadState", json!([state])).await?;
+        let (chain, folder) = (&mut self.forge.stack.chain, &self.forge.stack.folder);
+        let fork = chain.anvil()?.fork(folder, FORK_EPOCH_BLOCKS).await?;
         fork.call("evm_increaseTime", json!([7])).await?;
         fork.mine(blocks).await?;
         Ok(fork)
