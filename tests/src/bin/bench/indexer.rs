@@ -1,7 +1,6 @@
 //! Plain events a second into Postgres out of a chain's history, and the indexer's memory meanwhile, beside the floor.
 
 use std::{
-    process::{Command, Stdio},
     sync::atomic::{AtomicU64, Ordering},
     time::{Duration, Instant},
 };
@@ -12,17 +11,9 @@ use clap::Args;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, Connection, PgConnection, Row};
-use tidemark_tests::{
-    Options, Stack,
-    chain::Mining,
-    folder::repository,
-    process::{Process, Stop},
-    progress::Progress,
-    services::free_port,
-    stack::Services,
-};
+use tidemark_tests::{Options, Stack, chain::Mining, progress::Progress, stack::Services};
 
-use super::{memory, processor_time};
+use super::{memory, peers, processor_time};
 
 /// Events of a transaction, which is a block.
 const EVENTS_PER_BLOCK: u8 = 50;
@@ -30,7 +21,7 @@ const EVENTS_PER_BLOCK: u8 = 50;
 const FLOOR_BLOCKS: u64 = 50;
 const FLOOR_CONNECTIONS: usize = 2;
 /// What anyone may take before something is wrong.
-const TIME_MAX: Duration = Duration::from_secs(200);
+pub const TIME_MAX: Duration = Duration::from_secs(200);
 /// Of many events, anyone may take as long as this makes.
 const EVENTS_PER_SECOND_MIN: u64 = 5_000;
 
@@ -43,7 +34,8 @@ pub struct Indexer {
     /// Times that each is measured, in turns; the medians are shown.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=99))]
     times: u8,
-    /// Also measures ponder, which is installed from npm into `.tidemark/peers` at the first time.
+    /// Also measures ponder and envio, which are installed from npm into `.tidemark/peers` at the first time, and rindexer where it
+    /// is on the PATH.
     #[arg(long)]
     peers: bool,
 }
@@ -66,7 +58,8 @@ pub struct History {
 pub struct Run {
     /// From when its tables were there until all was in them.
     pub took: Duration,
-    processor: Duration,
+    /// Of the processors.
+    pub processor: Duration,
     /// Bytes in memory at a quarter, half and three quarters of the blocks, and the most there ever was.
     pub memory: [u64; 4],
 }
@@ -91,14 +84,14 @@ pub async fn run(flags: &Indexer) -> Result<()> {
         ours.push(backfill(&stack, &history, &format!("ours_{time}"), flags.count).await?);
         step.done("floor and indexer");
     }
-    let ponder = match flags.peers {
+    let peers = match flags.peers {
         true => {
-            let step = progress.step("ponder");
-            let run = ponder(&stack, &history, flags.count).await?;
-            step.done("once");
-            Some(run)
+            let step = progress.step("peers");
+            let peers = peers::all(&stack, &history).await?;
+            step.done("once each");
+            peers
         }
-        false => None,
+        false => Vec::new(),
     };
     floors.sort_unstable();
     ours.sort_unstable_by_key(|run| run.took);
@@ -126,16 +119,21 @@ pub async fn run(flags: &Indexer) -> Result<()> {
         "| floor: `eth_getLogs` of {FLOOR_BLOCKS} blocks and `COPY` with a key, {FLOOR_CONNECTIONS} connections, nothing else kept | {:.0} | 1.00 | | |",
         rate(floor)
     );
-    match ponder {
-        Some(run) => println!(
-            "| ponder 1.0.0, rate limit raised, `maxResponseBodySize: false`, once | {:.0} | {:.3} | at most {:.0} | |",
-            rate(run.took),
-            rate(run.took) / rate(floor),
-            mib(run.memory[3])
-        ),
-        None => println!("| ponder | not measured: `--peers` was not given | | | |"),
+    for peer in &peers {
+        match &peer.outcome {
+            Ok(run) => println!(
+                "| {} | {:.0} | {:.3} | at most {:.0} | |",
+                peer.name,
+                rate(run.took),
+                rate(run.took) / rate(floor),
+                mib(run.memory[3])
+            ),
+            Err(why) => println!("| {} | {why} | | | |", peer.name),
+        }
     }
-    println!("| envio, rindexer | not measured: this benchmark does not drive them yet | | | |");
+    if peers.is_empty() {
+        println!("| rindexer, envio, ponder | not measured: `--peers` was not given | | | |");
+    }
     let all =
         |runs: Vec<Duration>| runs.iter().map(|took| format!("{:.0}", rate(*took))).collect::<Vec<_>>().join(", ");
     println!(
@@ -288,43 +286,6 @@ pub fn child(begins: &str) -> Result<Option<String>> {
         }
     }
     Ok(None)
-}
-
-/// Ponder with one row an event, timed as the indexer: from when its table is there until all rows are in it.
-async fn ponder(stack: &Stack, history: &History, count: u64) -> Result<Run> {
-    let (source, folder) = (repository().join("tests/peers/ponder"), repository().join(".tidemark/peers/ponder"));
-    std::fs::create_dir_all(folder.join("src/api")).context("failed to make a folder for ponder")?;
-    for file in ["package.json", "ponder.config.ts", "ponder.schema.ts", "src/index.ts", "src/api/index.ts"] {
-        std::fs::copy(source.join(file), folder.join(file))
-            .with_context(|| format!("failed to copy ponder's {file}"))?;
-    }
-    let mut npm = Command::new("npm");
-    npm.args(["install", "--no-audit", "--no-fund", "--loglevel=error"]).current_dir(&folder).stdout(Stdio::null());
-    ensure!(npm.status().context("failed to run npm")?.success(), "npm could not install ponder");
-    let url = stack.postgres.create_database("ponder").await?;
-    let mut command = Command::new("node");
-    command.args(["node_modules/ponder/dist/esm/bin/ponder.js", "start", "--schema", "bench", "--port"]);
-    command.arg(free_port()?.to_string()).current_dir(&folder);
-    command.env("DATABASE_URL", url).env("RPC_URL", stack.chain.url()).env("EMITTER", history.emitter.to_string());
-    command.env("FIRST_BLOCK", history.first.to_string()).env("LAST_BLOCK", history.last.to_string());
-    command.env("PONDER_TELEMETRY_DISABLED", "true").env("CI", "true");
-    let (log, pids) = (stack.folder.log("ponder"), stack.folder.pid_file());
-    let mut process = Process::spawn("ponder", command, &log, &pids, Stop::Terminate)?;
-    let mut connection = stack.postgres.connect("ponder").await?;
-    let (mut begun, deadline) = (None, Instant::now() + TIME_MAX);
-    loop {
-        ensure!(process.exit_status().is_none(), "ponder ended by itself; {}", process.log_tail(20));
-        let rows = sqlx::query_scalar::<_, i64>("SELECT count(*) FROM bench.transfer").fetch_one(&mut connection).await;
-        ensure!(Instant::now() < deadline, "ponder is not done in time: rows {rows:?}; {}", process.log_tail(20));
-        if let Ok(rows) = rows {
-            let begun = *begun.get_or_insert_with(Instant::now);
-            if u64::try_from(rows)? >= count {
-                let memory = memory(&process.id().to_string(), "VmHWM")?;
-                return Ok(Run { took: begun.elapsed(), memory: [0, 0, 0, memory], ..Run::default() });
-            }
-        }
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
 }
 
 #[derive(Deserialize)]

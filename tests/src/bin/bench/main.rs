@@ -10,6 +10,7 @@ mod growth;
 mod indexer;
 mod lag;
 mod ledger;
+mod peers;
 mod relayer;
 mod sealing;
 mod submissions;
