@@ -22,9 +22,9 @@ impl Ground {
     pub(super) async fn check_whole(&self) -> Result<()> {
         let mut db = self.forge.stack.postgres.connect(DATABASE).await?;
         let torn: i64 = sqlx::query_scalar(
-            "SELECT (SELECT count(*) FROM chain_log AS l, local.cursor AS c WHERE l.block_number > c.mirrored_number)
-                 + (SELECT count(*) FROM policy AS p, local.cursor AS c WHERE p.block_number > c.applied_number)
-                 + (SELECT count(*) FROM batch AS b, local.cursor AS c WHERE b.block_number > c.applied_number)",
+            "SELECT (SELECT count(*) FROM chain_log AS l, mirror.cursor AS c WHERE l.block_number > c.mirrored_number)
+                 + (SELECT count(*) FROM policy AS p, mirror.cursor AS c WHERE p.block_number > c.applied_number)
+                 + (SELECT count(*) FROM batch AS b, mirror.cursor AS c WHERE b.block_number > c.applied_number)",
         )
         .fetch_one(&mut db)
         .await?;
@@ -90,7 +90,7 @@ fn hash(header: &Value) -> Result<B256> {
 
 /// Hashes of the newest mirrored block and of the newest applied one.
 async fn cursor(db: &mut PgConnection) -> Result<(Option<B256>, Option<B256>)> {
-    let row = sqlx::query("SELECT mirrored_hash, applied_hash FROM local.cursor").fetch_optional(db).await?;
+    let row = sqlx::query("SELECT mirrored_hash, applied_hash FROM mirror.cursor").fetch_optional(db).await?;
     let Some(row) = row else { return Ok((None, None)) };
     let hash = |at: usize| -> Result<Option<B256>> {
         Ok(row.try_get::<Option<Vec<u8>>, _>(at)?.map(|bytes| B256::try_from(bytes.as_slice())).transpose()?)
