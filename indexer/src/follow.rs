@@ -2,14 +2,13 @@
 //! what is mined. They are apart so that a file that does not come never holds up a block.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeSet, HashMap},
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use futures::{StreamExt, stream::FuturesUnordered};
 use tidemark::service::causes;
-use tokio::sync::Notify;
+use tokio::{sync::Notify, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -21,7 +20,7 @@ use crate::{
 
 /// Longest pause after failures in a row.
 const PAUSE_MAX: Duration = Duration::from_secs(30);
-/// Files fetched at once, and how many of them may be ones that did not come before.
+/// Files fetched at once, and how many of them may be ones that did not come before; fewer where there are few connections.
 const JOBS_MAX: usize = 8;
 const RETRIES_MAX: usize = 4;
 
@@ -112,8 +111,15 @@ async fn step(mirror: &mut Mirror, files: &Files, status: &Status, applied: &Not
 }
 
 /// Fetches what waits, several at once; one that takes long holds up only what follows it.
+///
+/// Each is a task of its own: it may hold a connection to Postgres, which looking for more waits for, too.
 async fn follow_files(files: &Files, status: &Status, poll: Duration, applied: &Notify, stop: &CancellationToken) {
-    let mut running = FuturesUnordered::new();
+    // the chain and readers need connections as well, while all of these wait for each other to write
+    let connections = usize::try_from(files.pool.options().get_max_connections()).unwrap_or(JOBS_MAX);
+    let jobs_max = (connections / 2).clamp(1, JOBS_MAX);
+    let retries_max = jobs_max.div_ceil(JOBS_MAX / RETRIES_MAX);
+    let mut running = JoinSet::new();
+    let mut told = HashMap::new();
     let mut keys = BTreeSet::<String>::new();
     let mut retries = 0usize;
     loop {
@@ -122,12 +128,13 @@ async fn follow_files(files: &Files, status: &Status, poll: Duration, applied: &
             Ok(jobs) => {
                 for job in jobs {
                     let (key, is_retry) = (job.key(), job.is_retry());
-                    let is_full = running.len() >= JOBS_MAX || (is_retry && retries >= RETRIES_MAX);
+                    let is_full = running.len() >= jobs_max || (is_retry && retries >= retries_max);
                     if is_full || !keys.insert(key.clone()) {
                         continue;
                     }
                     retries += usize::from(is_retry);
-                    running.push(async move { (key, is_retry, job.run(files).await) });
+                    let files = files.clone();
+                    told.insert(running.spawn(async move { job.run(&files).await }).id(), (key, is_retry));
                 }
             }
             Err(error) => failed = Some(causes(&error)),
@@ -137,9 +144,15 @@ async fn follow_files(files: &Files, status: &Status, poll: Duration, applied: &
             () = stop.cancelled() => return,
             () = pause => {}
             () = applied.notified() => {}
-            Some((key, is_retry, settled)) = running.next() => {
-                keys.remove(&key);
-                retries -= usize::from(is_retry);
+            Some(ended) = running.join_next_with_id() => {
+                let (id, settled) = match ended {
+                    Ok((id, settled)) => (id, settled),
+                    Err(error) => (error.id(), Err(error.into())),
+                };
+                if let Some((key, is_retry)) = told.remove(&id) {
+                    keys.remove(&key);
+                    retries -= usize::from(is_retry);
+                }
                 failed = settled.err().map(|error| causes(&error)).or(failed);
             }
         }

@@ -18,6 +18,9 @@ use crate::{
 };
 
 const START_TIME_MAX: Duration = Duration::from_secs(20);
+/// Blocks whose states it keeps, more than any reorg is deep. Older ones it would write to disk, without the contracts' code, and
+/// a reorg after that loses the code.
+const STATES_KEPT: &str = "400";
 /// A running anvil: `safe` is the latest block less an epoch, and `finalized` less two.
 #[derive(Debug)]
 pub struct Anvil {
@@ -36,23 +39,45 @@ pub struct Anvil {
 impl Anvil {
     /// Starts one on a free port and waits until it answers.
     pub async fn start(folder: &RunFolder, mining: Mining, epoch_blocks: u32) -> Result<Self> {
+        let begin = (unix_seconds() - CLOCK_BEHIND_SECONDS).to_string();
+        Self::start_with(folder, mining, epoch_blocks, &["--timestamp", &begin]).await
+    }
+
+    async fn start_with(folder: &RunFolder, mining: Mining, epoch_blocks: u32, more: &[&str]) -> Result<Self> {
         let (port, log, pid_file) = (free_port()?, folder.log("anvil"), folder.pid_file());
         let mut command = command(port, mining, epoch_blocks)?;
-        command.args(["--timestamp", &(unix_seconds() - CLOCK_BEHIND_SECONDS).to_string()]);
+        command.args(more);
         let process = Process::spawn("anvil", command, &log, &pid_file, Stop::Terminate)?;
         let url = format!("http://127.0.0.1:{port}");
         let provider = ProviderBuilder::new().connect_http(url.parse().context("anvil's own URL")?).erased();
         provider.client().set_poll_interval(POLL);
-        let state = folder.path().join("anvil.json");
+        let state = folder.path().join(format!("anvil-{port}.json"));
         let mut anvil = Self { port, url, provider, process, mining, epoch_blocks, state, log, pid_file };
         anvil.answers().await?;
         Ok(anvil)
+    }
+
+    /// Another one that shares all blocks so far, and none that comes.
+    pub async fn fork(&self, folder: &RunFolder, epoch_blocks: u32) -> Result<Self> {
+        self.keep_state().await?;
+        let state = self.state.display().to_string();
+        Self::start_with(folder, Mining::Automatic, epoch_blocks, &["--load-state", &state]).await
     }
 
     /// Ends it and starts it on the state that it had: what waited in its pool is gone, and so may its last blocks be. It
     /// keeps older blocks, and not their states: no reorg may reach behind the restart.
     pub async fn restart(&mut self) -> Result<()> {
         self.pause_mining().await?;
+        self.keep_state().await?;
+        self.process.stop();
+        let mut command = command(self.port, self.mining, self.epoch_blocks)?;
+        command.arg("--load-state").arg(&self.state);
+        self.process = Process::spawn("anvil", command, &self.log, &self.pid_file, Stop::Terminate)?;
+        self.answers().await
+    }
+
+    /// Writes its state where the next one finds it.
+    async fn keep_state(&self) -> Result<()> {
         // a block that comes while anvil writes down would be in its accounts and not in its blocks
         let dumped = loop {
             let before = self.provider.get_block_number().await.context("failed to ask for the block number")?;
@@ -65,12 +90,7 @@ impl Anvil {
         let mut state = Vec::new();
         let mut unzip = flate2::read::GzDecoder::new(std::io::Cursor::new(zipped.context("anvil's state is not hex")?));
         std::io::Read::read_to_end(&mut unzip, &mut state).context("anvil's state is not gzip")?;
-        std::fs::write(&self.state, state).context("failed to keep anvil's state")?;
-        self.process.stop();
-        let mut command = command(self.port, self.mining, self.epoch_blocks)?;
-        command.arg("--load-state").arg(&self.state);
-        self.process = Process::spawn("anvil", command, &self.log, &self.pid_file, Stop::Terminate)?;
-        self.answers().await
+        std::fs::write(&self.state, state).context("failed to keep anvil's state")
     }
 
     async fn answers(&mut self) -> Result<()> {
@@ -160,6 +180,7 @@ fn command(port: u16, mining: Mining, epoch_blocks: u32) -> Result<Command> {
     let mut command = Command::new(binary()?);
     command.args(["--host", "127.0.0.1", "--port", &port.to_string(), "--accounts", "1", "--quiet"]);
     command.args(["--slots-in-an-epoch", &epoch_blocks.to_string(), "--gas-limit", &BLOCK_GAS_LIMIT.to_string()]);
+    command.args(["--prune-history", STATES_KEPT]);
     if let Mining::Seconds(seconds) = mining {
         // a transaction waits at most this long, and empty blocks bring finality
         command.args(["--block-time", &seconds.to_string()]);

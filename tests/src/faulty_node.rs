@@ -122,15 +122,67 @@ pub const READS: [&str; 11] = [
     "eth_call",
 ];
 
+/// What a node may tell an indexer that is not so, and that `--verify full` finds out: each with the method that it is told in.
+pub fn lies() -> Vec<(&'static str, &'static str, Fault)> {
+    let zero_bloom = format!("0x{}", "0".repeat(512));
+    let each_log = |change: fn(&mut Value)| {
+        Fault::changes(move |_, answer| answer["result"].as_array_mut().into_iter().flatten().for_each(change))
+    };
+    let each_header = |field: &'static str, value: String| {
+        Fault::changes(move |request, answer| {
+            if !answer["result"].is_null() && request["params"][0].as_str().is_some_and(|at| at.starts_with("0x")) {
+                answer["result"][field] = json!(value);
+            }
+        })
+    };
+    vec![
+        ("eth_getLogs", "leaves logs out", Fault::Says(json!([]))),
+        (
+            "eth_getLogs",
+            "leaves the last log out",
+            Fault::changes(|_, answer| {
+                answer["result"].as_array_mut().map(Vec::pop);
+            }),
+        ),
+        (
+            "eth_getLogs",
+            "changes a log's block",
+            each_log(|log| log["blockHash"] = json!(format!("0x{}", "1".repeat(64)))),
+        ),
+        (
+            "eth_getLogs",
+            "invents a topic",
+            each_log(|log| {
+                // some have none but their signature
+                if let Some(topics) = log["topics"].as_array_mut() {
+                    topics.truncate(1);
+                    topics.push(json!(format!("0x{}", "2".repeat(64))));
+                }
+            }),
+        ),
+        ("eth_getBlockByNumber", "has empty blooms", each_header("logsBloom", zero_bloom)),
+        ("eth_getBlockByNumber", "has other parents", each_header("parentHash", format!("0x{}", "3".repeat(64)))),
+    ]
+}
+
+/// It stays at these heads, whatever comes.
+pub fn stays_at(latest: Value, finalized: Value) -> Fault {
+    Fault::changes(move |request, answer| match request["params"][0].as_str() {
+        Some("latest") => answer["result"] = latest.clone(),
+        Some("finalized") => answer["result"] = finalized.clone(),
+        _ => {}
+    })
+}
+
 #[derive(Debug, Default)]
 struct Book {
+    upstream: String,
     faults: BTreeMap<String, Fault>,
     calls: BTreeMap<String, usize>,
 }
 
 #[derive(Clone, Debug)]
 struct Shared {
-    upstream: String,
     client: reqwest::Client,
     book: Arc<Mutex<Book>>,
 }
@@ -151,7 +203,8 @@ impl FaultyNode {
     pub async fn start(upstream: &str) -> Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await.context("failed to bind a faulty node")?;
         let address = listener.local_addr().context("failed to read a faulty node's address")?;
-        let shared = Shared { upstream: upstream.into(), client: reqwest::Client::new(), book: Arc::default() };
+        let book = Book { upstream: upstream.into(), ..Book::default() };
+        let shared = Shared { client: reqwest::Client::new(), book: Arc::new(Mutex::new(book)) };
         let router = Router::new().route(SECRET_PATH, post(answer)).with_state(shared.clone());
         let server = tokio::spawn(async move {
             let _ended = axum::serve(listener, router).await;
@@ -172,6 +225,11 @@ impl FaultyNode {
     /// From now on all is well.
     pub fn heal(&self) {
         self.shared.book().faults.clear();
+    }
+
+    /// From now on it speaks for another real node.
+    pub fn redirect(&self, upstream: &str) {
+        self.shared.book().upstream = upstream.into();
     }
 
     /// How often a method was called, or with [`ANY`] all of them.
@@ -195,8 +253,13 @@ impl Shared {
         self.book.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    async fn send(&self, body: Bytes) -> reqwest::Result<reqwest::Response> {
+        let upstream = self.book().upstream.clone();
+        self.client.post(upstream).header("content-type", "application/json").body(body).send().await
+    }
+
     async fn changed(&self, body: Bytes, request: &Value, change: &Change) -> Response {
-        let asked = self.client.post(&self.upstream).header("content-type", "application/json").body(body).send().await;
+        let asked = self.send(body).await;
         let Ok(answer) = asked else { return StatusCode::BAD_GATEWAY.into_response() };
         let Ok(mut answer) = answer.json::<Value>().await else { return StatusCode::BAD_GATEWAY.into_response() };
         let answers = match &mut answer {
@@ -213,8 +276,7 @@ impl Shared {
     }
 
     async fn ask(&self, body: Bytes) -> Response {
-        let asked = self.client.post(&self.upstream).header("content-type", "application/json").body(body).send().await;
-        match asked {
+        match self.send(body).await {
             Ok(answer) => match answer.bytes().await {
                 Ok(bytes) => bytes.into_response(),
                 Err(_) => StatusCode::BAD_GATEWAY.into_response(),

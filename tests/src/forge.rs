@@ -46,7 +46,7 @@ pub struct OwnBatch {
 
 impl OwnBatch {
     /// Stores the manifest and signs the header that follows from the events.
-    async fn new(
+    pub(crate) async fn new(
         deployment: &Deployment,
         store: &Store,
         attestor: &PrivateKeySigner,

@@ -58,6 +58,16 @@ impl Postgres {
     /// SIGKILL to all of it, as a machine that loses power, and a start on what is on the disk.
     pub async fn kill_and_restart(&mut self) -> Result<()> {
         self.process.kill();
+        self.start_again().await
+    }
+
+    /// A fast shutdown, as for an update, and a start.
+    pub async fn restart(&mut self) -> Result<()> {
+        self.process.stop_by(Stop::Interrupt);
+        self.start_again().await
+    }
+
+    async fn start_again(&mut self) -> Result<()> {
         let deadline = Instant::now() + START_TIME_MAX;
         loop {
             self.process = self.cluster.spawn()?;
@@ -90,6 +100,14 @@ impl Postgres {
         let created = sqlx::query(AssertSqlSafe(statement)).execute(&mut connection).await;
         created.with_context(|| format!("failed to create the database {name}"))?;
         Ok(self.url(name))
+    }
+
+    /// Deletes a database that nobody uses any more.
+    pub async fn drop_database(&self, name: &str) -> Result<()> {
+        let mut connection = self.connect("postgres").await?;
+        let statement = format!("DROP DATABASE \"{name}\" WITH (FORCE)");
+        let dropped = sqlx::query(AssertSqlSafe(statement)).execute(&mut connection).await;
+        dropped.map(drop).with_context(|| format!("failed to drop the database {name}"))
     }
 
     /// A connection of one's own.

@@ -28,6 +28,8 @@ const TAIL_BYTES_MAX: u64 = 16 * 1024;
 pub enum Stop {
     /// SIGTERM: services shut down in order.
     Terminate,
+    /// SIGINT: Postgres' fast shutdown, which rolls back what is open.
+    Interrupt,
     /// SIGQUIT: Postgres' immediate shutdown, which also frees its shared memory.
     Quit,
 }
@@ -36,6 +38,7 @@ impl Stop {
     fn signal(self) -> Signal {
         match self {
             Self::Terminate => Signal::TERM,
+            Self::Interrupt => Signal::INT,
             Self::Quit => Signal::QUIT,
         }
     }
@@ -43,6 +46,7 @@ impl Stop {
     fn name(self) -> &'static str {
         match self {
             Self::Terminate => "TERM",
+            Self::Interrupt => "INT",
             Self::Quit => "QUIT",
         }
     }
@@ -124,6 +128,12 @@ impl Process {
             thread::sleep(POLL);
         }
         self.kill();
+    }
+
+    /// The same, asked in another way than it was started with.
+    pub fn stop_by(&mut self, stop: Stop) {
+        self.stop = stop;
+        self.stop();
     }
 
     /// SIGKILL, as a machine that loses power would.

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use tidemark_tests::{
     anvil::Anvil,
     chain::Mining,
-    faulty_node::{Fault, FaultyNode},
+    faulty_node::{Fault, FaultyNode, lies, stays_at},
     forge::Forge,
     services::Service,
     story::strangers::second_indexer,
@@ -37,56 +37,6 @@ async fn indexer(forge: &Forge, database: &str, urls: &[&str], verify: &str) -> 
     let indexer = forge.stack.start_indexer_with(database, told).await.unwrap();
     valid(&indexer, 0).await;
     indexer
-}
-
-fn lies() -> Vec<(&'static str, &'static str, Fault)> {
-    let zero_bloom = format!("0x{}", "0".repeat(512));
-    vec![
-        ("eth_getLogs", "leaves logs out", Fault::Says(json!([]))),
-        (
-            "eth_getLogs",
-            "leaves the last log out",
-            Fault::changes(|_, answer| {
-                answer["result"].as_array_mut().map(Vec::pop);
-            }),
-        ),
-        (
-            "eth_getLogs",
-            "changes a log's block",
-            Fault::changes(|_, answer| {
-                answer["result"].as_array_mut().into_iter().flatten().for_each(|log| {
-                    log["blockHash"] = json!(format!("0x{}", "1".repeat(64)));
-                });
-            }),
-        ),
-        (
-            "eth_getLogs",
-            "invents a topic",
-            Fault::changes(|_, answer| {
-                answer["result"].as_array_mut().into_iter().flatten().for_each(|log| {
-                    log["topics"][1] = json!(format!("0x{}", "2".repeat(64)));
-                });
-            }),
-        ),
-        (
-            "eth_getBlockByNumber",
-            "has empty blooms",
-            Fault::changes(move |request, answer| {
-                if !answer["result"].is_null() && request["params"][0].as_str().is_some_and(|at| at.starts_with("0x")) {
-                    answer["result"]["logsBloom"] = json!(zero_bloom);
-                }
-            }),
-        ),
-        (
-            "eth_getBlockByNumber",
-            "has other parents",
-            Fault::changes(|request, answer| {
-                if !answer["result"].is_null() && request["params"][0].as_str().is_some_and(|at| at.starts_with("0x")) {
-                    answer["result"]["parentHash"] = json!(format!("0x{}", "3".repeat(64)));
-                }
-            }),
-        ),
-    ]
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -144,14 +94,7 @@ async fn a_node_with_heads_of_yesterday_is_passed_by() {
     ];
     let yesterday = forge.stack.chain.call("eth_getBlockByNumber", json!(["latest", false])).await.unwrap();
     let indexer = indexer(&forge, "stale", &[stale.url(), honest.url()], "bloom").await;
-    stale.fail(
-        "eth_getBlockByNumber",
-        Fault::changes(move |request, answer| {
-            if matches!(request["params"][0].as_str(), Some("latest" | "finalized")) {
-                answer["result"] = yesterday.clone();
-            }
-        }),
-    );
+    stale.fail("eth_getBlockByNumber", stays_at(yesterday.clone(), yesterday));
     batch(&forge, 1).await;
     valid(&indexer, 1).await;
     let (_, status) = indexer.get("/status").await.unwrap();

@@ -1,12 +1,15 @@
 //! What the read side keeps through reorgs, kills, redemptions that come before their credit, and hands in its ledger.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use alloy::primitives::{Address, B256};
 use serde_json::Value;
 use sqlx::{AssertSqlSafe, Executor};
-use tidemark::{contracts::PointsTreasury, manifest::Manifest};
+use tidemark::{
+    contracts::{IPRegistry, PointsTreasury},
+    manifest::Manifest,
+};
 use tidemark_tests::{
     forge::{BUDGETED, Forge},
     keys::role,
@@ -96,6 +99,43 @@ async fn an_indexer_killed_again_and_again_has_the_rows_of_one_that_was_not() ->
     let (_, settlement) = indexer.get("/v1/settlement").await?;
     let numo = &settlement["providers"][0];
     assert_eq!((&numo["difference"], &numo["covered"]), (&"0".into(), &true.into()), "{settlement}");
+    Ok(())
+}
+
+/// Files are settled at once as far as there are connections for it: a look for more must not wait for those that are under way.
+#[tokio::test]
+async fn many_files_at_once_leave_connections_for_everything_else() -> anyhow::Result<()> {
+    const DATASETS: u32 = 24;
+    let forge = Forge::new().await?;
+    let registry = IPRegistry::new(forge.world.deployment.ip_registry, &forge.sender);
+    for number in 0..DATASETS {
+        let accepted = forge.accepted(0, &format!("member-{number}"), Address::ZERO)?;
+        let content = forge.version(&accepted[1]).await?;
+        let name = format!("set-{number}");
+        let ip_id = tidemark::dataset::dataset_id(forge.world.provider, &name);
+        let signature = forge.sign_version(&forge.attestor, ip_id, 1, &content)?;
+        mined!("register", registry.registerDataset(name, (&content).into(), signature));
+    }
+    forge.stack.chain.mine(3).await?;
+    for connections in [2, 8] {
+        let database = format!("many_{connections}");
+        let told = vec![("TIDEMARK_INDEXER_DATABASE_CONNECTIONS", connections.to_string())];
+        let indexer = forge.stack.start_indexer_with(&database, told).await?;
+        let mut db = forge.stack.postgres.connect(&database).await?;
+        let deadline = Instant::now() + Duration::from_secs(60);
+        loop {
+            let valid: i64 = sqlx::query_scalar("SELECT count(*) FROM dataset_version WHERE state = 'valid'")
+                .fetch_one(&mut db)
+                .await?;
+            if valid == i64::from(DATASETS) {
+                break;
+            }
+            assert!(Instant::now() < deadline, "{valid} of {DATASETS} after a minute; {}", indexer.log_tail());
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        let log = std::fs::read_to_string(forge.stack.folder.log(&database))?;
+        assert!(!log.contains("pool timed out"), "{connections} connections: somebody waited for one in vain");
+    }
     Ok(())
 }
 

@@ -1,4 +1,5 @@
-//! The fault campaign: apps go on sending while everything under the relayer fails at random; then the books are checked.
+//! The fault campaigns. This one: apps go on sending while everything under the relayer fails at random; then the books are
+//! checked. [`indexer`] does the same to the read side.
 //!
 //! ```text
 //!  writers ─► relayer, relayer ─► faulty nodes ─► anvil     every card of a shuffled deck is one fault;
@@ -7,6 +8,7 @@
 //! ```
 
 mod check;
+pub mod indexer;
 mod machine;
 mod writers;
 
@@ -422,16 +424,8 @@ impl Ground {
         Ok(())
     }
 
-    /// Whoever ends by itself may be started again; whoever panics is broken.
     fn check_logs(&self) -> Result<()> {
-        for service in self.relayers.iter().chain([&self.attestor]) {
-            let log = self.stack.folder.log(service.name());
-            let text = std::fs::read_to_string(&log).with_context(|| format!("failed to read {}", log.display()))?;
-            if let Some(line) = text.lines().find(|line| line.contains("panicked at")) {
-                bail!("{}: {line}", service.name());
-            }
-        }
-        Ok(())
+        self.relayers.iter().chain([&self.attestor]).try_for_each(|service| check_log(&self.stack, service))
     }
 
     async fn db(&self) -> Result<PgConnection> {
@@ -470,10 +464,25 @@ async fn kill(services: &mut [Service], random: &mut Random) -> Result<()> {
     services.iter_mut().try_for_each(Service::spawn)
 }
 
-fn deck(random: &mut Random) -> Vec<Card> {
-    let cards = DECK.iter().flat_map(|(card, count)| std::iter::repeat_n(*card, *count));
-    let mut cards: Vec<Card> = cards.collect();
+/// Whoever ends by itself may be started again; whoever panics is broken.
+fn check_log(stack: &Stack, service: &Service) -> Result<()> {
+    let log = stack.folder.log(service.name());
+    let text = std::fs::read_to_string(&log).with_context(|| format!("failed to read {}", log.display()))?;
+    match text.lines().find(|line| line.contains("panicked at")) {
+        Some(line) => bail!("{}: {line}", service.name()),
+        None => Ok(()),
+    }
+}
+
+/// Each card as often as it is in a deck, in any order.
+fn shuffled<C: Copy>(cards: &[(C, usize)], random: &mut Random) -> Vec<C> {
+    let mut cards: Vec<C> = cards.iter().flat_map(|(card, count)| std::iter::repeat_n(*card, *count)).collect();
     random.shuffle(&mut cards);
+    cards
+}
+
+fn deck(random: &mut Random) -> Vec<Card> {
+    let mut cards = shuffled(&DECK, random);
     // anvil that was started anew can't go back before its start: this comes last, and after it the check's blocks
     cards.sort_by_key(|card| *card == Card::ChainRestart);
     cards

@@ -1,7 +1,6 @@
 //! Plain events a second into Postgres out of a chain's history, and the indexer's memory meanwhile, beside the floor.
 
 use std::{
-    process::{Command, Stdio},
     sync::atomic::{AtomicU64, Ordering},
     time::{Duration, Instant},
 };
@@ -12,25 +11,19 @@ use clap::Args;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, Connection, PgConnection, Row};
-use tidemark_tests::{
-    Options, Stack,
-    chain::Mining,
-    folder::repository,
-    process::{Process, Stop},
-    progress::Progress,
-    services::free_port,
-    stack::Services,
-};
+use tidemark_tests::{Options, Stack, chain::Mining, progress::Progress, stack::Services};
 
-use super::{memory, processor_time};
+use super::{memory, peers, processor_time};
 
 /// Events of a transaction, which is a block.
-const EVENTS_PER_BLOCK: u64 = 50;
+const EVENTS_PER_BLOCK: u8 = 50;
 /// Blocks that one request of the floor asks for.
 const FLOOR_BLOCKS: u64 = 50;
 const FLOOR_CONNECTIONS: usize = 2;
 /// What anyone may take before something is wrong.
-const TIME_MAX: Duration = Duration::from_secs(200);
+pub const TIME_MAX: Duration = Duration::from_secs(200);
+/// Of many events, anyone may take as long as this makes.
+const EVENTS_PER_SECOND_MIN: u64 = 5_000;
 
 /// How much, and how often.
 #[derive(Args, Clone)]
@@ -41,7 +34,8 @@ pub struct Indexer {
     /// Times that each is measured, in turns; the medians are shown.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=99))]
     times: u8,
-    /// Also measures ponder, which is installed from npm into `.tidemark/peers` at the first time.
+    /// Also measures ponder and envio, which are installed from npm into `.tidemark/peers` at the first time, and rindexer where it
+    /// is on the PATH.
     #[arg(long)]
     peers: bool,
 }
@@ -54,15 +48,20 @@ pub struct History {
     pub first: u64,
     /// The last block with events.
     pub last: u64,
+    /// So far.
+    pub events: u64,
+    per_block: u8,
 }
 
 /// What one run was.
 #[derive(Clone, Copy, Default)]
-struct Run {
-    took: Duration,
-    processor: Duration,
+pub struct Run {
+    /// From when its tables were there until all was in them.
+    pub took: Duration,
+    /// Of the processors.
+    pub processor: Duration,
     /// Bytes in memory at a quarter, half and three quarters of the blocks, and the most there ever was.
-    memory: [u64; 4],
+    pub memory: [u64; 4],
 }
 
 /// Prints the table.
@@ -75,7 +74,8 @@ pub async fn run(flags: &Indexer) -> Result<()> {
         ..Options::default()
     };
     let stack = Stack::start(options).await?;
-    let history = history(&stack, flags.count, &progress).await?;
+    let mut history = History::begin(&stack, EVENTS_PER_BLOCK).await?;
+    history.emit(&stack, flags.count, &progress).await?;
     watch_emitter(&stack, &history)?;
     let (mut ours, mut floors) = (Vec::new(), Vec::new());
     for time in 0..flags.times {
@@ -84,14 +84,14 @@ pub async fn run(flags: &Indexer) -> Result<()> {
         ours.push(backfill(&stack, &history, &format!("ours_{time}"), flags.count).await?);
         step.done("floor and indexer");
     }
-    let ponder = match flags.peers {
+    let peers = match flags.peers {
         true => {
-            let step = progress.step("ponder");
-            let run = ponder(&stack, &history, flags.count).await?;
-            step.done("once");
-            Some(run)
+            let step = progress.step("peers");
+            let peers = peers::all(&stack, &history).await?;
+            step.done("once each");
+            peers
         }
-        false => None,
+        false => Vec::new(),
     };
     floors.sort_unstable();
     ours.sort_unstable_by_key(|run| run.took);
@@ -119,16 +119,21 @@ pub async fn run(flags: &Indexer) -> Result<()> {
         "| floor: `eth_getLogs` of {FLOOR_BLOCKS} blocks and `COPY` with a key, {FLOOR_CONNECTIONS} connections, nothing else kept | {:.0} | 1.00 | | |",
         rate(floor)
     );
-    match ponder {
-        Some(run) => println!(
-            "| ponder 1.0.0, rate limit raised, `maxResponseBodySize: false`, once | {:.0} | {:.3} | at most {:.0} | |",
-            rate(run.took),
-            rate(run.took) / rate(floor),
-            mib(run.memory[3])
-        ),
-        None => println!("| ponder | not measured: `--peers` was not given | | | |"),
+    for peer in &peers {
+        match &peer.outcome {
+            Ok(run) => println!(
+                "| {} | {:.0} | {:.3} | at most {:.0} | |",
+                peer.name,
+                rate(run.took),
+                rate(run.took) / rate(floor),
+                mib(run.memory[3])
+            ),
+            Err(why) => println!("| {} | {why} | | | |", peer.name),
+        }
     }
-    println!("| envio, rindexer | not measured: this benchmark does not drive them yet | | | |");
+    if peers.is_empty() {
+        println!("| rindexer, envio, ponder | not measured: `--peers` was not given | | | |");
+    }
     let all =
         |runs: Vec<Duration>| runs.iter().map(|took| format!("{:.0}", rate(*took))).collect::<Vec<_>>().join(", ");
     println!(
@@ -139,47 +144,54 @@ pub async fn run(flags: &Indexer) -> Result<()> {
     Ok(())
 }
 
-/// Deploys the emitter and has it emit, a block a transaction.
-async fn history(stack: &Stack, count: u64, progress: &Progress) -> Result<History> {
-    stack.chain.mine_at_once().await?;
-    let sender = stack.chain.call("eth_accounts", json!([])).await?[0].clone();
-    let send = async |transaction: Value| -> Result<Value> {
-        let hash = stack.chain.call("eth_sendTransaction", json!([transaction])).await?;
-        let deadline = Instant::now() + Duration::from_secs(10);
-        let receipt = loop {
-            let receipt = stack.chain.call("eth_getTransactionReceipt", json!([hash])).await?;
-            if !receipt.is_null() || Instant::now() > deadline {
-                break receipt;
-            }
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        };
-        ensure!(receipt["status"] == "0x1", "a transaction of the history failed: {receipt}");
-        Ok(receipt)
+async fn send(stack: &Stack, transaction: Value) -> Result<Value> {
+    let hash = stack.chain.call("eth_sendTransaction", json!([transaction])).await?;
+    let deadline = Instant::now() + Duration::from_secs(10);
+    let receipt = loop {
+        let receipt = stack.chain.call("eth_getTransactionReceipt", json!([hash])).await?;
+        if !receipt.is_null() || Instant::now() > deadline {
+            break receipt;
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
     };
-    let deployed = send(json!({ "from": sender, "data": emitter(), "gas": "0x100000" })).await?;
-    let address: Address = deployed["contractAddress"].as_str().context("no address")?.parse()?;
-    let first = stack.chain.block_number().await?;
-    let blocks = count / EVENTS_PER_BLOCK;
-    let bar = progress.bar("blocks of events", blocks);
-    for block in 0..blocks {
-        let number = format!("{:#066x}", block * EVENTS_PER_BLOCK);
-        send(json!({ "from": sender, "to": address, "data": number, "gas": "0x100000" })).await?;
-        bar.advance();
-    }
-    bar.done("emitted");
-    let last = stack.chain.block_number().await?;
-    ensure!(last == first + blocks, "expected a block a transaction, {blocks} from {first} on, got {last}");
-    // final, all of it: for anvil two blocks below the newest, for ponder 30
-    stack.chain.mine(64).await?;
-    Ok(History { emitter: address, first, last })
+    ensure!(receipt["status"] == "0x1", "a transaction of the history failed: {receipt}");
+    Ok(receipt)
 }
 
-/// Code that emits `Transfer(caller, n, n)` for 50 numbers from its input on.
-fn emitter() -> Bytes {
+impl History {
+    /// Deploys a contract that emits so many events a block.
+    pub async fn begin(stack: &Stack, per_block: u8) -> Result<Self> {
+        stack.chain.mine_at_once().await?;
+        let sender = stack.chain.call("eth_accounts", json!([])).await?[0].clone();
+        let deployed = send(stack, json!({ "from": sender, "data": emitter(per_block), "gas": "0x100000" })).await?;
+        let address = deployed["contractAddress"].as_str().context("no address")?.parse()?;
+        let first = stack.chain.block_number().await?;
+        Ok(Self { emitter: address, first, last: first, events: 0, per_block })
+    }
+
+    /// Has it emit until there are so many events, a block a transaction, and all of them final.
+    pub async fn emit(&mut self, stack: &Stack, count: u64, progress: &Progress) -> Result<()> {
+        let sender = stack.chain.call("eth_accounts", json!([])).await?[0].clone();
+        let bar = progress.bar("blocks of events", count.saturating_sub(self.events) / u64::from(self.per_block));
+        while self.events < count {
+            let number = format!("{:#066x}", self.events);
+            send(stack, json!({ "from": sender, "to": self.emitter, "data": number, "gas": "0x200000" })).await?;
+            self.events += u64::from(self.per_block);
+            bar.advance();
+        }
+        bar.done("emitted");
+        self.last = stack.chain.block_number().await?;
+        // final, all of it: for anvil two blocks below the newest, for ponder 30
+        stack.chain.mine(64).await
+    }
+}
+
+/// Code that emits `Transfer(caller, n, n)` for so many numbers from its input on.
+fn emitter(per_block: u8) -> Bytes {
     let signature = keccak256("Transfer(address,address,uint256)");
     let mut code = Vec::new();
     code.extend([0x60, 0x00, 0x35]); // PUSH1 0, CALLDATALOAD: n
-    code.extend([0x80, 0x60, EVENTS_PER_BLOCK.to_be_bytes()[7], 0x01, 0x90]); // n + 50 below n
+    code.extend([0x80, 0x60, per_block, 0x01, 0x90]); // the end below n
     code.push(0x5b); // JUMPDEST, at 8
     code.extend([0x80, 0x60, 0x00, 0x52]); // MSTORE n at 0
     code.extend([0x80, 0x33, 0x7f]); // topics: n, CALLER and the signature
@@ -194,7 +206,7 @@ fn emitter() -> Bytes {
 }
 
 /// A deployment file in which the emitter stands for one of the contracts.
-fn watch_emitter(stack: &Stack, history: &History) -> Result<()> {
+pub fn watch_emitter(stack: &Stack, history: &History) -> Result<()> {
     let mut deployment = stack.deployment.clone();
     (deployment.license_registry, deployment.block) = (history.emitter, history.first);
     let text = serde_json::to_string(&deployment).context("failed to write the deployment as JSON")?;
@@ -202,10 +214,10 @@ fn watch_emitter(stack: &Stack, history: &History) -> Result<()> {
 }
 
 /// The indexer from an empty database: timed from when its tables are there until all blocks are in them and applied.
-async fn backfill(stack: &Stack, history: &History, database: &str, count: u64) -> Result<Run> {
+pub async fn backfill(stack: &Stack, history: &History, database: &str, count: u64) -> Result<Run> {
     let watched = async {
         let url = stack.postgres.url(database);
-        let deadline = Instant::now() + TIME_MAX;
+        let deadline = Instant::now() + TIME_MAX.max(Duration::from_secs(count / EVENTS_PER_SECOND_MIN));
         let mut connection = loop {
             match PgConnection::connect(&url).await {
                 Ok(connection) => break connection,
@@ -253,56 +265,27 @@ async fn backfill(stack: &Stack, history: &History, database: &str, count: u64) 
 /// The process id of this process's child that is an indexer.
 pub fn indexer_process() -> Result<String> {
     let deadline = Instant::now() + Duration::from_secs(20);
-    let own = std::process::id().to_string();
     while Instant::now() < deadline {
-        for entry in std::fs::read_dir("/proc").context("failed to read /proc")?.flatten() {
-            let id = entry.file_name().to_string_lossy().into_owned();
-            let Ok(stat) = std::fs::read_to_string(format!("/proc/{id}/stat")) else { continue };
-            let Some((name, rest)) = stat.rsplit_once(')') else { continue };
-            if name.contains("(tidemark-indexe") && rest.split_whitespace().nth(1) == Some(own.as_str()) {
-                return Ok(id);
-            }
+        if let Some(id) = child("tidemark-indexe")? {
+            return Ok(id);
         }
         std::thread::sleep(Duration::from_millis(2));
     }
     anyhow::bail!("no indexer was started")
 }
 
-/// Ponder with one row an event, timed as the indexer: from when its table is there until all rows are in it.
-async fn ponder(stack: &Stack, history: &History, count: u64) -> Result<Run> {
-    let (source, folder) = (repository().join("tests/peers/ponder"), repository().join(".tidemark/peers/ponder"));
-    std::fs::create_dir_all(folder.join("src/api")).context("failed to make a folder for ponder")?;
-    for file in ["package.json", "ponder.config.ts", "ponder.schema.ts", "src/index.ts", "src/api/index.ts"] {
-        std::fs::copy(source.join(file), folder.join(file))
-            .with_context(|| format!("failed to copy ponder's {file}"))?;
-    }
-    let mut npm = Command::new("npm");
-    npm.args(["install", "--no-audit", "--no-fund", "--loglevel=error"]).current_dir(&folder).stdout(Stdio::null());
-    ensure!(npm.status().context("failed to run npm")?.success(), "npm could not install ponder");
-    let url = stack.postgres.create_database("ponder").await?;
-    let mut command = Command::new("node");
-    command.args(["node_modules/ponder/dist/esm/bin/ponder.js", "start", "--schema", "bench", "--port"]);
-    command.arg(free_port()?.to_string()).current_dir(&folder);
-    command.env("DATABASE_URL", url).env("RPC_URL", stack.chain.url()).env("EMITTER", history.emitter.to_string());
-    command.env("FIRST_BLOCK", history.first.to_string()).env("LAST_BLOCK", history.last.to_string());
-    command.env("PONDER_TELEMETRY_DISABLED", "true").env("CI", "true");
-    let (log, pids) = (stack.folder.log("ponder"), stack.folder.pid_file());
-    let mut process = Process::spawn("ponder", command, &log, &pids, Stop::Terminate)?;
-    let mut connection = stack.postgres.connect("ponder").await?;
-    let (mut begun, deadline) = (None, Instant::now() + TIME_MAX);
-    loop {
-        ensure!(process.exit_status().is_none(), "ponder ended by itself; {}", process.log_tail(20));
-        let rows = sqlx::query_scalar::<_, i64>("SELECT count(*) FROM bench.transfer").fetch_one(&mut connection).await;
-        ensure!(Instant::now() < deadline, "ponder is not done in time: rows {rows:?}; {}", process.log_tail(20));
-        if let Ok(rows) = rows {
-            let begun = *begun.get_or_insert_with(Instant::now);
-            if u64::try_from(rows)? >= count {
-                let memory = memory(&process.id().to_string(), "VmHWM")?;
-                return Ok(Run { took: begun.elapsed(), memory: [0, 0, 0, memory], ..Run::default() });
-            }
+/// The process id of this process's child whose name begins so, if there is one; the kernel knows 15 letters of it.
+pub fn child(begins: &str) -> Result<Option<String>> {
+    let own = std::process::id().to_string();
+    for entry in std::fs::read_dir("/proc").context("failed to read /proc")?.flatten() {
+        let id = entry.file_name().to_string_lossy().into_owned();
+        let Ok(stat) = std::fs::read_to_string(format!("/proc/{id}/stat")) else { continue };
+        let Some((name, rest)) = stat.rsplit_once(')') else { continue };
+        if name.contains(&format!("({begins}")) && rest.split_whitespace().nth(1) == Some(own.as_str()) {
+            return Ok(Some(id));
         }
-        tokio::time::sleep(Duration::from_millis(100)).await;
     }
+    Ok(None)
 }
 
 #[derive(Deserialize)]

@@ -6,8 +6,11 @@
     reason = "a benchmark prints rates; nothing here is money"
 )]
 
+mod growth;
 mod indexer;
+mod lag;
 mod ledger;
+mod peers;
 mod relayer;
 mod sealing;
 mod submissions;
@@ -32,6 +35,10 @@ enum What {
     Relayer(relayer::Relayer),
     /// Plain events a second out of a chain's history into Postgres, and the indexer's memory.
     Indexer(indexer::Indexer),
+    /// Time and memory of the indexer with ever longer histories.
+    Growth(growth::Growth),
+    /// From a block's being mined to its rows in the API.
+    Lag(lag::Lag),
     /// Contributions a second out of manifests into projections and ledger, a sale split over a million members, proofs.
     Ledger(ledger::Ledger),
     /// Sealing a batch of a million events.
@@ -46,6 +53,8 @@ async fn main() -> ExitCode {
         What::Submissions(flags) => submissions::run(&flags).await,
         What::Relayer(flags) => relayer::run(&flags).await,
         What::Indexer(flags) => indexer::run(&flags).await,
+        What::Growth(flags) => growth::run(&flags).await,
+        What::Lag(flags) => lag::run(&flags).await,
         What::Ledger(flags) => ledger::run(&flags).await,
         What::Sealing(flags) => sealing::run(&flags),
     };

@@ -1,0 +1,161 @@
+//! The indexer's peers, each installed apart from the project, tuned as its users would, and watched by the same clock.
+
+use std::{
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+use sqlx::AssertSqlSafe;
+use tidemark_tests::{
+    Stack,
+    folder::repository,
+    process::{Process, Stop},
+    services::free_port,
+};
+
+use super::{
+    indexer::{History, Run, TIME_MAX},
+    memory,
+};
+
+/// A peer that was measured, or why it was not.
+pub struct Peer {
+    /// What it is, and how it was tuned.
+    pub name: &'static str,
+    /// What it came to.
+    pub outcome: Result<Run, String>,
+}
+
+/// All of them, one after the other.
+pub async fn all(stack: &Stack, history: &History) -> Result<Vec<Peer>> {
+    let rindexer = match is_on_path("rindexer") {
+        true => Ok(rindexer(stack, history).await?),
+        false => Err("skipped: rindexer is not on the PATH".to_owned()),
+    };
+    let envio = match is_on_path("pnpm") {
+        true => Ok(envio(stack, history).await?),
+        false => Err("skipped: pnpm, which compiles its generated code, is not on the PATH".to_owned()),
+    };
+    let ponder = ponder(stack, history).await?;
+    Ok(vec![
+        Peer { name: "rindexer, `max_block_range: 100`, once", outcome: rindexer },
+        Peer { name: "envio 2.32.12, RPC source, 100 blocks at a time, once", outcome: envio },
+        Peer { name: "ponder 1.0.0, rate limit raised, `maxResponseBodySize: false`, once", outcome: Ok(ponder) },
+    ])
+}
+
+fn is_on_path(program: &str) -> bool {
+    let folders = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&folders).any(|folder| folder.join(program).is_file())
+}
+
+/// A peer's folder with its files out of `tests/peers`, and in them the history's places.
+fn prepared(name: &str, files: &[&str], stack: &Stack, history: &History) -> Result<PathBuf> {
+    let (source, folder) =
+        (repository().join("tests/peers").join(name), repository().join(".tidemark/peers").join(name));
+    for file in files {
+        let to = folder.join(file);
+        std::fs::create_dir_all(to.parent().unwrap_or(&folder)).context("failed to make a folder for a peer")?;
+        let text =
+            std::fs::read_to_string(source.join(file)).with_context(|| format!("failed to read {name}'s {file}"))?;
+        let text = match file.ends_with(".yaml") {
+            true => text
+                .replace("RPC_URL", stack.chain.url())
+                .replace("EMITTER", &history.emitter.to_string())
+                .replace("FIRST_BLOCK", &history.first.to_string())
+                .replace("LAST_BLOCK", &history.last.to_string()),
+            false => text,
+        };
+        std::fs::write(&to, text).with_context(|| format!("failed to write {}", to.display()))?;
+    }
+    Ok(folder)
+}
+
+fn run(program: &str, arguments: &[&str], folder: &Path) -> Result<()> {
+    let mut command = Command::new(program);
+    command.args(arguments).current_dir(folder).stdin(Stdio::null());
+    let output = command.output().with_context(|| format!("failed to run {program}"))?;
+    let said = || {
+        let all = [output.stdout.as_slice(), &output.stderr].concat();
+        let text = String::from_utf8_lossy(&all).into_owned();
+        text.lines().rev().take(12).collect::<Vec<_>>().into_iter().rev().collect::<Vec<_>>().join("\n")
+    };
+    ensure!(output.status.success(), "{program} {}: {}", arguments.join(" "), said());
+    Ok(())
+}
+
+/// Timed as the indexer: from when its table is there until all rows are in it.
+async fn watched(name: &str, stack: &Stack, history: &History, command: Command, table: &str) -> Result<Run> {
+    let (log, pids) = (stack.folder.log(name), stack.folder.pid_file());
+    let mut process = Process::spawn(name, command, &log, &pids, Stop::Terminate)?;
+    let mut connection = stack.postgres.connect(name).await?;
+    let (mut begun, deadline) = (None, Instant::now() + TIME_MAX);
+    loop {
+        let query = format!("SELECT count(*) FROM {table}");
+        let rows = sqlx::query_scalar::<_, i64>(AssertSqlSafe(query)).fetch_one(&mut connection).await;
+        let is_all = matches!(&rows, Ok(rows) if u64::try_from(*rows)? >= history.events);
+        if rows.is_ok() {
+            let begun = *begun.get_or_insert_with(Instant::now);
+            if is_all {
+                // one that ends at the last block may have ended
+                let memory = memory(&process.id().to_string(), "VmHWM").unwrap_or_default();
+                return Ok(Run { took: begun.elapsed(), memory: [0, 0, 0, memory], ..Run::default() });
+            }
+        }
+        ensure!(process.exit_status().is_none(), "{name} ended by itself: rows {rows:?}; {}", process.log_tail(20));
+        ensure!(Instant::now() < deadline, "{name} is not done in time: rows {rows:?}; {}", process.log_tail(20));
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+async fn ponder(stack: &Stack, history: &History) -> Result<Run> {
+    let files = ["package.json", "ponder.config.ts", "ponder.schema.ts", "src/index.ts", "src/api/index.ts"];
+    let folder = prepared("ponder", &files, stack, history)?;
+    run("npm", &["install", "--no-audit", "--no-fund", "--loglevel=error"], &folder)?;
+    let url = stack.postgres.create_database("ponder").await?;
+    let mut command = Command::new("node");
+    command.args(["node_modules/ponder/dist/esm/bin/ponder.js", "start", "--schema", "bench", "--port"]);
+    command.arg(free_port()?.to_string()).current_dir(&folder);
+    command.env("DATABASE_URL", url).env("RPC_URL", stack.chain.url()).env("EMITTER", history.emitter.to_string());
+    command.env("FIRST_BLOCK", history.first.to_string()).env("LAST_BLOCK", history.last.to_string());
+    command.env("PONDER_TELEMETRY_DISABLED", "true").env("CI", "true");
+    watched("ponder", stack, history, command, "bench.transfer").await
+}
+
+/// Without Hasura, which only serves what it has written.
+async fn envio(stack: &Stack, history: &History) -> Result<Run> {
+    let files = ["package.json", "pnpm-workspace.yaml", "config.yaml", "schema.graphql", "src/EventHandlers.js"];
+    let folder = prepared("envio", &files, stack, history)?;
+    run("pnpm", &["install", "--no-frozen-lockfile"], &folder)?;
+    run("node", &["node_modules/envio/bin.js", "codegen"], &folder)?;
+    let url = stack.postgres.create_database("envio").await?;
+    let port = url.rsplit_once(':').and_then(|(_, rest)| rest.split('/').next()).context("a URL without a port")?;
+    let environment = [
+        ("ENVIO_PG_HOST", "127.0.0.1"),
+        ("ENVIO_PG_PORT", port),
+        ("ENVIO_PG_USER", "postgres"),
+        ("ENVIO_PG_PASSWORD", "any"),
+        ("ENVIO_PG_DATABASE", "envio"),
+        ("ENVIO_HASURA", "false"),
+        ("TUI_OFF", "true"),
+        ("LOG_LEVEL", "info"),
+    ];
+    let listen = free_port()?.to_string();
+    let with_all = |mut command: Command| {
+        command.current_dir(&folder).envs(environment).env("ENVIO_INDEXER_PORT", &listen);
+        command
+    };
+    let mut start = Command::new("node");
+    start.args(["node_modules/envio/bin.js", "start", "--restart"]);
+    watched("envio", stack, history, with_all(start), "public.\"Transfer\"").await
+}
+
+async fn rindexer(stack: &Stack, history: &History) -> Result<Run> {
+    let folder = prepared("rindexer", &["rindexer.yaml", "abi.json"], stack, history)?;
+    let url = stack.postgres.create_database("rindexer").await?;
+    let mut command = Command::new("rindexer");
+    command.args(["start", "indexer"]).current_dir(&folder).env("DATABASE_URL", url);
+    watched("rindexer", stack, history, command, "bench_emitter.transfer").await
+}
