@@ -42,13 +42,17 @@ fn end_of_it(error: &SyncError, inconsistent: u32) -> Option<String> {
 
 /// Follows the chain until cancelled, or until a reorg goes deeper than finality.
 pub async fn follow(mirror: Mirror, files: Files, status: Arc<Status>, poll: Duration, stop: CancellationToken) {
+    tokio::join!(fill(mirror, &files, &status, poll, &stop), groups::work(&files.pool, &stop));
+}
+
+/// What of [`follow`] writes tables that follow from the chain, and no others.
+pub async fn fill(mirror: Mirror, files: &Files, status: &Status, poll: Duration, stop: &CancellationToken) {
     let applied = Notify::new();
     tokio::join!(
-        follow_chain(mirror, &files, &status, poll, &applied, &stop),
-        follow_files(&files, &status, poll, &applied, &stop),
-        show_mined(&files, poll, &stop),
-        manifest::fill_trace(&files, &stop),
-        groups::work(&files.pool, &stop),
+        follow_chain(mirror, files, status, poll, &applied, stop),
+        follow_files(files, status, poll, &applied, stop),
+        show_mined(files, poll, stop),
+        manifest::fill_trace(files, stop),
     );
 }
 

@@ -24,6 +24,7 @@ pub mod payout;
 pub mod problem;
 pub mod project;
 pub mod read;
+pub mod rebuild;
 pub mod replica;
 pub mod serve;
 pub mod status;

@@ -7,10 +7,10 @@ use clap::{Args, Parser, Subcommand};
 use tidemark::service::start_log;
 use tidemark_indexer::{
     api, checksum,
-    config::ServeArgs,
+    config::{RebuildArgs, ServeArgs},
     ledger::verify,
     payout::{self, Resolution},
-    serve,
+    rebuild, serve,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -39,6 +39,17 @@ enum Command {
         after_help = "Example:\n  tidemark-indexer checksum --database-url postgres://postgres@127.0.0.1:5432/indexer"
     )]
     Checksum(DatabaseArgs),
+    /// Make all tables that follow from the chain anew, beside the served ones and while those are served, and swap them in at once.
+    #[command(
+        after_help = "Examples:\n  Build, compare with what is served, and swap; killed, the same command goes on:\n  \
+        tidemark-indexer rebuild --database-url postgres://postgres@127.0.0.1:5432/indexer \\\n    \
+        --rpc-url http://127.0.0.1:8545 --deployment deployments/31337.json --store folder:.tidemark/blocks\n\n  \
+        Throw away what is half built:\n  tidemark-indexer rebuild --discard --database-url postgres://…\n\n  \
+        Once all is well, drop the tables from before:\n  tidemark-indexer rebuild --drop-old --database-url postgres://…\n\n\
+        Payouts, rates, holds, sessions and groups are the operator's own and stay as they are. Tables whose rows differ from before \
+        are printed, each with DIFFERS in front."
+    )]
+    Rebuild(Box<RebuildArgs>),
     /// Take on a payout that is stuck, after asking the partner what became of it.
     #[command(
         after_help = "Example:\n  tidemark-indexer resolve-payout 7c9e6679-7425-40de-944b-e07fc1f90ae7 paid \\\n    \
@@ -172,6 +183,12 @@ async fn run(command: Command) -> anyhow::Result<()> {
             let pool = serve::connect(&args.database_url, 2).await?;
             for table in checksum::checksums(&pool).await.context("sum the tables")? {
                 writeln!(out, "{} {} {}", table.table, table.rows, table.checksum)?;
+            }
+            Ok(())
+        }
+        Command::Rebuild(args) => {
+            for line in Box::pin(rebuild::rebuild(*args)).await?.lines() {
+                writeln!(out, "{line}")?;
             }
             Ok(())
         }

@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use anyhow::Context;
 use sqlx::{
     PgPool,
+    migrate::Migrator,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 use tidemark::{
@@ -28,20 +29,22 @@ use crate::{
     sync::{self, Mirror, fetch::Chain},
 };
 
+/// What makes the tables.
+pub(crate) static MIGRATIONS: Migrator = sqlx::migrate!();
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(10);
 /// How long the workers may take to end.
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// Where statements look for names without a schema. What follows from the chain is always named without one, so that a
 /// rebuild fills other schemas by the same statements; what is the operator's own is always named `local.…`.
-const SEARCH_PATH: &str = "public,mirror,types";
+pub(crate) const SEARCH_PATH: &str = "public,mirror,types";
 
 /// Connects to the database.
 pub async fn connect(url: &str, connections: u32) -> anyhow::Result<PgPool> {
     connect_with(url, connections, [("search_path", SEARCH_PATH)]).await
 }
 
-async fn connect_with<const N: usize>(
+pub(crate) async fn connect_with<const N: usize>(
     url: &str,
     connections: u32,
     options: [(&str, &str); N],
@@ -60,7 +63,7 @@ async fn connect_with<const N: usize>(
 async fn open_replica(url: &str, connections: u32, deployment: &Deployment) -> anyhow::Result<PgPool> {
     let pool =
         connect_with(url, connections, [("search_path", SEARCH_PATH), ("default_transaction_read_only", "on")]).await?;
-    let known: Vec<i64> = sqlx::migrate!().iter().map(|migration| migration.version).collect();
+    let known: Vec<i64> = MIGRATIONS.iter().map(|migration| migration.version).collect();
     let found: Vec<i64> = sqlx::query_scalar("SELECT version FROM _sqlx_migrations WHERE success ORDER BY version")
         .fetch_all(&pool)
         .await
@@ -78,7 +81,7 @@ async fn open_replica(url: &str, connections: u32, deployment: &Deployment) -> a
 /// Connects to the database and brings its tables up to date.
 pub async fn open_database(url: &str, connections: u32) -> anyhow::Result<PgPool> {
     let pool = connect(url, connections).await?;
-    sqlx::migrate!().run(&pool).await.context(
+    MIGRATIONS.run(&pool).await.context(
         "bring the tables up to date: the database must be this indexer's alone; give it an empty one where it is not",
     )?;
     Ok(pool)
@@ -89,9 +92,9 @@ pub async fn serve(args: ServeArgs, stop: CancellationToken) -> anyhow::Result<(
     // first of all, so that what is counted from here on is rendered
     let metrics = metrics()?;
     let payout_config = args.payout.config()?;
-    let deployment = Deployment::load(&args.deployment)?;
-    let store = Store::open(&args.store)?;
-    let (rpc, nodes) = nodes::connect(&args.rpc_urls, &deployment).await?;
+    let deployment = Deployment::load(&args.chain.deployment)?;
+    let store = Store::open(&args.chain.store)?;
+    let (rpc, nodes) = nodes::connect(&args.chain.rpc_urls, &deployment).await?;
     let pool = if args.read_only {
         anyhow::ensure!(
             payout_config.is_none(),
@@ -109,15 +112,15 @@ pub async fn serve(args: ServeArgs, stop: CancellationToken) -> anyhow::Result<(
         .with_context(|| format!("listen on {}: is another process using it? --listen takes another", args.listen))?;
 
     let status = Arc::new(Status::new(Duration::from_secs(args.behind_seconds_max)));
-    let chain = Chain::new(nodes.clone(), rpc.clone(), deployment.clone(), args.verify);
-    let mirror = Mirror::new(chain.clone(), pool.clone(), args.finality_blocks);
+    let chain = Chain::new(nodes.clone(), rpc.clone(), deployment.clone(), args.chain.verify);
+    let mirror = Mirror::new(chain.clone(), pool.clone(), args.chain.finality_blocks);
     let files = Files { pool: pool.clone(), store: store.clone(), deployment: deployment.clone() };
     let payouts = payout_config.map(|config| Payouts::new(pool.clone(), rpc, deployment.chain_id, config));
     let (replica_pool, replica_chain) = (pool.clone(), chain.clone());
     let logins = Arc::new(args.logins.clone());
     let listeners_max = usize::try_from(args.event_listeners_max).unwrap_or(usize::MAX);
     let feed = Feed::new(pool.clone(), deployment.clone(), listeners_max, stop.child_token());
-    let looking = tokio::spawn(feed.clone().run(args.poll_interval()));
+    let looking = tokio::spawn(feed.clone().run(args.chain.poll_interval()));
     let app = App { pool, chain, store, status: status.clone(), metrics, logins, feed, read_only: args.read_only };
     let router = api::router(app, payouts.clone());
     tracing::info!(
@@ -128,7 +131,7 @@ pub async fn serve(args: ServeArgs, stop: CancellationToken) -> anyhow::Result<(
 
     let (compared, until) = (nodes, stop.child_token());
     tokio::spawn(async move { compared.watch(&until).await });
-    let (poll, until) = (args.poll_interval(), stop.child_token());
+    let (poll, until) = (args.chain.poll_interval(), stop.child_token());
     let following = match args.read_only {
         true => tokio::spawn(replica::watch(replica_pool, replica_chain, status, poll, until)),
         false => tokio::spawn(follow(mirror, files, status, poll, until)),
