@@ -12,6 +12,7 @@ use alloy::primitives::{Address, B256};
 use sqlx::{AssertSqlSafe, PgConnection, Row};
 use tidemark::event::Event;
 use tidemark_tests::{
+    Options,
     folder::program,
     forge::Forge,
     random::Random,
@@ -25,6 +26,8 @@ use tokio::{
 };
 
 const DATABASE: &str = "served";
+/// Accepted records that the escrow pays for.
+const BUDGETED: u32 = 2_000;
 const RUN_TIME_MAX: Duration = Duration::from_secs(90);
 /// Lines of the log in the order in which they come, where a kill is tried soon after.
 const STEPS: [&str; 5] = ["tables are made", "are as far as", "compared", "swapping", "new tables are served"];
@@ -39,7 +42,7 @@ struct Ground {
 
 impl Ground {
     async fn new() -> Self {
-        let mut forge = Forge::new().await.unwrap();
+        let mut forge = Forge::with(Options::default(), BUDGETED).await.unwrap();
         let mut accounts = Vec::new();
         for number in 0..4 {
             let records = [format!("a-{number}"), format!("b-{number}")];
@@ -61,7 +64,8 @@ impl Ground {
         };
         let told = wirings::payouts(&wires, &forge.stack.options).unwrap();
         let indexer = forge.stack.start_indexer_with(DATABASE, told).await.unwrap();
-        indexer.until("/v1/settlement", |_, answer| answer["providers"][0]["issued"].is_string()).await.unwrap();
+        let issued = (forge.reward * 8).to_string();
+        indexer.until("/v1/settlement", |_, answer| answer["providers"][0]["issued"] == issued.as_str()).await.unwrap();
         forge.stack.indexer = Some(indexer);
         Self { forge, accounts, batches: AtomicU64::new(4) }
     }
