@@ -307,24 +307,26 @@ async fn what_was_changed_in_the_old_tables_is_named_and_gone() -> anyhow::Resul
     )
     .execute(&mut db)
     .await?;
-    // somebody takes what was never earned
-    let reserved = payout::request(&ground.forge.stack, "thief", &[(account, 2 * ground.forge.reward)]).await?;
+    // somebody takes what was never earned; the worker does not come to it
+    let takes = format!(
+        "BEGIN;
+         INSERT INTO local.payout (payout_id, provider, treasury, destination, amount, points, next_step_at)
+             SELECT '00000000-0000-4000-8000-000000000001', address, points_treasury, 'thief', {amount}, 1, now() + INTERVAL '1 day'
+             FROM provider;
+         INSERT INTO local.payout_entry (payout_id, position, account, amount, debit_id)
+             VALUES ('00000000-0000-4000-8000-000000000001', 0, '\\x{account:x}', {amount}, sha256('debit'));
+         COMMIT",
+        amount = 2 * ground.forge.reward,
+    );
+    sqlx::raw_sql(AssertSqlSafe(takes)).execute(&mut db).await?;
     let (succeeded, said) = ground.run(&[]).await;
     let named = format!("{account:#x} of provider {:#x}", ground.forge.world.provider);
     assert!(!succeeded && said.contains(&named) && said.contains("Nothing was swapped"), "{said}");
-    let state = "SELECT state FROM local.payout WHERE payout_id = $1";
-    let state: String = sqlx::query_scalar(state).bind(reserved.payout_id).fetch_one(&mut db).await?;
-    assert_ne!(state, "voided");
     assert!(!ground.schemas().await.contains(&"public_before".to_owned()));
     ground.indexer().until("/ready", |status, _| status == 200).await?;
 
-    // without that payout, behind the triggers' back, it goes through
-    sqlx::raw_sql(
-        "SET session_replication_role = replica;
-         UPDATE local.payout SET state = 'voided', stuck_in = NULL; SET session_replication_role = origin",
-    )
-    .execute(&mut db)
-    .await?;
+    // without that payout it goes through
+    sqlx::query("UPDATE local.payout SET state = 'voided'").execute(&mut db).await?;
     let said = ground.rebuilt().await;
     let differ: Vec<&str> = said.lines().filter_map(|line| line.strip_prefix("DIFFERS ")?.split(' ').next()).collect();
     assert_eq!(differ, ["event", "ledger_account"], "{said}");
@@ -402,7 +404,7 @@ async fn a_rebuild_that_can_t_be_is_refused_in_words_and_changes_nothing() -> an
     ground.forge.stack.postgres.kill_and_restart().await?;
     let (succeeded, said) = ended(dying).await;
     assert!(!succeeded, "{said}");
-    assert!(said.contains("run the same command again") || said.contains("run `rebuild`"), "{said}");
+    assert!(said.contains("run the same command again"), "{said}");
     ground.indexer().until("/ready", |status, _| status == 200).await?;
     let said = ground.rebuilt().await;
     assert!(said.contains(" 0 differ from before"), "{said}");

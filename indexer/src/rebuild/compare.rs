@@ -49,6 +49,7 @@ pub async fn behind(connection: &mut PgConnection) -> Result<Option<String>, sql
             "they are at block {applied} ({mirrored} mirrored), the served ones at {applied_before} ({mirrored_before})"
         )));
     }
+    // what waits for these, as points of a sale, is settled with them; a redemption may wait for ever, where too much was taken
     let waiting: Option<String> = sqlx::query_scalar(
         "SELECT 'batch 0x' || encode(n.provider, 'hex') || '/' || n.number || ' waits for a file'
              FROM public_next.batch AS n JOIN public.batch AS s USING (provider, number)
@@ -56,14 +57,6 @@ pub async fn behind(connection: &mut PgConnection) -> Result<Option<String>, sql
          UNION ALL
          SELECT 'version ' || n.version || ' of dataset ' || n.ip_id || ' waits for a file'
              FROM public_next.dataset_version AS n JOIN public.dataset_version AS s USING (ip_id, version)
-             WHERE n.state = 'waiting' AND s.state <> 'waiting'
-         UNION ALL
-         SELECT 'the points of licence ' || n.license_id || ' wait'
-             FROM public_next.sale AS n JOIN public.sale AS s USING (license_id)
-             WHERE n.points_state = 'waiting' AND s.points_state <> 'waiting'
-         UNION ALL
-         SELECT 'redemption 0x' || encode(n.payout_id, 'hex') || ' waits for a balance'
-             FROM public_next.points_redeemed AS n JOIN public.points_redeemed AS s USING (provider, payout_id)
              WHERE n.state = 'waiting' AND s.state <> 'waiting'
          LIMIT 1",
     )

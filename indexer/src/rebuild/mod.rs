@@ -36,6 +36,7 @@ use crate::{
 /// Places in the names of [`schema::SWAPPED`].
 const NEXT: usize = 1;
 const BEFORE: usize = 2;
+const LOCK_TRIES_MAX: u32 = 15;
 const BUILD_CONNECTIONS: u32 = 8;
 /// How often it is looked how far the build is, and how often that is told.
 const LOOK_PAUSE: Duration = Duration::from_millis(200);
@@ -62,15 +63,7 @@ pub async fn rebuild(args: RebuildArgs) -> anyhow::Result<Done> {
     // one connection has the lock, and makes the swap: who loses the one can't make the other
     let own = connect_with(&args.database_url, 1, [("search_path", SEARCH_PATH)]).await?;
     let mut own = own.acquire().await.context("connect to Postgres")?;
-    let free: bool = sqlx::query_scalar("SELECT pg_try_advisory_lock(hashtextextended('tidemark/rebuild', 0))")
-        .fetch_one(&mut *own)
-        .await
-        .context("take the lock of rebuilds")?;
-    anyhow::ensure!(
-        free,
-        "another rebuild is at work on this database, or what it asked last has not ended yet: wait for it, or end it \
-         (pg_locks, locktype advisory, says which process)"
-    );
+    lock(&mut own).await?;
     if args.discard {
         return Ok(Done::Discarded(schema::drop_schemas(&mut own, NEXT).await?));
     }
@@ -80,6 +73,24 @@ pub async fn rebuild(args: RebuildArgs) -> anyhow::Result<Done> {
     let chain = args.chain.context("expected --rpc-url, --deployment and --store")?;
     let comparison = build_and_swap(own, &args.database_url, &chain).await?;
     Ok(Done::Swapped(comparison))
+}
+
+/// One rebuild at a time; the server sees a moment later that the last one has ended.
+async fn lock(own: &mut PgConnection) -> anyhow::Result<()> {
+    for _ in 0..LOCK_TRIES_MAX {
+        let free: bool = sqlx::query_scalar("SELECT pg_try_advisory_lock(hashtextextended('tidemark/rebuild', 0))")
+            .fetch_one(&mut *own)
+            .await
+            .context("take the lock of rebuilds")?;
+        if free {
+            return Ok(());
+        }
+        tokio::time::sleep(LOOK_PAUSE).await;
+    }
+    anyhow::bail!(
+        "another rebuild is at work on this database, or what it asked last has not ended yet: wait for it, or end it \
+         (pg_locks, locktype advisory, says which process)"
+    )
 }
 
 async fn build_and_swap(
@@ -97,9 +108,9 @@ async fn build_and_swap(
     sync::check_claim(&served, &deployment).await.context("the served tables")?;
     prepare(&mut own).await?;
 
-    let pool = connect_with(url, BUILD_CONNECTIONS, [("search_path", schema::NEXT_PATH)]).await?;
-    sync::claim(&pool, &deployment).await.context("the new tables")?;
-    manifest::ask_again(&pool).await.context("ask for missing files again")?;
+    let pool = connect_with(url, BUILD_CONNECTIONS, [("search_path", schema::NEXT_PATH)]).await.context(AGAIN)?;
+    sync::claim(&pool, &deployment).await.context("the new tables").context(AGAIN)?;
+    manifest::ask_again(&pool).await.context("ask for missing files again").context(AGAIN)?;
     let chain = Chain::new(nodes, rpc, deployment.clone(), args.verify);
     let mirror = Mirror::new(chain, pool.clone(), args.finality_blocks);
     let builder = Builder::start(mirror, Files { pool, store, deployment }, args.poll_interval());
