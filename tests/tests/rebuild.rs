@@ -303,7 +303,7 @@ async fn what_was_changed_in_the_old_tables_is_named_and_gone() -> anyhow::Resul
          ALTER TABLE ledger_account DISABLE TRIGGER USER;
          UPDATE ledger_account SET balance = balance * 1000 WHERE kind = 'contributor';
          ALTER TABLE ledger_account ENABLE TRIGGER USER;
-         DROP INDEX event_data_id",
+         DROP INDEX record_contributor",
     )
     .execute(&mut db)
     .await?;
@@ -333,7 +333,7 @@ async fn what_was_changed_in_the_old_tables_is_named_and_gone() -> anyhow::Resul
     let right: bool = sqlx::query_scalar(
         "SELECT (SELECT occurred_at FROM event WHERE (number, index) = (0, 0))
              = (SELECT occurred_at - 1 FROM public_before.event WHERE (number, index) = (0, 0))
-           AND to_regclass('public.event_data_id') IS NOT NULL",
+           AND to_regclass('public.record_contributor') IS NOT NULL",
     )
     .fetch_one(&mut db)
     .await?;

@@ -83,13 +83,24 @@ pub async fn make(connection: &mut PgConnection) -> anyhow::Result<()> {
     transaction.commit().await.context("commit the new schemas")
 }
 
-/// Views are in the way of a column's new type, so they are taken away and come back.
+/// Views, and triggers that name columns, are in the way of a column's new type: they are taken away and come back.
 const RETYPE: &str = "DO $$
 DECLARE
     part RECORD;
     views TEXT[];
+    triggers TEXT[];
     again TEXT;
 BEGIN
+    SELECT array_agg(pg_get_triggerdef(t.oid) ORDER BY t.oid) INTO triggers
+        FROM pg_trigger AS t JOIN pg_class AS c ON c.oid = t.tgrelid JOIN pg_namespace AS n ON n.oid = c.relnamespace
+        WHERE n.nspname IN ('public', 'mirror') AND NOT t.tgisinternal;
+    FOR part IN
+        SELECT format('%I ON %I.%I', t.tgname, n.nspname, c.relname) AS name
+        FROM pg_trigger AS t JOIN pg_class AS c ON c.oid = t.tgrelid JOIN pg_namespace AS n ON n.oid = c.relnamespace
+        WHERE n.nspname IN ('public', 'mirror') AND NOT t.tgisinternal
+    LOOP
+        EXECUTE 'DROP TRIGGER ' || part.name;
+    END LOOP;
     SELECT array_agg(format('CREATE VIEW %I.%I AS %s', n.nspname, c.relname, pg_get_viewdef(c.oid)) ORDER BY c.oid) INTO views
         FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
         WHERE n.nspname IN ('public', 'mirror') AND c.relkind = 'v';
@@ -111,7 +122,7 @@ BEGIN
     LOOP
         EXECUTE format('ALTER TABLE %s %s', part.name, part.columns);
     END LOOP;
-    FOREACH again IN ARRAY coalesce(views, '{}') LOOP
+    FOREACH again IN ARRAY coalesce(views, '{}') || coalesce(triggers, '{}') LOOP
         EXECUTE again;
     END LOOP;
 END $$";
