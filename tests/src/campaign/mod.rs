@@ -55,6 +55,8 @@ const GWEI: u64 = 1_000_000_000;
 const CARDS_SICK_MAX: u64 = 4;
 /// Back by less than what a record's time may be ahead of a relayer's clock, or it is right to refuse the record.
 const CLOCK_JUMPS_SECONDS: [i64; 6] = [-200, -30, 30, 600, 3_600, 7_200];
+/// More than a block takes to make.
+const BLOCK_UNDER_WAY: Duration = Duration::from_millis(200);
 /// How often is looked whether all is running.
 const SUPERVISION: Duration = Duration::from_millis(200);
 
@@ -352,7 +354,7 @@ impl Ground {
                 }
             }
             Card::NodeSilent => self.nodes[which].fail(ANY, Fault::Silent),
-            Card::Reorg => return Ok(reorg(anvil, 1 + random.below(REORG_BLOCKS_MAX)).await),
+            Card::Reorg => return reorg(anvil, 1 + random.below(REORG_BLOCKS_MAX)).await,
             Card::PoolLost => drop(anvil.call("anvil_dropAllTransactions", json!([])).await?),
             Card::FeeSpike => {
                 let latest = anvil.provider().get_block_by_number(BlockNumberOrTag::Latest).await?;
@@ -439,14 +441,17 @@ impl Ground {
 }
 
 /// Replaces so many blocks, or half as many where anvil has thrown away the state to go back to; false where it has none.
-async fn reorg(anvil: &Anvil, mut depth: u64) -> bool {
-    while depth > 0 {
-        if anvil.reorg(depth).await.is_ok() {
-            return true;
-        }
+async fn reorg(anvil: &Anvil, mut depth: u64) -> Result<bool> {
+    // a block that anvil makes meanwhile would leave it with blocks that are lost and without some that are not
+    anvil.pause_mining().await?;
+    tokio::time::sleep(BLOCK_UNDER_WAY).await;
+    let mut is_done = false;
+    while depth > 0 && !is_done {
+        is_done = anvil.reorg(depth).await.is_ok();
         depth /= 2;
     }
-    false
+    anvil.resume_mining().await?;
+    Ok(is_done)
 }
 
 /// What happened when, beside the services' logs.
