@@ -12,6 +12,9 @@ DECLARE
     lanes BIGINT;
     moved BIGINT;
 BEGIN
+    IF (SELECT count(DISTINCT relnamespace) FROM pg_class WHERE oid IN (TG_RELID, 'ledger_account'::regclass)) <> 1 THEN
+        RAISE EXCEPTION 'the search path leads to other accounts than those of %', TG_TABLE_SCHEMA;
+    END IF;
     IF EXISTS (SELECT FROM posted WHERE provider <> ALL (SELECT address FROM provider)) THEN
         RAISE foreign_key_violation USING MESSAGE = 'a ledger transfer is of a provider';
     END IF;
@@ -94,6 +97,8 @@ CREATE TRIGGER batch_stays BEFORE DELETE OR TRUNCATE OR UPDATE OF provider, numb
 ALTER TABLE disclosure DROP CONSTRAINT disclosure_provider_number_index_fkey;
 CREATE TRIGGER disclosure_refers_to_event AFTER INSERT ON disclosure
     REFERENCING NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION refers('event', 'provider', 'number', 'index');
+CREATE TRIGGER disclosure_still_refers_to_event AFTER UPDATE ON disclosure
+    REFERENCING NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION refers('event', 'provider', 'number', 'index');
 
 ALTER TABLE record DROP CONSTRAINT record_provider_data_id_sequence_fkey;
 CREATE TRIGGER record_refers_to_event AFTER INSERT ON record
@@ -104,17 +109,28 @@ CREATE TRIGGER record_still_refers_to_event AFTER UPDATE ON record
 ALTER TABLE trace_record DROP CONSTRAINT trace_record_provider_data_id_fkey, DROP CONSTRAINT trace_record_provider_number_fkey;
 CREATE TRIGGER trace_record_refers_to_record AFTER INSERT ON trace_record
     REFERENCING NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION refers('record', 'provider', 'data_id');
+CREATE TRIGGER trace_record_still_refers_to_record AFTER UPDATE ON trace_record
+    REFERENCING NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION refers('record', 'provider', 'data_id');
 CREATE TRIGGER trace_record_refers_to_batch AFTER INSERT ON trace_record
     REFERENCING NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION refers('batch', 'provider', 'number');
+CREATE TRIGGER trace_record_still_refers_to_batch AFTER UPDATE ON trace_record
+    REFERENCING NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION refers('batch', 'provider', 'number');
+
+CREATE TRIGGER trace_record_is_not_truncated BEFORE TRUNCATE ON trace_record
+    FOR EACH STATEMENT EXECUTE FUNCTION is_referred_to();
 
 ALTER TABLE perceptual_hash DROP CONSTRAINT perceptual_hash_provider_data_id_fkey;
 CREATE TRIGGER perceptual_hash_refers_to_record AFTER INSERT ON perceptual_hash
+    REFERENCING NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION refers('record', 'provider', 'data_id');
+CREATE TRIGGER perceptual_hash_still_refers_to_record AFTER UPDATE ON perceptual_hash
     REFERENCING NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION refers('record', 'provider', 'data_id');
 CREATE TRIGGER record_stays BEFORE DELETE OR TRUNCATE OR UPDATE OF provider, data_id ON record
     FOR EACH STATEMENT EXECUTE FUNCTION is_referred_to();
 
 ALTER TABLE dataset_member DROP CONSTRAINT dataset_member_ip_id_version_fkey;
 CREATE TRIGGER dataset_member_refers_to_version AFTER INSERT ON dataset_member
+    REFERENCING NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION refers('dataset_version', 'ip_id', 'version');
+CREATE TRIGGER dataset_member_still_refers_to_version AFTER UPDATE ON dataset_member
     REFERENCING NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION refers('dataset_version', 'ip_id', 'version');
 
 CREATE TRIGGER dataset_version_stays BEFORE DELETE OR TRUNCATE OR UPDATE OF ip_id, version ON dataset_version

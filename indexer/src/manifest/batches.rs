@@ -7,7 +7,7 @@ use bytes::Bytes;
 use cid::Cid;
 use futures::StreamExt;
 use rayon::prelude::*;
-use sqlx::{PgConnection, PgPool, Row};
+use sqlx::{PgConnection, PgExecutor, PgPool, Row};
 use tidemark::{
     batch::Debit,
     event::{Event, EventKind},
@@ -166,7 +166,7 @@ pub async fn settle(files: &Files, run: Run) -> Result<bool, SettleError> {
         match prepared?? {
             Prepared::Later => break,
             Prepared::Wrong(next, reason) => {
-                if !mark_invalid(files, &next, &reason).await? {
+                if !mark_invalid(files, &next, &reason, None).await? {
                     break;
                 }
             }
@@ -243,19 +243,29 @@ async fn prepare(files: Files, next: Next) -> Result<Prepared, SettleError> {
 async fn let_in(files: &Files, batch: Batch) -> Result<bool, SettleError> {
     let Batch { next, events, leaves, tree, disclosures_cid, disclosures, new, old } = batch;
     let provider = next.promised.provider;
-    // only one job of a provider writes its events, so what is read here still holds in the transaction below
+    // only one job of a provider writes its events, so what is read here still holds in the transaction below, if the tables are
+    // still the same
+    let tables = tables(&files.pool).await?;
     let tails = tails(&files.pool, provider, &data_ids(&events)).await?;
     let tasks = tasks(&files.pool, &events, next.cause.block_number).await?;
     if let Err(wrong) = check_chains(&next.promised, &events, &leaves, tails, &tasks) {
-        return mark_invalid(files, &next, &wrong.to_string()).await;
+        return mark_invalid(files, &next, &wrong.to_string(), Some(tables)).await;
     }
     let mut transaction = files.pool.begin().await?;
     let connection = &mut *transaction;
     lock_tables(connection).await?;
+    if self::tables(&mut *connection).await? != tables {
+        return Ok(false);
+    }
     let cid_text = disclosures_cid.map(|cid| cid.to_string());
     if !set_state(connection, &next, "valid", None, cid_text.as_deref()).await? {
         return Ok(false);
     }
+    // the tries of a file that was asked for in vain while the batches before were waited for begin now
+    sqlx::query("UPDATE missing_file SET attempts = 1, next_attempt_at = now() WHERE what = $1")
+        .bind(disclosures_of(provider, next.number))
+        .execute(&mut *connection)
+        .await?;
     stored::insert_events(connection, provider, next.number, &events, &leaves).await?;
     tree::insert(connection, provider, next.number, &tree).await?;
     stored::insert_disclosures(connection, provider, next.number, &disclosures).await?;
@@ -287,9 +297,21 @@ fn data_ids(events: &[Event]) -> Vec<uuid::Uuid> {
     ids
 }
 
-async fn mark_invalid(files: &Files, next: &Next, reason: &str) -> Result<bool, SettleError> {
+/// Which tables the names stand for: a rebuild swaps them.
+async fn tables(executor: impl PgExecutor<'_>) -> Result<i64, sqlx::Error> {
+    sqlx::query_scalar("SELECT 'batch'::regclass::oid::bigint").fetch_one(executor).await
+}
+
+/// `judged_by` are the tables that it was held against, where it was.
+async fn mark_invalid(files: &Files, next: &Next, reason: &str, judged_by: Option<i64>) -> Result<bool, SettleError> {
     let reason: String = reason.replace('\0', "\u{fffd}").chars().take(1_000).collect();
     let mut transaction = files.pool.begin().await?;
+    lock_tables(&mut transaction).await?;
+    if let Some(judged_by) = judged_by
+        && tables(&mut *transaction).await? != judged_by
+    {
+        return Ok(false);
+    }
     if !set_state(&mut transaction, next, "invalid", Some(&reason), None).await? {
         return Ok(false);
     }

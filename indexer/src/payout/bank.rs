@@ -78,20 +78,29 @@ impl BankRail {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
             Err(error) => return Err(error).with_context(|| format!("read {}", path.display())),
         };
-        let id = match (named, known) {
-            (Some(named), _) => named,
-            (None, None) => {
-                let new = Uuid::new_v4();
-                keep(&config.folder, FOLDER_ID, new.to_string().as_bytes())?;
-                new
+        if named.is_none() && known.is_none() {
+            // files from before folders had names
+            let handed_over: bool =
+                sqlx::query_scalar("SELECT EXISTS (SELECT FROM local.payout_file)").fetch_one(&pool).await?;
+            let mut any = false;
+            for name in ["ready", "outgoing", "reports/read", "reports/strange"] {
+                any |= fs::read_dir(config.folder.join(name))?.next().is_some();
             }
-            (None, Some(known)) => known,
-        };
+            ensure!(
+                !handed_over || any,
+                "{} is empty, and payments were handed over before: is it the folder, and mounted?",
+                config.folder.display()
+            );
+        }
+        let id = named.or(known).unwrap_or_else(Uuid::new_v4);
         sqlx::query("INSERT INTO local.payout_folder (id) VALUES ($1) ON CONFLICT DO NOTHING")
             .bind(id)
             .execute(&pool)
             .await?;
         let kept: Uuid = sqlx::query_scalar("SELECT id FROM local.payout_folder").fetch_one(&pool).await?;
+        if kept == id && named.is_none() && known.is_none() {
+            keep(&config.folder, FOLDER_ID, id.to_string().as_bytes())?;
+        }
         ensure!(
             fs::exists(&path)? && kept == id,
             "{} is not the folder that payments were handed over through before, whose {FOLDER_ID} is {kept}: give that one, or \

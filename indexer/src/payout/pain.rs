@@ -299,27 +299,30 @@ struct Reason {
     own: Option<String>,
 }
 
-fn status_of(key: Uuid, status: &str, reasons: &[ReasonInfo]) -> Option<Status> {
+impl Reason {
+    fn code(&self) -> Option<&str> {
+        self.code.as_deref().or(self.own.as_deref())
+    }
+}
+
+/// A status with its own reasons; `around` are those of every level, which may make a refusal doubtful.
+fn status_of(key: Uuid, status: &str, own: &[ReasonInfo], around: &[&ReasonInfo]) -> anyhow::Result<Status> {
     let plain = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit();
-    if !(1..=4).contains(&status.len()) || !status.chars().all(plain) {
-        return None;
-    }
-    // a duplicate among several reasons is what counts
-    let codes: Vec<&str> = reasons
-        .iter()
-        .filter_map(|info| info.reason.as_ref())
-        .filter_map(|reason| reason.code.as_deref().or(reason.own.as_deref()))
-        .collect();
-    let has_code = reasons.iter().filter_map(|info| info.reason.as_ref()).any(|reason| reason.code.is_some());
-    let doubtful = codes.iter().find(|code| outcome(status, Some(code)) == Outcome::Doubt);
-    let reason = doubtful.or(codes.first()).map(|code| code.chars().filter(|c| !c.is_control()).take(35).collect());
-    let reason = reason.filter(|reason: &String| !reason.is_empty());
-    let mut outcome = outcome(status, reason.as_deref());
-    // a bank's own code may say that it is a duplicate: then the first one may have been paid
-    if outcome == Outcome::Refused && !codes.is_empty() && !has_code {
-        outcome = Outcome::Doubt;
-    }
-    Some(Status { key, status: status.to_owned(), reason, outcome })
+    ensure!(
+        (1..=4).contains(&status.len()) && status.chars().all(plain),
+        "status: expected one to four capitals or digits, got {:?}",
+        status.chars().take(35).collect::<String>()
+    );
+    let first = own.iter().filter_map(|info| info.reason.as_ref()).find_map(Reason::code);
+    let around = || around.iter().filter_map(|info| info.reason.as_ref());
+    let refused = outcome(status, None) == Outcome::Refused;
+    // a duplicate among several reasons is what counts: the first one may have been paid. So may it have been where the bank
+    // gives a reason of its own, as nobody else knows what that means
+    let doubtful = around().filter_map(Reason::code).find(|code| outcome(status, Some(code)) == Outcome::Doubt);
+    let doubtful = doubtful.or_else(|| around().find_map(|reason| reason.own.as_deref())).filter(|_| refused);
+    let outcome = if doubtful.is_some() { Outcome::Doubt } else { outcome(status, first) };
+    let reason = doubtful.or(first).map(|code| code.chars().filter(|c| !c.is_control()).take(35).collect());
+    Ok(Status { key, status: status.to_owned(), reason: reason.filter(|reason: &String| !reason.is_empty()), outcome })
 }
 
 /// What a status report says of payouts of ours: of each transfer the status that stands nearest to it. An error where it is
@@ -332,22 +335,22 @@ pub fn read_report(bytes: &[u8]) -> anyhow::Result<Vec<Status>> {
         report.payments.iter().partition(|payment| key_of(&payment.payment_id) == Some(key));
     let mut names_another = !others.is_empty();
     let mut found = Vec::new();
-    for transfer in ours.iter().flat_map(|payment| &payment.transfers) {
-        // one payout is one transfer; what names another is not of ours
-        match transfer.end_to_end_id.as_deref().map(key_of) {
-            Some(named) if named == Some(key) => {
-                let status = transfer.status.as_deref();
-                found.extend(status.and_then(|status| status_of(key, status, &transfer.reasons)));
-            }
-            Some(_) => names_another = true,
-            None => {}
+    let transfers = || ours.iter().flat_map(|payment| &payment.transfers);
+    let levels = [&report.group.reasons].into_iter().chain(ours.iter().map(|payment| &payment.reasons));
+    let around: Vec<&ReasonInfo> = levels.chain(transfers().map(|transfer| &transfer.reasons)).flatten().collect();
+    for transfer in transfers() {
+        // one payout is one transfer: what has no name is ours, and what names another is not
+        if transfer.end_to_end_id.as_deref().is_some_and(|named| key_of(named) != Some(key)) {
+            names_another = true;
+        } else if let Some(status) = &transfer.status {
+            found.push(status_of(key, status, &transfer.reasons, &around)?);
         }
     }
     if !names_another {
         let above = ours.iter().map(|payment| (&payment.status, &payment.reasons));
         for (status, reasons) in above.chain([(&report.group.status, &report.group.reasons)]) {
-            if found.is_empty() {
-                found.extend(status.as_deref().and_then(|status| status_of(key, status, reasons)));
+            if let (true, Some(status)) = (found.is_empty(), status) {
+                found.push(status_of(key, status, reasons, &around)?);
             }
         }
     }

@@ -500,6 +500,18 @@ fn a_report_is_read_at_the_level_that_stands_nearest_to_the_transfer() {
     // a bank's own code may mean a duplicate
     let own = transfer(&id, "RJCT", &["X"]).replace("<Cd>X</Cd>", "<Prtry>X17</Prtry>");
     assert_eq!(read("", &payment("", &own)), one("RJCT", Some("X17"), Outcome::Doubt));
+    // its reasons stand elsewhere than the status that counts
+    let nameless =
+        |inside: &str| payment("<PmtInfSts>RJCT</PmtInfSts>", &format!("<TxInfAndSts>{inside}</TxInfAndSts>"));
+    let without = nameless("<StsRsnInf><Rsn><Cd>AM05</Cd></Rsn></StsRsnInf>");
+    assert_eq!(read("", &without), one("RJCT", Some("AM05"), Outcome::Doubt));
+    let beside = nameless(
+        "<TxSts>RJCT</TxSts><StsRsnInf><Rsn><Cd>NARR</Cd></Rsn></StsRsnInf><StsRsnInf><Rsn><Prtry>DUPL</Prtry></Rsn></StsRsnInf>",
+    );
+    assert_eq!(read("", &beside), one("RJCT", Some("DUPL"), Outcome::Doubt));
+    assert_eq!(read("<GrpSts>PART</GrpSts>", &nameless("<TxSts>ACSC</TxSts>")), one("ACSC", None, Outcome::Paid));
+    let unreadable = payment("<PmtInfSts>RJCT</PmtInfSts>", &transfer(&id, "paid!", &[]));
+    assert!(read_report(&report("", &unreadable)).is_err());
     // a file was refused as a whole, and a transfer in it is named: what names the transfer counts
     assert_eq!(read("<GrpSts>RJCT</GrpSts>", &paid), one("ACSC", None, Outcome::Paid));
 }

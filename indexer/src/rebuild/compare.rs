@@ -58,21 +58,27 @@ pub async fn behind(connection: &mut PgConnection) -> Result<Option<String>, sql
          SELECT 'version ' || n.version || ' of dataset ' || n.ip_id || ' waits for a file'
              FROM public_next.dataset_version AS n JOIN public.dataset_version AS s USING (ip_id, version)
              WHERE n.state = 'waiting' AND s.state <> 'waiting'
-         LIMIT 1",
+         ORDER BY 1 LIMIT 1",
     )
     .fetch_optional(&mut *connection)
     .await?;
     if waiting.is_some() {
         return Ok(waiting);
     }
-    // a file that the served ones never had either keeps nobody waiting
+    // what the served ones never had either keeps nobody waiting, nor what was erased meanwhile; who gave up on a file did not get it
     sqlx::query_scalar(
-        "SELECT 'file ' || f.cid || ' of ' || f.what || ' is not here: ' || f.last_error FROM mirror_next.missing_file AS f
-         WHERE f.what LIKE 'disclosures/%' AND EXISTS (
-             SELECT FROM public.disclosure AS d
-             WHERE d.provider = decode(substr(split_part(f.what, '/', 2), 3), 'hex')
-               AND d.number = split_part(f.what, '/', 3)::bigint)
-         LIMIT 1",
+        "SELECT 'disclosures of batch 0x' || encode(s.provider, 'hex') || '/' || s.number || ' are not here' || coalesce(': ' || (
+             SELECT f.last_error FROM mirror_next.missing_file AS f
+             WHERE f.what = 'disclosures/0x' || encode(s.provider, 'hex') || '/' || s.number), '')
+         FROM public.batch AS s
+         WHERE s.state = 'valid'
+           AND NOT EXISTS (SELECT FROM public_next.disclosure AS n WHERE (n.provider, n.number) = (s.provider, s.number))
+           AND EXISTS (
+             SELECT FROM public.disclosure AS d JOIN public_next.event AS e USING (provider, number, index)
+             WHERE (d.provider, d.number) = (s.provider, s.number) AND NOT EXISTS (
+                 SELECT FROM public_next.event AS erased
+                 WHERE (erased.provider, erased.data_id) = (e.provider, e.data_id) AND erased.kind = 5))
+         ORDER BY s.provider, s.number LIMIT 1",
     )
     .fetch_optional(connection)
     .await

@@ -106,12 +106,14 @@ async fn build_and_swap(
         "start `serve` of this version on the database, so that it brings its tables up to date, then begin again";
     schema::check_version(&mut own, "public", otherwise).await?;
     sync::check_claim(&served, &deployment).await.context("the served tables")?;
+    schema::check_owner(&mut own).await?;
     prepare(&mut own).await?;
 
     let pool = connect_with(url, BUILD_CONNECTIONS, [("search_path", schema::NEXT_PATH)]).await.context(AGAIN)?;
     sync::claim(&pool, &deployment).await.context("the new tables").context(AGAIN)?;
     manifest::ask_again(&pool).await.context("ask for missing files again").context(AGAIN)?;
-    let chain = Chain::new(nodes, rpc, deployment.clone(), args.verify);
+    sqlx::query(ASK_FOR_DISCLOSURES).execute(&pool).await.context("ask for missing files again").context(AGAIN)?;
+    let chain = Chain::new(nodes, rpc.clone(), deployment.clone(), args.verify);
     let mirror = Mirror::new(chain, pool.clone(), args.finality_blocks);
     let builder = Builder::start(mirror, Files { pool, store, deployment }, args.poll_interval());
     let comparison = async {
@@ -120,8 +122,6 @@ async fn build_and_swap(
         sqlx::raw_sql(ANALYZE).execute(&served).await.context("analyze the new tables")?;
         let comparison = compare(&served).await?;
         tell(&comparison);
-        // a rebuild keeps the tables from before it, not those from before the one before
-        schema::drop_schemas(&mut own, BEFORE).await?;
         anyhow::Ok(comparison)
     };
     let comparison = match comparison.await {
@@ -132,7 +132,7 @@ async fn build_and_swap(
         }
     };
     tracing::info!("swapping");
-    swap::swap(&mut own, async || builder.stop().await).await?;
+    swap::swap(&mut own, &rpc, async || builder.stop().await).await?;
     tracing::info!("the new tables are served; those from before are kept in public_before and mirror_before");
     Ok(comparison)
 }
@@ -150,6 +150,13 @@ async fn prepare(own: &mut PgConnection) -> anyhow::Result<()> {
     tracing::info!("new tables are made beside the served ones");
     Ok(())
 }
+
+/// Disclosures that a run before this one gave up on.
+const ASK_FOR_DISCLOSURES: &str = "INSERT INTO missing_file (what, cid, attempts, last_error, next_attempt_at)
+    SELECT 'disclosures/0x' || encode(b.provider, 'hex') || '/' || b.number, b.disclosures_cid, 1, 'asked for again', now()
+    FROM batch AS b WHERE b.state = 'valid' AND b.disclosures_cid IS NOT NULL
+      AND NOT EXISTS (SELECT FROM disclosure AS d WHERE (d.provider, d.number) = (b.provider, b.number))
+    ON CONFLICT DO NOTHING";
 
 /// Plans are made by what a table is known to hold.
 const ANALYZE: &str = "DO $$

@@ -149,6 +149,14 @@ pub async fn check_alike(connection: &mut PgConnection) -> anyhow::Result<()> {
              UNION ALL
              SELECT n.nspname::text, 'extension ' || e.extname FROM pg_extension AS e
              JOIN pg_namespace AS n ON n.oid = e.extnamespace
+             UNION ALL
+             SELECT n.nspname, own.name || ' of ' || c.relname FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+             CROSS JOIN LATERAL (
+                 SELECT 'row security' WHERE c.relrowsecurity
+                 UNION ALL SELECT 'policy ' || polname FROM pg_policy WHERE polrelid = c.oid
+                 UNION ALL SELECT 'trigger ' || tgname FROM pg_trigger WHERE tgrelid = c.oid AND NOT tgisinternal
+                 UNION ALL SELECT 'rule ' || rulename FROM pg_rewrite WHERE ev_class = c.oid AND rulename <> '_RETURN'
+             ) AS own (name) WHERE c.relkind = 'r'
          )
          SELECT DISTINCT schema || ': ' || name FROM named AS served
          WHERE schema IN ('public', 'mirror')
@@ -193,6 +201,24 @@ pub async fn check_alike(connection: &mut PgConnection) -> anyhow::Result<()> {
         "what is outside of the indexer's schemas leads to its tables and would stay with the old ones: {}. Drop it before, and \
          make it again afterwards",
         bound.join(", ")
+    );
+    Ok(())
+}
+
+/// Fails where the tables are another role's: it would have no right on the new ones.
+pub async fn check_owner(connection: &mut PgConnection) -> anyhow::Result<()> {
+    let others: Vec<String> = sqlx::query_scalar(
+        "SELECT DISTINCT pg_get_userbyid(c.relowner)::text FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+         WHERE n.nspname IN ('public', 'mirror') AND c.relkind IN ('r', 'v') AND pg_get_userbyid(c.relowner) <> current_user
+         ORDER BY 1 LIMIT 10",
+    )
+    .fetch_all(connection)
+    .await
+    .context("see whose the served tables are")?;
+    anyhow::ensure!(
+        others.is_empty(),
+        "the served tables are those of {}: rebuild as the role that `serve` runs as, which has to own them all",
+        others.join(", ")
     );
     Ok(())
 }

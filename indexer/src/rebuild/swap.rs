@@ -1,14 +1,19 @@
 //! Puts new tables in the place of the served ones: holds their writer, checks, takes the locks and renames, in one transaction.
 
 use std::{
-    collections::HashSet,
+    collections::HashMap,
     time::{Duration, Instant},
 };
 
+use alloy::{
+    primitives::U256,
+    providers::{DynProvider, Provider},
+};
 use anyhow::Context;
 use sqlx::{AssertSqlSafe, Connection, PgConnection, Row};
 
 use super::{
+    BEFORE,
     compare::behind,
     schema::{self, SWAPPED},
 };
@@ -22,15 +27,18 @@ const LOCK_TRIES_MAX: u32 = 60;
 const LOCK_TIME: &str = "700ms";
 const LOCK_PAUSE: Duration = Duration::from_millis(200);
 
-/// A points account that payouts hold more of than it has: provider, account, and the numbers in words.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Overdrawn {
-    provider: Vec<u8>,
-    account: Vec<u8>,
-}
+/// How long each step of the swap itself may take.
+const BOUNDS: &str = "SET LOCAL statement_timeout = '20s'; SET LOCAL lock_timeout = '5s'";
+
+/// Points accounts that payouts hold more of than they have, by provider and account, and how much more.
+type Overdrawn = HashMap<(Vec<u8>, Vec<u8>), U256>;
 
 /// Swaps; `stop_building` ends whoever writes the new tables, once they are as far as the served ones.
-pub async fn swap(connection: &mut PgConnection, stop_building: impl AsyncFnOnce()) -> anyhow::Result<()> {
+pub async fn swap(
+    connection: &mut PgConnection,
+    rpc: &DynProvider,
+    stop_building: impl AsyncFnOnce(),
+) -> anyhow::Result<()> {
     let mut transaction = connection.begin().await.context("begin the swap")?;
     // the writer of the served tables waits from here on, before it has touched one; readers go on
     schema::run(&mut transaction, "SET LOCAL lock_timeout = '30s'".into()).await.context("bound the locks")?;
@@ -47,7 +55,7 @@ pub async fn swap(connection: &mut PgConnection, stop_building: impl AsyncFnOnce
         tokio::time::sleep(LOOK_PAUSE).await;
     }
     stop_building().await;
-    check_chain(&mut transaction).await?;
+    check_chain(&mut transaction, rpc).await?;
     for [served, next, _] in SWAPPED {
         let otherwise = "one of them was made by another version: run `rebuild --discard`, then begin again";
         if served == "public" {
@@ -56,10 +64,13 @@ pub async fn swap(connection: &mut PgConnection, stop_building: impl AsyncFnOnce
         }
     }
     schema::check_alike(&mut transaction).await?;
-    let known: HashSet<Overdrawn> = overdrawn(&mut transaction, "public").await?.into_iter().collect();
+    let known = overdrawn(&mut transaction, "public").await?;
     refuse(overdrawn(&mut transaction, "public_next").await?, &known)?;
     lock_all(&mut transaction).await?;
-
+    // everybody waits from here on
+    schema::run(&mut transaction, BOUNDS.into()).await.context("bound the time of the swap")?;
+    // the tables from before this rebuild are kept, and not those from before the one before
+    schema::drop_schemas(&mut transaction, BEFORE).await?;
     schema::run(&mut transaction, GRANTS.into()).await.context("give the new tables the grants of the served ones")?;
     for [served, next, before] in SWAPPED {
         schema::run(
@@ -85,14 +96,11 @@ pub async fn swap(connection: &mut PgConnection, stop_building: impl AsyncFnOnce
     )
 }
 
-/// Fails where the new tables are of another chain or deployment than the served ones, or of another past.
-async fn check_chain(connection: &mut PgConnection) -> anyhow::Result<()> {
+/// Fails where the new tables are of another chain or deployment than the served ones, or of another past: the nodes that they
+/// were built from have to have the served ones' last final block.
+async fn check_chain(connection: &mut PgConnection, rpc: &DynProvider) -> anyhow::Result<()> {
     let row = sqlx::query(
-        "SELECT (s.chain_id, s.provenance_log) = (n.chain_id, n.provenance_log), s.applied_number,
-             '0x' || encode(s.applied_hash, 'hex'), '0x' || encode(coalesce(
-                 CASE WHEN n.applied_number = s.applied_number THEN n.applied_hash END,
-                 (SELECT b.hash FROM mirror_next.block AS b WHERE b.number = s.applied_number),
-                 (SELECT l.block_hash FROM public_next.chain_log AS l WHERE l.block_number = s.applied_number LIMIT 1)), 'hex')
+        "SELECT (s.chain_id, s.provenance_log) = (n.chain_id, n.provenance_log), s.applied_number, s.applied_hash::bytea
          FROM mirror.cursor AS s, mirror_next.cursor AS n",
     )
     .fetch_one(connection)
@@ -103,21 +111,26 @@ async fn check_chain(connection: &mut PgConnection) -> anyhow::Result<()> {
         same == Some(true),
         "the new tables are of another chain or deployment than the served ones: run `rebuild --discard`, then begin again"
     );
-    let (before, now): (Option<String>, Option<String>) = (row.try_get(2)?, row.try_get(3)?);
-    if let (Some(before), Some(now)) = (before, now) {
-        anyhow::ensure!(
-            before == now,
-            "block {number} is {before} in the served tables and {now} in the new ones: the chain was reorganised below its \
-             finality, or the nodes are not of one chain. Nothing was swapped; check the nodes"
-        );
-    }
+    let Some(before) = row.try_get::<Option<Vec<u8>>, _>(2)? else { return Ok(()) };
+    let height = u64::try_from(number).context("the cursor is below zero")?;
+    let block = rpc.get_block_by_number(height.into()).await.context("ask the nodes for the served tables' block")?;
+    let now = block.map(|block| block.header.hash);
+    anyhow::ensure!(
+        now.is_some_and(|now| now.as_slice() == before),
+        "block {number} is 0x{} in the served tables, and {} to the nodes that the new ones were built from: the chain was \
+         reorganised below its finality, or the nodes are of another one. Nothing was swapped; check the nodes",
+        hex::encode(&before),
+        now.map_or("none".into(), |now| now.to_string())
+    );
     Ok(())
 }
 
 /// Accounts of which payouts hold more than the tables of a schema give them, by the sum that `local.payout_room` makes.
-async fn overdrawn(connection: &mut PgConnection, schema: &str) -> anyhow::Result<Vec<Overdrawn>> {
+async fn overdrawn(connection: &mut PgConnection, schema: &str) -> anyhow::Result<Overdrawn> {
     let sql = format!(
-        "SELECT p.provider::bytea, e.account::bytea
+        "SELECT p.provider::bytea, e.account::bytea, (sum(e.amount) - coalesce(a.balance, 0) + (
+             SELECT coalesce(sum(r.amount), 0) FROM {schema}.points_redeemed AS r
+             WHERE r.provider = p.provider AND r.account = e.account AND r.state = 'waiting'))::text
          FROM local.payout_entry AS e JOIN local.payout AS p USING (payout_id)
          LEFT JOIN {schema}.ledger_account AS a ON a.provider = p.provider AND a.kind = 'contributor' AND a.key = e.account
          WHERE p.state <> 'voided' AND NOT EXISTS (
@@ -132,9 +145,9 @@ async fn overdrawn(connection: &mut PgConnection, schema: &str) -> anyhow::Resul
 }
 
 /// The same of payouts under way, by the function that the triggers ask, once the new tables are in their place.
-async fn overdrawn_open(connection: &mut PgConnection) -> anyhow::Result<Vec<Overdrawn>> {
+async fn overdrawn_open(connection: &mut PgConnection) -> anyhow::Result<Overdrawn> {
     let rows = sqlx::query(
-        "SELECT open.provider::bytea, room.account
+        "SELECT open.provider::bytea, room.account, (room.held + room.waiting - room.balance)::text
          FROM (SELECT p.provider, array_agg(DISTINCT e.account::bytea) AS accounts
              FROM local.payout AS p JOIN local.payout_entry AS e USING (payout_id)
              WHERE p.state NOT IN ('posted', 'voided') GROUP BY p.provider) AS open
@@ -147,15 +160,21 @@ async fn overdrawn_open(connection: &mut PgConnection) -> anyhow::Result<Vec<Ove
     read(&rows)
 }
 
-fn read(rows: &[sqlx::postgres::PgRow]) -> anyhow::Result<Vec<Overdrawn>> {
-    rows.iter().map(|row| Ok(Overdrawn { provider: row.try_get(0)?, account: row.try_get(1)? })).collect()
+fn read(rows: &[sqlx::postgres::PgRow]) -> anyhow::Result<Overdrawn> {
+    rows.iter()
+        .map(|row| {
+            let short: String = row.try_get(2)?;
+            Ok(((row.try_get(0)?, row.try_get(1)?), short.parse().context("an account is short of a number")?))
+        })
+        .collect()
 }
 
-fn refuse(overdrawn: Vec<Overdrawn>, known: &HashSet<Overdrawn>) -> anyhow::Result<()> {
+/// Fails where an account is short of more than it is known to be.
+fn refuse(overdrawn: Overdrawn, known: &Overdrawn) -> anyhow::Result<()> {
     let new: Vec<String> = overdrawn
         .into_iter()
-        .filter(|account| !known.contains(account))
-        .map(|account| format!("0x{} of provider 0x{}", hex::encode(&account.account), hex::encode(&account.provider)))
+        .filter(|(account, short)| known.get(account).is_none_or(|known| short > known))
+        .map(|((provider, account), _)| format!("0x{} of provider 0x{}", hex::encode(&account), hex::encode(&provider)))
         .collect();
     anyhow::ensure!(
         new.is_empty(),
@@ -185,7 +204,6 @@ async fn lock_all(connection: &mut PgConnection) -> anyhow::Result<()> {
         let mut attempt = connection.begin().await.context("begin to lock the tables")?;
         match schema::run(&mut attempt, sql.clone()).await {
             Ok(()) => {
-                schema::run(&mut attempt, "SET LOCAL statement_timeout = 0".into()).await.context("bound no longer")?;
                 return attempt.commit().await.context("keep the locks");
             }
             Err(error) => {
