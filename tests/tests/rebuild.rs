@@ -9,8 +9,14 @@ use std::{
 };
 
 use alloy::primitives::{Address, B256};
+use serde_json::json;
 use sqlx::{AssertSqlSafe, PgConnection, Row};
-use tidemark::event::Event;
+use tidemark::{
+    canonical::{jcs, metadata_root},
+    event::Event,
+    manifest::Disclosure,
+    payload::Payload,
+};
 use tidemark_tests::{
     Options,
     folder::program,
@@ -384,6 +390,16 @@ async fn a_rebuild_that_can_t_be_is_refused_in_words_and_changes_nothing() -> an
             "foreign key of local.mine",
             "DROP TABLE local.mine",
         ),
+        (
+            "CREATE POLICY own ON record USING (TRUE); ALTER TABLE record ENABLE ROW LEVEL SECURITY",
+            "public: policy own of record, public: row security of record",
+            "DROP POLICY own ON record; ALTER TABLE record DISABLE ROW LEVEL SECURITY",
+        ),
+        (
+            "CREATE ROLE somebody; ALTER TABLE task OWNER TO somebody",
+            "the served tables are those of somebody",
+            "ALTER TABLE task OWNER TO postgres; DROP ROLE somebody",
+        ),
     ] {
         sqlx::raw_sql(AssertSqlSafe(make)).execute(&mut db).await?;
         let (succeeded, said) = ground.run(&[]).await;
@@ -459,5 +475,51 @@ async fn roles_keep_what_they_were_granted_and_a_long_reader_is_waited_for() -> 
     .fetch_one(&mut db)
     .await?;
     assert_eq!((row.get::<i64, _>(0), row.get::<i64, _>(1)), (0, 0));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tables_that_lack_what_the_served_ones_have_of_disclosures_are_not_swapped_in() -> anyhow::Result<()> {
+    let ground = Ground::new().await;
+    let mut db = ground.db().await;
+    let id = "disclosed";
+    let [mut registered, mut accepted] = ground.forge.accepted(0, id, Address::ZERO)?;
+    let metadata = json!({"asset": {"task_id": "t"}});
+    let payload = Payload::Registered {
+        source_record_id: id.into(),
+        metadata_root: metadata_root(&metadata)?,
+        metadata,
+        purposes: 1,
+        delivery: None,
+    };
+    let disclosure = Disclosure { index: 0, salt: [3; 32], payload: String::from_utf8(jcs(&payload)?)? };
+    registered.commitment = disclosure.commitment();
+    accepted.previous = registered.leaf();
+    let number = ground.batches.fetch_add(1, Ordering::SeqCst);
+    let batch = ground.forge.disclosed(number, vec![registered, accepted], &[disclosure]).await?;
+    ground.forge.anchor(&batch).await?;
+    ground.forge.stack.chain.mine(3).await?;
+    let deadline = Instant::now() + RUN_TIME_MAX;
+    let cid: String = loop {
+        let found = "SELECT disclosures_cid FROM batch WHERE EXISTS (SELECT FROM trace_record AS r
+                     WHERE (r.provider, r.number) = (batch.provider, batch.number))";
+        if let Some(cid) = sqlx::query_scalar(found).fetch_optional(&mut db).await? {
+            break cid;
+        }
+        assert!(Instant::now() < deadline, "the record is disclosed");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    };
+
+    let (store, cid) = (ground.forge.stack.store()?, cid.parse()?);
+    let bytes = store.get(&cid, u64::MAX).await?;
+    store.delete(&cid).await?;
+    let mut waiting = ground.start(&[]);
+    assert!(until_said(&mut waiting, "are not here").await, "it says what it waits for");
+    assert!(!ground.schemas().await.contains(&"public_before".to_owned()));
+    store.put(&bytes).await?;
+    let (succeeded, said) = ended(waiting).await;
+    assert!(succeeded && said.contains(" 0 differ from before"), "{said}");
+    let records: i64 = sqlx::query_scalar("SELECT count(*) FROM trace_record").fetch_one(&mut db).await?;
+    assert_eq!(records, 1);
     Ok(())
 }
