@@ -178,7 +178,8 @@ async fn a_redemption_that_is_final_before_its_credit_waits_for_it() -> anyhow::
 
 /// Whoever holds the database's password still can't make points.
 #[tokio::test]
-async fn the_ledger_refuses_every_change_that_is_not_a_balanced_transfer() -> anyhow::Result<()> {
+async fn the_schema_refuses_every_change_that_is_not_a_balanced_transfer_and_references_to_nothing()
+-> anyhow::Result<()> {
     let forge = Forge::new().await?;
     let accepted = forge.accepted(0, "credited", Address::ZERO)?;
     forge.anchor(&forge.batch(0, accepted.to_vec()).await?).await?;
@@ -219,6 +220,30 @@ async fn the_ledger_refuses_every_change_that_is_not_a_balanced_transfer() -> an
         (again("id || '0'", "link=NULL"), "chained"),
         ("UPDATE ledger_lane SET head = sha256(head)".into(), "only through"),
         ("DELETE FROM ledger_lane".into(), "only through"),
+        (again("'reward/second'", "provider=decode(repeat('ab',20),'hex')"), "is of a provider"),
+        // what refers finds what it refers to, and that stays
+        (
+            "INSERT INTO event (provider, number, index, data_id, sequence, kind, contributor, content_hash, consent_id, commitment,
+                 previous, occurred_at, task_id, reward, payee, leaf)
+             SELECT provider, number + 7, index, gen_random_uuid(), sequence, kind, contributor, content_hash, consent_id,
+                 commitment, previous, occurred_at, task_id, reward, payee, leaf FROM event WHERE sequence = 0"
+                .into(),
+            "event refers to no row of batch",
+        ),
+        (
+            "INSERT INTO disclosure (provider, number, index, salt, fault) SELECT provider, number, 99 + index, leaf, '' FROM event".into(),
+            "disclosure refers to no row of event",
+        ),
+        ("UPDATE record SET sequence = sequence + 1".into(), "record refers to no row of event"),
+        (
+            "INSERT INTO perceptual_hash SELECT address, gen_random_uuid(), 0, 0, 1 FROM provider".into(),
+            "perceptual_hash refers to no row of record",
+        ),
+        ("UPDATE event SET index = index + 7".into(), "they stay"),
+        ("DELETE FROM event".into(), "they stay"),
+        ("DELETE FROM batch".into(), "they stay"),
+        ("DELETE FROM record".into(), "they stay"),
+        ("DELETE FROM provider".into(), "they stay"),
     ];
     let mut connection = forge.stack.postgres.connect("ledger").await?;
     for (statement, why) in refused {

@@ -38,6 +38,8 @@ const BATCHES_PER_RUN: i64 = 16;
 const EVENTS_PER_RUN: u64 = 200_000;
 /// One that is let in, and the one behind it.
 const READY_AT_ONCE: usize = 2;
+/// Late disclosures that one look asks for.
+const LATE_PER_STEP: i64 = 64;
 /// After this many tries disclosures count as erased.
 const LATE_ATTEMPTS_MAX: i64 = 40;
 /// Batches that one erasure may say to have moved; a record has no more events.
@@ -577,7 +579,7 @@ pub async fn due_late(files: &Files) -> Result<Vec<Late>, SettleError> {
          JOIN batch AS b ON f.what = 'disclosures/0x' || encode(b.provider, 'hex') || '/' || b.number
          WHERE b.state = 'valid' AND f.next_attempt_at <= now() ORDER BY f.next_attempt_at LIMIT $1",
     )
-    .bind(PROVIDERS_PER_STEP)
+    .bind(LATE_PER_STEP)
     .fetch_all(&files.pool)
     .await?;
     let late = rows.iter().map(|row| {
