@@ -2,7 +2,8 @@
 //! comes back (`pain.002.001`, any version).
 //!
 //! Sources: the message definitions of iso20022.org (names, order, lengths, patterns), and the implementation guidelines of
-//! the European Payments Council for what euro transfers add: the Latin character set, `SEPA` and `SLEV`.
+//! the European Payments Council for what euro transfers add: the Latin character set, `SEPA` and `SLEV`. What is written here is
+//! held against the schema itself by `tests/python/test_bank_files.py`.
 
 use anyhow::ensure;
 use iban::IbanLike;

@@ -1,15 +1,23 @@
 //! The rules of the schema of `pain.001.001.09`, as far as a credit transfer by IBAN can break them, held against the files that
 //! `pain` writes: every element in its order and number, every text by its type, counts and sums.
 //!
-//! Written down from the message's definition on iso20022.org, apart from the code that writes.
+//! Written down from the message's definition on iso20022.org, apart from the code that writes. The schemas themselves are held
+//! against the same files by `tests/python/test_bank_files.py`, where there are Python and the packages that ship them.
 
-use std::str::FromStr;
+use std::{fs, path::Path, str::FromStr};
 
 use proptest::prelude::*;
 use quick_xml::{Reader, events::Event};
+use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-use super::pain::{CreditTransfer, Debtor, Outcome, Status, amount, credit_transfer, key_of, message_id, read_report};
+use super::pain::{
+    CreditTransfer, Debtor, Outcome, Status, amount, credit_transfer, decimals, is_bic, is_name, key_of, message_id,
+    read_iban, read_report,
+};
+
+/// Where this variable names a folder, what was written and the good reports are left there, as `MESSAGE-DIGEST.xml`.
+const FOLDER: &str = "TIDEMARK_BANK_FILES";
 
 const NAMESPACE: &str = "urn:iso:std:iso:20022:tech:xsd:pain.001.001.09";
 const MANY: usize = usize::MAX;
@@ -331,8 +339,23 @@ fn debtor() -> Debtor {
     Debtor { name: "Numo Ltd.".into(), iban: "DE89370400440532013000".into(), bic: None }
 }
 
+/// Leaves a file for who holds it against the schema.
+fn leave(message: &str, bytes: &[u8]) {
+    if let Some(folder) = std::env::var_os(FOLDER) {
+        let name = format!("{message}-{}.xml", &hex::encode(Sha256::digest(bytes))[..16]);
+        fs::write(Path::new(&folder).join(name), bytes).unwrap();
+    }
+}
+
+/// The file for an order.
+fn written(order: &CreditTransfer<'_>) -> Option<Vec<u8>> {
+    let bytes = credit_transfer(order)?;
+    leave("pain.001.001.09", &bytes);
+    Some(bytes)
+}
+
 fn file(debtor: &Debtor, currency: &str, minor: u128, name: &str, bic: Option<&str>) -> Option<Vec<u8>> {
-    credit_transfer(&CreditTransfer {
+    written(&CreditTransfer {
         key: KEY,
         asked_at: ASKED_AT,
         currency,
@@ -421,7 +444,78 @@ fn an_amount_has_the_digits_of_its_currency_and_no_more_than_the_schema() {
     }
 }
 
+/// Every code that a currency may be configured by.
+fn currencies() -> Vec<String> {
+    let letters = || (b'A'..=b'Z').map(char::from);
+    let codes = letters().flat_map(|a| letters().flat_map(move |b| letters().map(move |c| [a, b, c].iter().collect())));
+    codes.filter(|code: &String| decimals(code).is_some()).collect()
+}
+
+#[test]
+fn the_least_and_the_largest_amount_of_every_currency_can_be_said() {
+    let currencies = currencies();
+    assert!(currencies.len() > 150, "{currencies:?}");
+    for code in &currencies {
+        for minor in [1, 10u128.pow(18) - 1] {
+            let root = validate(&file(&debtor(), code, minor, "Kim Minji", None).unwrap()).unwrap();
+            assert_eq!(root.texts("InstdAmt").concat().replace('.', "").trim_start_matches('0'), minor.to_string());
+        }
+    }
+}
+
+/// Examples of the IBAN registry, from the shortest to the longest.
+const IBANS: [&str; 8] = [
+    "NO9386011117947",
+    "DE89370400440532013000",
+    "GB29NWBK60161331926819",
+    "FR1420041010050500013M02606",
+    "MT84MALT011000012345MTLCAST001S",
+    "SC18SSCB11010000000000001497USD",
+    "LC55HEMM000100010012001200023015",
+    "RU0204452560040702810412345678901",
+];
+
+prop_compose! {
+    fn bic()(bic in "[A-Z0-9]{4}[A-Z]{2}[A-Z0-9]{2}([A-Z0-9]{3})?") -> String {
+        assert!(is_bic(&bic), "{bic}");
+        bic
+    }
+}
+
+/// A name that a request may give.
+fn name() -> impl Strategy<Value = String> {
+    let names = prop_oneof!["[a-zA-Z0-9?:().,'+/ -]{1,70}", "[a-zA-Z0-9?:().,'+-]{70}"];
+    names.prop_filter("the door takes it", |name| is_name(name))
+}
+
 proptest! {
+    #[test]
+    fn every_order_that_may_be_given_becomes_a_file_of_the_schema(
+        key in any::<u128>(), asked_at in 0i64..253_402_300_800, currency in proptest::sample::select(currencies()),
+        minor in prop_oneof![1u128..1_000_000, 1u128..10u128.pow(18)], names in (name(), name()),
+        ibans in (proptest::sample::select(&IBANS[..]), proptest::sample::select(&IBANS[..])),
+        bics in (proptest::option::of(bic()), proptest::option::of(bic())),
+    ) {
+        prop_assert_eq!(read_iban(ibans.0), Some(ibans.0.to_owned()));
+        let debtor = Debtor { name: names.0, iban: ibans.0.into(), bic: bics.0 };
+        let key = Uuid::from_u128(key);
+        let (currency, iban) = (currency.as_str(), ibans.1);
+        let order = CreditTransfer { key, asked_at, currency, minor, debtor: &debtor, name: &names.1, iban, bic: bics.1.as_deref() };
+        let root = validate(&written(&order).unwrap()).unwrap();
+        prop_assert_eq!(root.texts("Nm"), [debtor.name.clone(), debtor.name.clone(), names.1.clone()]);
+        prop_assert_eq!(root.texts("IBAN"), [ibans.0, ibans.1]);
+        let bics: Vec<String> = [&debtor.bic, &bics.1].into_iter().flatten().cloned().collect();
+        prop_assert_eq!(root.texts("BICFI"), bics);
+    }
+
+    // the door lets no such name in; a file with one is still a file
+    #[test]
+    fn a_name_in_any_script_stays_what_it_is(name in "\\PC{1,140}") {
+        let root = validate(&file(&debtor(), "KRW", 1, &name, None).unwrap()).unwrap();
+        let names = root.texts("Nm");
+        prop_assert_eq!(names.last(), Some(&name));
+    }
+
     #[test]
     fn whatever_a_name_is_the_file_is_well_formed_and_says_it(name in "[a-zA-Z0-9/?:().,'+ <>&\"-]{1,70}", minor in 1u128..10u128.pow(18)) {
         let bytes = file(&debtor(), "EUR", minor, &name, None).unwrap();
@@ -448,11 +542,18 @@ proptest! {
     }
 }
 
+/// Of the report, those that banks send: 10 is the answer to `pain.001.001.09`.
+const VERSIONS: [&str; 5] = ["03", "10", "12", "14", "15"];
+
 /// A report as banks send it.
 fn report(group: &str, payments: &str) -> Vec<u8> {
+    report_of("10", group, payments)
+}
+
+fn report_of(version: &str, group: &str, payments: &str) -> Vec<u8> {
     format!(
         r#"<?xml version="1.0" encoding="UTF-8"?>
-<Document xmlns="urn:iso:std:iso:20022:tech:xsd:pain.002.001.10"><CstmrPmtStsRpt>
+<Document xmlns="urn:iso:std:iso:20022:tech:xsd:pain.002.001.{version}"><CstmrPmtStsRpt>
  <GrpHdr><MsgId>BANK-1</MsgId><CreDtTm>2026-11-22T09:00:00</CreDtTm></GrpHdr>
  <OrgnlGrpInfAndSts><OrgnlMsgId>{}</OrgnlMsgId><OrgnlMsgNmId>pain.001.001.09</OrgnlMsgNmId>{group}</OrgnlGrpInfAndSts>
  {payments}
@@ -479,7 +580,15 @@ fn transfer(id: &str, status: &str, reasons: &[&str]) -> String {
 #[test]
 fn a_report_is_read_at_the_level_that_stands_nearest_to_the_transfer() {
     let id = message_id(KEY);
-    let read = |group: &str, payments: &str| read_report(&report(group, payments)).unwrap();
+    let read = |group: &str, payments: &str| {
+        let said = read_report(&report(group, payments)).unwrap();
+        for version in VERSIONS {
+            let bytes = report_of(version, group, payments);
+            assert_eq!(read_report(&bytes).unwrap(), said, "version {version}");
+            leave(&format!("pain.002.001.{version}"), &bytes);
+        }
+        said
+    };
     let one = |status: &str, reason: Option<&str>, outcome| {
         vec![Status { key: KEY, status: status.into(), reason: reason.map(Into::into), outcome }]
     };
@@ -512,6 +621,20 @@ fn a_report_is_read_at_the_level_that_stands_nearest_to_the_transfer() {
     assert_eq!(read("<GrpSts>PART</GrpSts>", &nameless("<TxSts>ACSC</TxSts>")), one("ACSC", None, Outcome::Paid));
     let unreadable = payment("<PmtInfSts>RJCT</PmtInfSts>", &transfer(&id, "paid!", &[]));
     assert!(read_report(&report("", &unreadable)).is_err());
+    // everything that a bank may add between what is read
+    let full = format!(
+        "<OrgnlPmtInfAndSts><OrgnlPmtInfId>{id}</OrgnlPmtInfId><OrgnlNbOfTxs>1</OrgnlNbOfTxs><OrgnlCtrlSum>2.10</OrgnlCtrlSum>\
+         <PmtInfSts>PART</PmtInfSts><StsRsnInf><AddtlInf>see below</AddtlInf></StsRsnInf>\
+         <NbOfTxsPerSts><DtldNbOfTxs>1</DtldNbOfTxs><DtldSts>RJCT</DtldSts><DtldCtrlSum>2.10</DtldCtrlSum></NbOfTxsPerSts>\
+         <TxInfAndSts><StsId>7</StsId><OrgnlInstrId>{id}</OrgnlInstrId><OrgnlEndToEndId>{id}</OrgnlEndToEndId><TxSts>RJCT</TxSts>\
+         <StsRsnInf><Orgtr><Nm>B &amp; C</Nm></Orgtr><Rsn><Cd>AC04</Cd></Rsn><AddtlInf>closed</AddtlInf><AddtlInf>x</AddtlInf></StsRsnInf>\
+         <AccptncDtTm>2026-11-22T08:59:59.123+01:00</AccptncDtTm><AcctSvcrRef>R-1</AcctSvcrRef><ClrSysRef>C-1</ClrSysRef>\
+         <OrgnlTxRef><Amt><InstdAmt Ccy=\"EUR\">2.10</InstdAmt></Amt>\
+         <CdtrAcct><Id><IBAN>GB29NWBK60161331926819</IBAN></Id></CdtrAcct></OrgnlTxRef></TxInfAndSts></OrgnlPmtInfAndSts>"
+    );
+    let above = "<OrgnlCreDtTm>2026-11-22T00:00:00Z</OrgnlCreDtTm><OrgnlNbOfTxs>1</OrgnlNbOfTxs><OrgnlCtrlSum>2.10</OrgnlCtrlSum>\
+                 <GrpSts>PART</GrpSts>";
+    assert_eq!(read(above, &full), one("RJCT", Some("AC04"), Outcome::Refused));
     // a file was refused as a whole, and a transfer in it is named: what names the transfer counts
     assert_eq!(read("<GrpSts>RJCT</GrpSts>", &paid), one("ACSC", None, Outcome::Paid));
 }
