@@ -91,6 +91,14 @@ pub enum Payload {
 }
 
 impl Payload {
+    /// The state of the metadata that it brings.
+    pub fn into_metadata(self) -> Option<Value> {
+        match self {
+            Self::Registered { metadata, .. } | Self::MetadataUpdated { metadata, .. } => Some(metadata),
+            _ => None,
+        }
+    }
+
     /// The canonical text of a payload whose metadata is canonical already, and null here: it is written as it is, not
     /// parsed and sorted again.
     pub fn canonical_with(&self, metadata: &str) -> Result<String, CanonicalError> {

@@ -166,6 +166,8 @@ async fn the_migration_reads_what_the_indexer_reads(stack: &Stack, id: DataId) -
     let statement = &migration[start..start + migration[start..].find(';').unwrap()];
     let mut db = stack.postgres.connect("indexer").await?;
     let mut transaction = db.begin().await?;
+    // where metadata stood then
+    sqlx::query("ALTER TABLE record ADD COLUMN metadata JSON").execute(&mut *transaction).await?;
     let frames: Vec<String> = (0..80u64).map(|frame| format!("{frame:016x}")).collect();
     for (count, metadata) in [
         (0, json!({})),
@@ -197,7 +199,7 @@ async fn the_migration_reads_what_the_indexer_reads(stack: &Stack, id: DataId) -
             .fetch_all(&mut *transaction)
             .await?;
         let filled: Vec<(i16, i16, i64)> = rows.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect();
-        let read = perceptual::of_metadata(&metadata, &metadata.to_string());
+        let read = perceptual::of_metadata(&metadata);
         let read: Vec<_> =
             read.iter().map(|found| (found.kind.code(), found.position, found.hash.cast_signed())).collect();
         assert_eq!(filled, read, "{metadata}");

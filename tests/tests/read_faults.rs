@@ -199,6 +199,19 @@ async fn the_schema_refuses_every_change_that_is_not_a_balanced_transfer_and_ref
         }
         format!("INSERT INTO ledger_transfer (id, {columns}) SELECT {id}, {select} FROM ledger_transfer")
     };
+    let verdict = |sequence_and_kind: &str| {
+        format!(
+            "INSERT INTO event (provider, number, index, data_id, sequence, kind, contributor, content_hash, consent_id, commitment,
+                 previous, occurred_at, task_id, reward, payee, leaf)
+             SELECT provider, number, index + 7, data_id, {sequence_and_kind}, contributor, content_hash, consent_id, commitment,
+                 previous, occurred_at, task_id, 0, payee, leaf FROM event WHERE kind = 1"
+        )
+    };
+    let disclosure = |index: &str| {
+        format!(
+            "INSERT INTO disclosure (provider, number, index, salt, fault) SELECT provider, number, {index}, leaf, '' FROM event"
+        )
+    };
     let overdraft = "cause='redeem'; debit_kind='contributor'; debit_key=account; credit_kind='redeemed'; \
                      credit_key=debit_key; amount=amount + 1; data_id=NULL";
     let refused = [
@@ -230,10 +243,11 @@ async fn the_schema_refuses_every_change_that_is_not_a_balanced_transfer_and_ref
                 .into(),
             "event refers to no row of batch",
         ),
-        (
-            "INSERT INTO disclosure (provider, number, index, salt, fault) SELECT provider, number, 99 + index, leaf, '' FROM event".into(),
-            "disclosure refers to no row of event",
-        ),
+        // one verdict a record: it is the second event, and there is one event a place
+        (verdict("2, 2"), "a_verdict_is_the_second_event"),
+        (verdict("1, 2"), "one_event_a_place_in_the_chain"),
+        (disclosure("99 + index"), "disclosure refers to no row of event"),
+        (disclosure("index - 1"), "disclosure refers to no row of event"),
         ("UPDATE record SET sequence = sequence + 1".into(), "record refers to no row of event"),
         (
             "INSERT INTO perceptual_hash SELECT address, gen_random_uuid(), 0, 0, 1 FROM provider".into(),

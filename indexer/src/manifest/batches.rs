@@ -25,7 +25,7 @@ use super::{
     fetch::{Fetched, ask_for, fetch, forget},
     lock_tables,
     record::{self, Seen, Shown},
-    stored::{self, corrupt, count, digits},
+    stored::{self, There, corrupt, count, digits},
     tree,
     verify::{Promised, Tail, TaskTerms, check_chains, check_header},
 };
@@ -235,7 +235,8 @@ async fn prepare(files: Files, next: Next) -> Result<Prepared, SettleError> {
     let (block_number, log_index) = (next.cause.block_number, next.log_index);
     let ready = move || {
         let disclosures = file.map(|bytes| decoded_or_none(bytes, provider, number)).unwrap_or_default();
-        let Looked { disclosures, new, old } = look(&judge, &events, disclosures, number, block_number, log_index);
+        let Looked { disclosures, new, old } =
+            look(&judge, &events, disclosures, (provider, number), block_number, log_index);
         Batch { next, events, leaves, tree, disclosures_cid, disclosures, new, old }
     };
     Ok(Prepared::Ready(Box::new(tokio::task::spawn_blocking(ready).await?)))
@@ -256,6 +257,8 @@ async fn let_in(files: &Files, batch: Batch) -> Result<bool, SettleError> {
     let mut transaction = files.pool.begin().await?;
     let connection = &mut *transaction;
     lock_tables(connection).await?;
+    // the rows of a statement, which its triggers look at, stay in memory
+    sqlx::query("SET LOCAL work_mem = '32MB'").execute(&mut *connection).await?;
     if self::tables(&mut *connection).await? != tables {
         return Ok(false);
     }
@@ -270,7 +273,7 @@ async fn let_in(files: &Files, batch: Batch) -> Result<bool, SettleError> {
         .await?;
     stored::insert_events(connection, provider, next.number, &events, &leaves).await?;
     tree::insert(connection, provider, next.number, &tree).await?;
-    stored::insert_disclosures(connection, provider, next.number, &disclosures).await?;
+    stored::insert_disclosures(connection, provider, next.number, There::None, &disclosures).await?;
     follow_moved(connection, provider, next.number, &events, &disclosures).await?;
     let erased: Vec<uuid::Uuid> =
         events.iter().filter(|event| event.kind == EventKind::Erased).map(|event| event.data_id.0).collect();
@@ -497,7 +500,7 @@ fn look(
     judge: &Judge,
     events: &[Event],
     disclosures: Vec<Disclosure>,
-    number: i64,
+    (provider, number): (Address, i64),
     block_number: i64,
     log_index: i64,
 ) -> Looked {
@@ -540,7 +543,7 @@ fn look(
             seen.push(Seen { number, block_number, log_index, event: event.clone(), payload });
         }
         let is_new = id.is_some_and(|(_, sequence)| sequence == 0);
-        let shown = if is_new { Shown::of(&seen) } else { None };
+        let shown = if is_new { Shown::of(provider, &seen) } else { None };
         (kept, shown, id.filter(|_| !is_new).map(|(id, _)| id))
     });
     let mut all = Looked { disclosures: Vec::new(), new: Vec::new(), old: Vec::new() };
@@ -606,7 +609,7 @@ pub async fn settle_late(files: &Files, late: Late) -> Result<bool, SettleError>
     let judge = judge(files, provider, number).await?;
     let (events, disclosures) = tokio::task::spawn_blocking(move || {
         // records are shown as all their batches say, below
-        let looked = look(&judge, &events, decoded_or_none(bytes, provider, number), number, 0, 0);
+        let looked = look(&judge, &events, decoded_or_none(bytes, provider, number), (provider, number), 0, 0);
         (events, looked.disclosures)
     })
     .await?;
@@ -615,7 +618,7 @@ pub async fn settle_late(files: &Files, late: Late) -> Result<bool, SettleError>
     }
     let mut transaction = files.pool.begin().await?;
     lock_tables(&mut transaction).await?;
-    stored::insert_disclosures(&mut transaction, provider, number, &disclosures).await?;
+    stored::insert_disclosures(&mut transaction, provider, number, There::Perhaps, &disclosures).await?;
     follow_moved(&mut transaction, provider, number, &events, &disclosures).await?;
     let erased: Vec<uuid::Uuid> = sqlx::query_scalar(
         "SELECT e.data_id FROM event AS e WHERE e.provider = $1 AND e.kind = 5 AND e.data_id IN

@@ -19,7 +19,6 @@ struct Record {
     source_record_id: Option<String>,
     purposes: Option<u32>,
     proven: bool,
-    metadata: Option<String>,
     metadata_root: Option<Vec<u8>>,
     /// What its newest metadata names.
     hashes: Vec<Named>,
@@ -38,9 +37,7 @@ struct Record {
 
 impl Record {
     fn show(&mut self, metadata: &serde_json::Value) {
-        let text = metadata.to_string();
-        self.hashes = perceptual::of_metadata(metadata, &text);
-        self.metadata = Some(text);
+        self.hashes = perceptual::of_metadata(metadata);
     }
 }
 
@@ -65,7 +62,6 @@ fn record_of(seen: &[Seen]) -> Option<Record> {
         source_record_id: None,
         purposes: None,
         proven: false,
-        metadata: None,
         metadata_root: None,
         hashes: Vec::new(),
         status: if has(EventKind::Erased) {
@@ -88,8 +84,10 @@ fn record_of(seen: &[Seen]) -> Option<Record> {
     if record.status == "erased" {
         return Some(record);
     }
-    for payload in seen.iter().filter_map(|seen| seen.payload.as_ref()) {
+    for (kind, payload) in seen.iter().filter_map(|seen| Some((seen.event.kind, seen.payload.as_ref()?))) {
         match payload {
+            // what a rejection shows of a payload that is not its own is the reason alone
+            _ if kind == EventKind::Rejected && !matches!(payload, Payload::Rejected { .. }) => {}
             Payload::Registered { source_record_id, metadata_root, metadata, purposes, delivery } => {
                 // a payload without fault proves its data id
                 record.proven = true;
@@ -121,8 +119,8 @@ pub struct Shown {
 
 impl Shown {
     /// From a record's events in sequence order.
-    pub(super) fn of(seen: &[Seen]) -> Option<Self> {
-        Some(Self { record: record_of(seen)?, trace: trace::rows_of(seen) })
+    pub(super) fn of(provider: Address, seen: &[Seen]) -> Option<Self> {
+        Some(Self { record: record_of(seen)?, trace: trace::rows_of(provider, seen) })
     }
 }
 
@@ -152,19 +150,21 @@ pub async fn refresh(
             let (block_number, log_index) = (row.try_get(16)?, row.try_get(17)?);
             seen.push(Seen { number: stored.number, block_number, log_index, event: stored.event, payload });
         }
-        let shown: Vec<Shown> =
-            seen.chunk_by(|a, b| a.event.data_id == b.event.data_id).filter_map(Shown::of).collect();
+        let shown: Vec<Shown> = seen
+            .chunk_by(|a, b| a.event.data_id == b.event.data_id)
+            .filter_map(|seen| Shown::of(provider, seen))
+            .collect();
         perceptual::forget(connection, provider, data_ids).await?;
-        write(connection, provider, &shown).await?;
+        write(connection, provider, Rows::Any, &shown).await?;
         trace::replace(connection, provider, &traces(&shown)).await?;
     }
     Ok(())
 }
 
-/// Writes records that are not there yet.
+/// Writes records that are not there yet: their first events are in the batch that is let in.
 pub async fn insert(connection: &mut PgConnection, provider: Address, shown: &[Shown]) -> Result<(), sqlx::Error> {
     for shown in shown.chunks(ROWS_PER_STATEMENT) {
-        write(connection, provider, shown).await?;
+        write(connection, provider, Rows::New, shown).await?;
         trace::insert(connection, provider, &traces(shown)).await?;
     }
     Ok(())
@@ -175,70 +175,99 @@ fn traces(shown: &[Shown]) -> Vec<(uuid::Uuid, &trace::Rows)> {
 }
 
 /// Records, and the perceptual hashes that they name.
-async fn write(connection: &mut PgConnection, provider: Address, shown: &[Shown]) -> Result<(), sqlx::Error> {
+async fn write(
+    connection: &mut PgConnection,
+    provider: Address,
+    rows: Rows,
+    shown: &[Shown],
+) -> Result<(), sqlx::Error> {
     let records: Vec<&Record> = shown.iter().map(|shown| &shown.record).collect();
-    upsert(connection, provider, &records).await?;
+    write_records(connection, provider, rows, &records).await?;
     let named = records.iter().flat_map(|record| record.hashes.iter().map(|named| (record.terms.data_id.0, *named)));
     perceptual::insert(connection, provider, &named.collect::<Vec<_>>()).await
 }
 
-async fn upsert(connection: &mut PgConnection, provider: Address, records: &[&Record]) -> Result<(), sqlx::Error> {
+/// Whether rows may be there already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Rows {
+    /// None is: nothing has to be looked for before it is written.
+    New,
+    /// Those that are there are replaced.
+    Any,
+}
+
+macro_rules! insert {
+    () => {
+        "INSERT INTO record
+             (provider, data_id, source_record_id, proven, metadata_root, content_hash, contributor, consent_id,
+              payee, task_id, reward, status, verdict, reason, reason_detail, ciphertext_cid, key_cid, size_bytes,
+              registered_at, sequence, number, purposes)
+         SELECT $1, data_id, source_record_id, proven, metadata_root, content_hash, contributor,
+              consent_id, payee, task_id::numeric, reward::numeric, status, verdict, reason, reason_detail,
+              ciphertext_cid, key_cid, size_bytes::numeric, registered_at::numeric, sequence, number, purposes
+         FROM unnest($2::uuid[], $3::text[], $4::bool[], $5::bytea[], $6::bytea[], $7::bytea[], $8::bytea[], $9::bytea[],
+              $10::text[], $11::text[], $12::text[], $13::text[], $14::text[], $15::text[], $16::text[], $17::text[],
+              $18::text[], $19::text[], $20::bigint[], $21::bigint[], $22::bigint[])
+             AS row (data_id, source_record_id, proven, metadata_root, content_hash, contributor, consent_id,
+              payee, task_id, reward, status, verdict, reason, reason_detail, ciphertext_cid, key_cid, size_bytes,
+              registered_at, sequence, number, purposes)"
+    };
+}
+const INSERT: &str = insert!();
+const UPSERT: &str = concat!(
+    insert!(),
+    " ON CONFLICT (provider, data_id) DO UPDATE SET
+         source_record_id = excluded.source_record_id, proven = excluded.proven,
+         metadata_root = excluded.metadata_root, content_hash = excluded.content_hash,
+         contributor = excluded.contributor, consent_id = excluded.consent_id, payee = excluded.payee,
+         task_id = excluded.task_id, reward = excluded.reward, status = excluded.status,
+         verdict = excluded.verdict, reason = excluded.reason, reason_detail = excluded.reason_detail,
+         ciphertext_cid = excluded.ciphertext_cid, key_cid = excluded.key_cid, size_bytes = excluded.size_bytes,
+         registered_at = excluded.registered_at, sequence = excluded.sequence, number = excluded.number,
+         purposes = excluded.purposes"
+);
+
+async fn write_records(
+    connection: &mut PgConnection,
+    provider: Address,
+    rows: Rows,
+    records: &[&Record],
+) -> Result<(), sqlx::Error> {
     macro_rules! all {
         ($record:ident => $value:expr) => {
             records.iter().map(|$record| $value).collect::<Vec<_>>()
         };
     }
     let number = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
-    sqlx::query(
-        "INSERT INTO record
-             (provider, data_id, source_record_id, proven, metadata, metadata_root, content_hash, contributor, consent_id,
-              payee, task_id, reward, status, verdict, reason, reason_detail, ciphertext_cid, key_cid, size_bytes,
-              registered_at, sequence, number, purposes)
-         SELECT $1, data_id, source_record_id, proven, metadata::json, metadata_root, content_hash, contributor,
-              consent_id, payee, task_id::numeric, reward::numeric, status, verdict, reason, reason_detail,
-              ciphertext_cid, key_cid, size_bytes::numeric, registered_at::numeric, sequence, number, purposes
-         FROM unnest($2::uuid[], $3::text[], $4::bool[], $5::text[], $6::bytea[], $7::bytea[], $8::bytea[], $9::bytea[],
-              $10::bytea[], $11::text[], $12::text[], $13::text[], $14::text[], $15::text[], $16::text[], $17::text[],
-              $18::text[], $19::text[], $20::text[], $21::bigint[], $22::bigint[],
-              $23::bigint[])
-             AS row (data_id, source_record_id, proven, metadata, metadata_root, content_hash, contributor, consent_id,
-              payee, task_id, reward, status, verdict, reason, reason_detail, ciphertext_cid, key_cid, size_bytes,
-              registered_at, sequence, number, purposes)
-         ON CONFLICT (provider, data_id) DO UPDATE SET
-             source_record_id = excluded.source_record_id, proven = excluded.proven, metadata = excluded.metadata,
-             metadata_root = excluded.metadata_root, content_hash = excluded.content_hash,
-             contributor = excluded.contributor, consent_id = excluded.consent_id, payee = excluded.payee,
-             task_id = excluded.task_id, reward = excluded.reward, status = excluded.status,
-             verdict = excluded.verdict, reason = excluded.reason, reason_detail = excluded.reason_detail,
-             ciphertext_cid = excluded.ciphertext_cid, key_cid = excluded.key_cid, size_bytes = excluded.size_bytes,
-             registered_at = excluded.registered_at, sequence = excluded.sequence, number = excluded.number,
-             purposes = excluded.purposes",
-    )
-    .bind(provider.as_slice())
-    .bind(all!(r => r.terms.data_id.0))
-    .bind(all!(r => r.source_record_id.as_deref()))
-    .bind(all!(r => r.proven))
-    .bind(all!(r => r.metadata.as_deref()))
-    .bind(all!(r => r.metadata_root.as_deref()))
-    .bind(all!(r => r.content_hash.as_slice()))
-    .bind(all!(r => r.terms.contributor.as_slice()))
-    .bind(all!(r => r.terms.consent_id.0.as_slice()))
-    .bind(all!(r => r.terms.payee.as_slice()))
-    .bind(all!(r => r.terms.task_id.to_string()))
-    .bind(all!(r => r.terms.reward.to_string()))
-    .bind(all!(r => r.status))
-    .bind(all!(r => r.verdict))
-    .bind(all!(r => r.reason))
-    .bind(all!(r => r.reason_detail.as_deref()))
-    .bind(all!(r => r.delivery.as_ref().map(|delivery| delivery.ciphertext_cid.to_string())))
-    .bind(all!(r => r.delivery.as_ref().map(|delivery| delivery.key_cid.to_string())))
-    .bind(all!(r => r.delivery.as_ref().map(|delivery| delivery.size_bytes.to_string())))
-    .bind(all!(r => r.registered_at.to_string()))
-    .bind(all!(r => i64::from(r.sequence)))
-    .bind(all!(r => number(r.number)))
-    .bind(all!(r => r.purposes.map(i64::from)))
-    .execute(connection)
-    .await?;
+    let sql = match rows {
+        Rows::New => INSERT,
+        Rows::Any => UPSERT,
+    };
+    sqlx::query(sql)
+        .bind(provider.as_slice())
+        .bind(all!(r => r.terms.data_id.0))
+        .bind(all!(r => r.source_record_id.as_deref()))
+        .bind(all!(r => r.proven))
+        .bind(all!(r => r.metadata_root.as_deref()))
+        .bind(all!(r => r.content_hash.as_slice()))
+        .bind(all!(r => r.terms.contributor.as_slice()))
+        .bind(all!(r => r.terms.consent_id.0.as_slice()))
+        .bind(all!(r => r.terms.payee.as_slice()))
+        .bind(all!(r => r.terms.task_id.to_string()))
+        .bind(all!(r => r.terms.reward.to_string()))
+        .bind(all!(r => r.status))
+        .bind(all!(r => r.verdict))
+        .bind(all!(r => r.reason))
+        .bind(all!(r => r.reason_detail.as_deref()))
+        .bind(all!(r => r.delivery.as_ref().map(|delivery| delivery.ciphertext_cid.to_string())))
+        .bind(all!(r => r.delivery.as_ref().map(|delivery| delivery.key_cid.to_string())))
+        .bind(all!(r => r.delivery.as_ref().map(|delivery| delivery.size_bytes.to_string())))
+        .bind(all!(r => r.registered_at.to_string()))
+        .bind(all!(r => i64::from(r.sequence)))
+        .bind(all!(r => number(r.number)))
+        .bind(all!(r => r.purposes.map(i64::from)))
+        .execute(connection)
+        .await?;
     Ok(())
 }
 
@@ -294,7 +323,7 @@ mod tests {
     fn a_record_shows_its_newest_metadata_and_keeps_its_verdict() {
         let record = record_of(&[registered(), seen(1, EventKind::Accepted, None), updated(2)]).unwrap();
         assert_eq!((record.status, record.verdict), ("accepted", Some("accepted")));
-        assert_eq!(record.metadata.as_deref(), Some(r#"{"v":1}"#));
+        assert_eq!(record.metadata_root, Some(vec![2; 32]));
         assert_eq!((record.source_record_id.as_deref(), record.purposes), (Some("a"), Some(5)));
         assert_eq!((record.terms.reward, record.sequence, record.registered_at), (5, 2, 100));
     }
@@ -305,8 +334,16 @@ mod tests {
         assert_eq!(withdrawn.status, "withdrawn");
         let erased = record_of(&[registered(), updated(1), seen(2, EventKind::Erased, None)]).unwrap();
         assert_eq!(erased.status, "erased");
-        assert!(erased.source_record_id.is_none() && erased.metadata.is_none() && !erased.proven);
+        assert!(erased.source_record_id.is_none() && erased.metadata_root.is_none() && !erased.proven);
         assert_eq!(erased.purposes, None);
+    }
+
+    #[test]
+    fn a_rejection_shows_its_reason_and_no_other_payload() {
+        let of_another_kind = seen(1, EventKind::Rejected, registered().payload);
+        let record = record_of(&[seen(0, EventKind::Registered, None), of_another_kind]).unwrap();
+        assert_eq!((record.status, record.proven, record.source_record_id), ("rejected", false, None));
+        assert_eq!(record.metadata_root, None);
     }
 
     #[test]

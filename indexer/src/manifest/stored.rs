@@ -119,20 +119,36 @@ pub async fn insert_events(
     Ok(())
 }
 
-/// Writes checked disclosures by event index; those that are there already stay.
+/// Which disclosures of a batch are there already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum There {
+    /// None: the batch is let in now.
+    None,
+    /// Perhaps some, and those stay.
+    Perhaps,
+}
+
+macro_rules! insert_disclosures {
+    () => {
+        "INSERT INTO disclosure (provider, number, index, salt, payload, fault)
+             SELECT $1, $2, index, salt, payload::json, fault
+             FROM unnest($3::bigint[], $4::bytea[], $5::text[], $6::text[]) AS row (index, salt, payload, fault)"
+    };
+}
+
+/// Writes checked disclosures by event index.
 pub async fn insert_disclosures(
     connection: &mut PgConnection,
     provider: Address,
     number: i64,
+    there: There,
     disclosures: &[(u32, Checked)],
 ) -> Result<(), sqlx::Error> {
     for chunk in disclosures.chunks(ROWS_PER_STATEMENT) {
-        sqlx::query(
-            "INSERT INTO disclosure (provider, number, index, salt, payload, fault)
-             SELECT $1, $2, index, salt, payload::json, fault
-             FROM unnest($3::bigint[], $4::bytea[], $5::text[], $6::text[]) AS row (index, salt, payload, fault)
-             ON CONFLICT DO NOTHING",
-        )
+        sqlx::query(match there {
+            There::None => insert_disclosures!(),
+            There::Perhaps => concat!(insert_disclosures!(), " ON CONFLICT DO NOTHING"),
+        })
         .bind(provider.as_slice())
         .bind(number)
         .bind(chunk.iter().map(|(index, _)| i64::from(*index)).collect::<Vec<_>>())

@@ -2,7 +2,7 @@
 //! changed in the transaction that changes the records. Sums move by differences, so that answers take no longer with more rows.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     time::Duration,
 };
 
@@ -34,6 +34,25 @@ pub struct Row {
     size_bytes: Option<i64>,
     /// In the order of [`TEXTS`].
     texts: [Option<String>; TEXTS.len()],
+    keys: Keys,
+}
+
+/// What a row is found by.
+#[derive(Clone, Debug, PartialEq)]
+struct Keys {
+    content_hash: i64,
+    /// Of the first texts.
+    texts: [Option<i64>; SEARCHED],
+}
+
+impl Keys {
+    fn of(provider: Address, content_hash: &[u8], texts: &[Option<String>; TEXTS.len()]) -> Self {
+        let mut keys = [None; SEARCHED];
+        for ((found_by, text), value) in keys.iter_mut().zip(&TEXTS).zip(texts) {
+            *found_by = value.as_ref().map(|value| key(provider, text.column, value.as_bytes()));
+        }
+        Self { content_hash: key(provider, "content_hash", content_hash), texts: keys }
+    }
 }
 
 /// A row of `trace_update`.
@@ -60,7 +79,7 @@ fn signed(number: u64) -> i64 {
 pub type Rows = Option<(Row, Vec<Update>)>;
 
 /// From a record's events in sequence order.
-pub fn rows_of(seen: &[Seen]) -> Rows {
+pub fn rows_of(provider: Address, seen: &[Seen]) -> Rows {
     if seen.iter().any(|seen| seen.event.kind == EventKind::Erased) {
         return None;
     }
@@ -68,7 +87,7 @@ pub fn rows_of(seen: &[Seen]) -> Rows {
     let Some(Payload::Registered { source_record_id, metadata, .. }) = &first.payload else { return None };
     let mut newest: &Value = metadata;
     let mut updates = Vec::new();
-    for seen in seen {
+    for seen in seen.iter().filter(|seen| seen.event.kind == EventKind::MetadataUpdated) {
         let Some(Payload::MetadataUpdated { seq, metadata, .. }) = &seen.payload else { continue };
         newest = metadata;
         updates.push(Update {
@@ -80,14 +99,17 @@ pub fn rows_of(seen: &[Seen]) -> Rows {
             place: place(seen),
         });
     }
+    let content_hash = seen.last()?.event.content_hash.0.to_vec();
+    let texts = TEXTS.each_ref().map(|text| text.of(newest));
     let row = Row {
         number: signed(first.number),
         block_number: first.block_number,
         place: place(first),
         source_record_id: source_record_id.trim().to_owned(),
-        content_hash: seen.last()?.event.content_hash.0.to_vec(),
         size_bytes: size_bytes(newest),
-        texts: TEXTS.each_ref().map(|text| text.of(newest)),
+        keys: Keys::of(provider, &content_hash, &texts),
+        content_hash,
+        texts,
     };
     Some((row, updates))
 }
@@ -126,7 +148,7 @@ pub async fn replace(
 ) -> Result<(), sqlx::Error> {
     let ids: Vec<Uuid> = rows.iter().map(|(id, _)| *id).collect();
     let before = read(connection, provider, &ids).await?;
-    change(connection, provider, rows, &before).await
+    change(connection, provider, rows, Some(&before)).await
 }
 
 /// Writes what follows from records that are new.
@@ -135,19 +157,20 @@ pub async fn insert(
     provider: Address,
     rows: &[(Uuid, &Rows)],
 ) -> Result<(), sqlx::Error> {
-    change(connection, provider, rows, &HashMap::new()).await
+    change(connection, provider, rows, None).await
 }
 
+/// `before` is what stands there; none where nothing does.
 async fn change(
     connection: &mut PgConnection,
     provider: Address,
     rows: &[(Uuid, &Rows)],
-    before: &HashMap<Uuid, Row>,
+    before: Option<&HashMap<Uuid, Row>>,
 ) -> Result<(), sqlx::Error> {
     let mut change = Change::default();
     let (mut gone, mut written, mut updates) = (Vec::new(), Vec::new(), Vec::new());
     for (id, rows) in rows {
-        let (old, new) = (before.get(id), rows.as_ref().map(|(row, _)| row));
+        let (old, new) = (before.and_then(|before| before.get(id)), rows.as_ref().map(|(row, _)| row));
         updates.extend(rows.iter().flat_map(|(_, updates)| updates));
         if old == new {
             continue;
@@ -171,7 +194,7 @@ async fn change(
             .execute(&mut *connection)
             .await?;
     }
-    write(connection, provider, &written).await?;
+    write(connection, provider, if before.is_some() { UPSERT } else { INSERT }, &written).await?;
     write_updates(connection, provider, &updates).await?;
     apply(connection, provider, change).await
 }
@@ -196,13 +219,15 @@ async fn read(
         for (at, text) in texts.iter_mut().enumerate() {
             *text = row.try_get(7 + at)?;
         }
+        let content_hash: Vec<u8> = row.try_get(5)?;
         let read = Row {
             number: row.try_get(1)?,
             block_number: row.try_get(2)?,
             place: row.try_get(3)?,
             source_record_id: row.try_get(4)?,
-            content_hash: row.try_get(5)?,
             size_bytes: row.try_get(6)?,
+            keys: Keys::of(provider, &content_hash, &texts),
+            content_hash,
             texts,
         };
         Ok((row.try_get(0)?, read))
@@ -210,11 +235,8 @@ async fn read(
     rows.collect()
 }
 
-async fn write(connection: &mut PgConnection, provider: Address, rows: &[(Uuid, &Row)]) -> Result<(), sqlx::Error> {
-    if rows.is_empty() {
-        return Ok(());
-    }
-    let mut query = sqlx::query(
+macro_rules! insert {
+    () => {
         "INSERT INTO trace_record (provider, data_id, number, block_number, place, source_record_id, content_hash, size_bytes, mime_type, media_category,
              collection_id, customer_id, task_id, anon_id, kyc_status, kyc_country, geo_region, tos_hash,
              privacy_policy_hash, tax_status, account_verification, tos_version, privacy_policy_version,
@@ -224,8 +246,13 @@ async fn write(connection: &mut PgConnection, provider: Address, rows: &[(Uuid, 
              $10::text[], $11::text[], $12::text[], $13::text[], $14::text[], $15::text[], $16::text[], $17::text[],
              $18::text[], $19::text[], $20::text[], $21::text[], $22::text[], $23::text[], $24::bigint[],
              $25::bigint[], $26::bigint[], $27::bigint[], $28::bigint[], $29::bigint[], $30::bigint[], $31::bigint[],
-             $32::bigint[], $33::bigint[], $34::bigint[], $35::bigint[]) AS row
-         ON CONFLICT (provider, data_id) DO UPDATE SET
+             $32::bigint[], $33::bigint[], $34::bigint[], $35::bigint[]) AS row"
+    };
+}
+const INSERT: &str = insert!();
+const UPSERT: &str = concat!(
+    insert!(),
+    " ON CONFLICT (provider, data_id) DO UPDATE SET
              number = excluded.number, block_number = excluded.block_number, place = excluded.place, source_record_id
              = excluded.source_record_id, content_hash = excluded.content_hash, size_bytes = excluded.size_bytes,
              mime_type = excluded.mime_type, media_category = excluded.media_category, collection_id =
@@ -239,25 +266,33 @@ async fn write(connection: &mut PgConnection, provider: Address, rows: &[(Uuid, 
              excluded.customer_id_key, task_id_key = excluded.task_id_key, anon_id_key = excluded.anon_id_key,
              kyc_status_key = excluded.kyc_status_key, kyc_country_key = excluded.kyc_country_key, geo_region_key =
              excluded.geo_region_key, tos_hash_key = excluded.tos_hash_key, privacy_policy_hash_key =
-             excluded.privacy_policy_hash_key",
-    )
-    .bind(provider.as_slice())
-    .bind(rows.iter().map(|(id, _)| *id).collect::<Vec<_>>())
-    .bind(rows.iter().map(|(_, row)| row.number).collect::<Vec<_>>())
-    .bind(rows.iter().map(|(_, row)| row.block_number).collect::<Vec<_>>())
-    .bind(rows.iter().map(|(_, row)| row.place).collect::<Vec<_>>())
-    .bind(rows.iter().map(|(_, row)| row.source_record_id.as_str()).collect::<Vec<_>>())
-    .bind(rows.iter().map(|(_, row)| row.content_hash.as_slice()).collect::<Vec<_>>())
-    .bind(rows.iter().map(|(_, row)| row.size_bytes).collect::<Vec<_>>());
-    for at in 0..TEXTS.len() {
-        let text = |row: &Row| row.texts.get(at).cloned().flatten();
-        query = query.bind(rows.iter().map(|(_, row)| text(row)).collect::<Vec<_>>());
+             excluded.privacy_policy_hash_key"
+);
+
+async fn write(
+    connection: &mut PgConnection,
+    provider: Address,
+    sql: &'static str,
+    rows: &[(Uuid, &Row)],
+) -> Result<(), sqlx::Error> {
+    if rows.is_empty() {
+        return Ok(());
     }
-    let of_hash = |row: &Row| key(provider, "content_hash", &row.content_hash);
-    query = query.bind(rows.iter().map(|(_, row)| of_hash(row)).collect::<Vec<_>>());
-    for (at, text) in TEXTS.iter().enumerate().take(SEARCHED) {
-        let of_text = |row: &Row| Some(key(provider, text.column, row.texts.get(at)?.as_ref()?.as_bytes()));
-        query = query.bind(rows.iter().map(|(_, row)| of_text(row)).collect::<Vec<_>>());
+    let mut query = sqlx::query(sql)
+        .bind(provider.as_slice())
+        .bind(rows.iter().map(|(id, _)| *id).collect::<Vec<_>>())
+        .bind(rows.iter().map(|(_, row)| row.number).collect::<Vec<_>>())
+        .bind(rows.iter().map(|(_, row)| row.block_number).collect::<Vec<_>>())
+        .bind(rows.iter().map(|(_, row)| row.place).collect::<Vec<_>>())
+        .bind(rows.iter().map(|(_, row)| row.source_record_id.as_str()).collect::<Vec<_>>())
+        .bind(rows.iter().map(|(_, row)| row.content_hash.as_slice()).collect::<Vec<_>>())
+        .bind(rows.iter().map(|(_, row)| row.size_bytes).collect::<Vec<_>>());
+    for at in 0..TEXTS.len() {
+        query = query.bind(rows.iter().map(|(_, row)| row.texts.get(at)?.as_deref()).collect::<Vec<_>>());
+    }
+    query = query.bind(rows.iter().map(|(_, row)| row.keys.content_hash).collect::<Vec<_>>());
+    for at in 0..SEARCHED {
+        query = query.bind(rows.iter().map(|(_, row)| *row.keys.texts.get(at)?).collect::<Vec<_>>());
     }
     query.execute(connection).await?;
     Ok(())
@@ -337,23 +372,33 @@ async fn count(
     if counts.is_empty() {
         return Ok(0);
     }
-    let fields: Vec<&str> = counts.keys().map(|(field, _)| *field).collect();
-    let values: Vec<&str> = counts.keys().map(|(_, value)| value.as_str()).collect();
-    let by: Vec<i64> = counts.values().copied().collect();
-    let appeared: i64 = sqlx::query_scalar(
-        "WITH appeared AS (
-             INSERT INTO trace_count (provider, field, value, records)
-             SELECT $1, field, value, 0 FROM unnest($2::text[], $3::text[], $4::bigint[]) AS row (field, value, by)
-             WHERE by > 0 ON CONFLICT DO NOTHING RETURNING field)
-         SELECT count(*) FROM appeared WHERE field = $5",
+    let mut fields: Vec<&str> = counts.keys().map(|(field, _)| *field).collect();
+    let mut values: Vec<&str> = counts.keys().map(|(_, value)| value.as_str()).collect();
+    let mut by: Vec<i64> = counts.values().copied().collect();
+    // most values of a batch are new: their rows are written once, and only the other ones are looked for
+    let appeared: Vec<(String, String)> = sqlx::query_as(
+        "INSERT INTO trace_count (provider, field, value, records)
+         SELECT $1, field, value, by FROM unnest($2::text[], $3::text[], $4::bigint[]) AS row (field, value, by)
+         WHERE by > 0 ON CONFLICT DO NOTHING RETURNING field, value::text",
     )
     .bind(provider.as_slice())
     .bind(&fields)
     .bind(&values)
     .bind(&by)
-    .bind(watched)
-    .fetch_one(&mut *connection)
+    .fetch_all(&mut *connection)
     .await?;
+    let new: HashSet<(&str, &str)> = appeared.iter().map(|(field, value)| (field.as_str(), value.as_str())).collect();
+    let appeared = i64::try_from(new.iter().filter(|(field, _)| *field == watched).count()).unwrap_or(i64::MAX);
+    let others = counts.iter().filter(|((field, value), _)| !new.contains(&(*field, value.as_str())));
+    (fields, values, by) = (Vec::new(), Vec::new(), Vec::new());
+    for ((field, value), moved) in others {
+        fields.push(field);
+        values.push(value);
+        by.push(*moved);
+    }
+    if by.is_empty() {
+        return Ok(appeared);
+    }
     sqlx::query(
         "UPDATE trace_count AS c SET records = c.records + row.by
          FROM unnest($2::text[], $3::text[], $4::bigint[]) AS row (field, value, by)
@@ -480,7 +525,7 @@ mod tests {
     #[test]
     fn a_record_s_row_has_its_newest_metadata_and_the_place_of_its_registration() {
         let (row, updates) =
-            rows_of(&[registered(of("a", 5)), updated(1, of("b", 6)), updated(2, of("c", 7))]).unwrap();
+            rows_of(Address::ZERO, &[registered(of("a", 5)), updated(1, of("b", 6)), updated(2, of("c", 7))]).unwrap();
         assert_eq!((row.block_number, row.place, row.number), (20, (2 << 32) | 7, 3));
         assert_eq!((row.source_record_id.as_str(), row.size_bytes), ("a", Some(7)));
         assert!(row.texts.contains(&Some("c".into())) && !row.texts.contains(&Some("a".into())));
@@ -490,15 +535,15 @@ mod tests {
 
     #[test]
     fn what_is_erased_or_not_disclosed_has_no_row() {
-        assert!(rows_of(&[registered(of("a", 5)), seen(1, EventKind::Erased, None)]).is_none());
-        assert!(rows_of(&[seen(0, EventKind::Registered, None), updated(1, of("a", 5))]).is_none());
-        assert!(rows_of(&[]).is_none());
+        assert!(rows_of(Address::ZERO, &[registered(of("a", 5)), seen(1, EventKind::Erased, None)]).is_none());
+        assert!(rows_of(Address::ZERO, &[seen(0, EventKind::Registered, None), updated(1, of("a", 5))]).is_none());
+        assert!(rows_of(Address::ZERO, &[]).is_none());
     }
 
     #[test]
     fn what_was_added_and_taken_away_again_moves_nothing() {
-        let (one, _) = rows_of(&[registered(of("a", 5))]).unwrap();
-        let (other, _) = rows_of(&[registered(of("b", 9))]).unwrap();
+        let (one, _) = rows_of(Address::ZERO, &[registered(of("a", 5))]).unwrap();
+        let (other, _) = rows_of(Address::ZERO, &[registered(of("b", 9))]).unwrap();
         let mut change = Change::default();
         change.add(&one, -1);
         change.add(&other, 1);

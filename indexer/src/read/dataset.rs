@@ -299,9 +299,11 @@ pub async fn datasets(
              AND ($10::text IS NULL OR EXISTS (
                  SELECT FROM (SELECT m.data_id FROM dataset_member AS m
                      WHERE (m.ip_id, m.version) = (v.ip_id, v.version) ORDER BY m.position LIMIT $11) AS first
-                 JOIN record AS r ON (r.provider, r.data_id) = (d.provider, first.data_id)
-                 WHERE CASE WHEN strpos(r.metadata::text, '\\u0000') = 0
-                     THEN r.metadata #>> '{file,media_category}' END = $10))
+                 CROSS JOIN LATERAL (SELECT s.payload FROM event AS e JOIN disclosure AS s USING (provider, number, index)
+                     WHERE e.provider = d.provider AND e.data_id = first.data_id AND e.kind IN (0, 3) AND s.fault IS NULL
+                     ORDER BY e.sequence DESC LIMIT 1) AS newest
+                 WHERE CASE WHEN strpos(newest.payload::text, '\\u0000') = 0
+                     THEN newest.payload #>> '{metadata,file,media_category}' END = $10))
          ORDER BY d.block_number DESC, d.ip_id DESC LIMIT $3",
     )
     .bind(page.after.as_ref().map(|place| place.0))

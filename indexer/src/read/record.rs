@@ -10,6 +10,7 @@ use tidemark::{
     event::{Event, EventKind},
     ids::{ContentHash, DataId},
     merkle::root_from_proof,
+    payload::Payload,
 };
 use utoipa::ToSchema;
 
@@ -425,10 +426,10 @@ async fn mined_events(
 /// Which provider's record an id means: whoever proved it, else whoever came first.
 pub(super) async fn owner(connection: &mut PgConnection, data_id: DataId) -> Result<Option<Address>, ReadError> {
     let row = sqlx::query(
-        "SELECT r.provider FROM record AS r
-         JOIN event AS e ON e.provider = r.provider AND e.data_id = r.data_id AND e.sequence = 0
+        "SELECT r.provider FROM event AS e
+         JOIN record AS r ON r.provider = e.provider AND r.data_id = e.data_id
          JOIN batch AS b ON b.provider = e.provider AND b.number = e.number
-         WHERE r.data_id = $1 ORDER BY r.proven DESC, b.block_number, b.log_index LIMIT 1",
+         WHERE e.data_id = $1 AND e.sequence = 0 ORDER BY r.proven DESC, b.block_number, b.log_index LIMIT 1",
     )
     .bind(data_id.0)
     .fetch_optional(connection)
@@ -443,7 +444,10 @@ pub async fn record(connection: &mut PgConnection, data_id: DataId) -> Result<Op
     };
     let row = sqlx::query(
         "SELECT r.provider, p.name, r.status, r.verdict, r.reason, r.reason_detail, r.source_record_id, r.proven,
-             r.content_hash, r.contributor, r.consent_id, r.payee, r.task_id::text, r.reward::text, r.metadata::text,
+             r.content_hash, r.contributor, r.consent_id, r.payee, r.task_id::text, r.reward::text,
+             (SELECT d.payload::text FROM event AS e JOIN disclosure AS d USING (provider, number, index)
+                 WHERE e.provider = r.provider AND e.data_id = r.data_id AND e.kind IN (0, 3) AND d.fault IS NULL
+                 ORDER BY e.sequence DESC LIMIT 1),
              r.metadata_root, r.ciphertext_cid, r.key_cid, r.size_bytes::text,
              w.by, w.block_time, w.tx_hash,
              (SELECT c.ip_id::text FROM contribution AS c WHERE c.provider = r.provider AND c.data_id = r.data_id
@@ -466,7 +470,8 @@ pub async fn record(connection: &mut PgConnection, data_id: DataId) -> Result<Op
         }),
         None => None,
     };
-    let metadata: Option<String> = row.try_get(14)?;
+    let newest: Option<String> = row.try_get(14)?;
+    let newest = newest.and_then(|payload| serde_json::from_str::<Payload>(&payload).ok());
     let metadata_root: Option<Vec<u8>> = row.try_get(15)?;
     let mut events = final_events(connection, provider, data_id).await?;
     let known = events.len();
@@ -494,7 +499,7 @@ pub async fn record(connection: &mut PgConnection, data_id: DataId) -> Result<Op
         purposes: purposes
             .map(|bits| u32::try_from(bits).map_err(|_| stored::corrupt("record.purposes")))
             .transpose()?,
-        metadata: metadata.and_then(|metadata| serde_json::from_str(&metadata).ok()),
+        metadata: newest.and_then(Payload::into_metadata),
         metadata_root: metadata_root.map(|root| hex0x(&root)),
         ciphertext_cid: row.try_get(16)?,
         key_cid: row.try_get(17)?,

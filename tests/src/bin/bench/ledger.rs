@@ -77,7 +77,9 @@ pub async fn run(flags: &Ledger) -> Result<()> {
     step.done("all of it is in the tables");
     let mut db = forge.stack.postgres.connect("ours").await?;
     let step = progress.step("floor");
-    let (rows, floor) = floor(&mut db).await?;
+    let tables = floor(&mut db).await?;
+    let (rows, floor): (u64, Duration) =
+        tables.iter().fold((0, Duration::ZERO), |(rows, took), table| (rows + table.rows, took + table.took));
     step.done("the same rows copied");
     let (records, events) = (f64::from(batches * BATCH_RECORDS), f64::from(batches * BATCH_RECORDS * 2));
     let per_second = |count: f64, took: Duration| count / took.as_secs_f64();
@@ -99,6 +101,10 @@ pub async fn run(flags: &Ledger) -> Result<()> {
         per_second(records, floor),
         per_second(events, floor),
     );
+    println!("\n| the floor by table | rows a record | µs a record |\n|---|---|---|");
+    for Copied { table, rows, took } in tables.iter().filter(|table| table.took * 200 > floor) {
+        println!("| {table} | {:.2} | {:.1} |", *rows as f64 / records, took.as_secs_f64() * 1e6 / records);
+    }
     if flags.members > 0 {
         let step = progress.step("sale");
         sale(&forge, &indexer, &mut db, flags.members).await?;
@@ -210,8 +216,15 @@ async fn backfill(forge: &Forge, batches: u32) -> Result<(Service, Run)> {
     Ok((indexer, run))
 }
 
-/// How long one connection needs to copy the rows that are there into tables with the same columns, keys and indexes.
-async fn floor(db: &mut PgConnection) -> Result<(u64, Duration)> {
+/// A table that was copied.
+struct Copied {
+    table: String,
+    rows: u64,
+    took: Duration,
+}
+
+/// How long one connection needs to copy the rows that are there into tables with the same columns, keys and indexes; the longest first.
+async fn floor(db: &mut PgConnection) -> Result<Vec<Copied>> {
     let tables: Vec<String> = sqlx::query_scalar(
         "SELECT t.table_name::text FROM information_schema.tables AS t
          WHERE t.table_schema = 'public' AND t.table_type = 'BASE TABLE' AND t.table_name <> '_sqlx_migrations'
@@ -219,9 +232,10 @@ async fn floor(db: &mut PgConnection) -> Result<(u64, Duration)> {
     )
     .fetch_all(&mut *db)
     .await?;
-    let (mut rows, mut took) = (0, Duration::ZERO);
+    let mut copied = Vec::with_capacity(tables.len());
     sqlx::query("CREATE SCHEMA floor").execute(&mut *db).await?;
     for table in tables {
+        let (mut rows, mut took) = (0, Duration::ZERO);
         let make = format!("CREATE TABLE floor.{table} (LIKE public.{table} INCLUDING ALL)");
         sqlx::query(AssertSqlSafe(make)).execute(&mut *db).await?;
         let of = format!("SELECT count(*) FROM public.{table}");
@@ -241,8 +255,10 @@ async fn floor(db: &mut PgConnection) -> Result<(u64, Duration)> {
             rows += copy.finish().await?;
             took += begun.elapsed();
         }
+        copied.push(Copied { table, rows, took });
     }
-    Ok((rows, took))
+    copied.sort_by_key(|table| std::cmp::Reverse(table.took));
+    Ok(copied)
 }
 
 /// Sells a dataset of so many members and says how long its points took into the ledger.
