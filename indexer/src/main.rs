@@ -74,7 +74,7 @@ enum Command {
 
 #[derive(Subcommand, Debug)]
 enum LedgerCommand {
-    /// Recompute chain, balances and causes of all transfers and payouts, and name what differs; fails where anything does.
+    /// Recompute chain, balances, splits and causes of all transfers and payouts, and name what differs; fails where anything does.
     #[command(
         after_help = "Example:\n  tidemark-indexer ledger verify --database-url postgres://postgres@127.0.0.1:5432/indexer\n\n\
         Where standard output is no terminal, each line is JSON: progress, broken, and at the end verified or not_verified."
@@ -273,10 +273,10 @@ async fn verify_ledger(database_url: &str) -> anyhow::Result<()> {
         }
     }
     if terminal {
-        let verify::Report { block_number, transfers, lanes, payout_steps, root, broken, .. } = &report;
+        let verify::Report { block_number, transfers, lanes, splits, payout_steps, root, broken, .. } = &report;
         writeln!(
             std::io::stdout(),
-            "block {block_number}: {transfers} transfers in {lanes} lanes, {payout_steps} payout steps, {broken} broken\nroot {root}"
+            "block {block_number}: {transfers} transfers in {lanes} lanes, {splits} sales split again, {payout_steps} payout steps, {broken} broken\nroot {root}"
         )?;
     } else {
         let mut value = serde_json::to_value(&report).context("write the report")?;

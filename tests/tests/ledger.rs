@@ -61,6 +61,21 @@ async fn findings(pool: &PgPool) -> Vec<Finding> {
     verify(pool, &mut |_, _, _| ()).await.unwrap().findings
 }
 
+/// So that whoever adds a column adds what is tried with it.
+async fn tries_all_columns(pool: &PgPool, table: &str, tried: &[(&str, &str)]) {
+    let known: Vec<String> = sqlx::query_scalar(
+        "SELECT column_name::text FROM information_schema.columns WHERE table_name = $1 AND table_schema = 'public'",
+    )
+    .bind(table)
+    .fetch_all(pool)
+    .await
+    .unwrap();
+    assert!(
+        !known.is_empty() && known.iter().all(|column| tried.iter().any(|(name, _)| name == column)),
+        "a column of {table} is not tried: {known:?}"
+    );
+}
+
 /// What the command prints, line by line, and whether it said yes.
 fn command(url: &str) -> (Vec<Value>, bool) {
     let output = Command::new(program("tidemark-indexer").unwrap())
@@ -75,19 +90,24 @@ fn command(url: &str) -> (Vec<Value>, bool) {
 const OPEN: &str = "
     DO $$ DECLARE c RECORD; BEGIN
         FOR c IN SELECT conname, conrelid::regclass AS t FROM pg_constraint
-            WHERE conrelid IN ('ledger_transfer'::regclass, 'ledger_account'::regclass) AND contype IN ('c', 'p', 'f')
+            WHERE conrelid IN ('ledger_transfer'::regclass, 'ledger_account'::regclass, 'royalty_split'::regclass)
+                AND contype IN ('c', 'p', 'f')
             ORDER BY contype = 'p' LOOP
             EXECUTE format('ALTER TABLE %s DROP CONSTRAINT IF EXISTS %I CASCADE', c.t, c.conname);
         END LOOP;
     END $$;
     ALTER TABLE ledger_transfer DISABLE TRIGGER ALL; ALTER TABLE ledger_account DISABLE TRIGGER ALL;
-    ALTER TABLE ledger_lane DISABLE TRIGGER ALL;
+    ALTER TABLE ledger_lane DISABLE TRIGGER ALL; ALTER TABLE royalty_split DISABLE TRIGGER ALL;
+    ALTER TABLE dataset_member DISABLE TRIGGER ALL;
     CREATE TABLE local.t AS TABLE ledger_transfer; CREATE TABLE local.a AS TABLE ledger_account;
-    CREATE TABLE local.l AS TABLE ledger_lane;";
+    CREATE TABLE local.l AS TABLE ledger_lane; CREATE TABLE local.s AS TABLE royalty_split;
+    CREATE TABLE local.m AS TABLE dataset_member;";
 const BACK: &str = "
     DELETE FROM ledger_transfer; INSERT INTO ledger_transfer TABLE local.t;
     DELETE FROM ledger_account; INSERT INTO ledger_account TABLE local.a;
-    DELETE FROM ledger_lane; INSERT INTO ledger_lane TABLE local.l;";
+    DELETE FROM ledger_lane; INSERT INTO ledger_lane TABLE local.l;
+    DELETE FROM royalty_split; INSERT INTO royalty_split TABLE local.s;
+    DELETE FROM dataset_member; INSERT INTO dataset_member TABLE local.m;";
 
 #[tokio::test]
 async fn a_ledger_that_nobody_touched_verifies_and_two_indexers_have_one_root() -> anyhow::Result<()> {
@@ -96,6 +116,7 @@ async fn a_ledger_that_nobody_touched_verifies_and_two_indexers_have_one_root() 
     let last = lines.last().unwrap();
     assert!(verified && last["type"] == "verified", "{lines:?}");
     assert_eq!((&last["transfers"], &last["lanes"], &last["broken"]), (&6.into(), &3.into(), &0.into()), "{last}");
+    assert_eq!(last["splits"], 1, "{last}");
     assert!(
         lines.iter().any(|line| line["type"] == "progress" && line["step"] == "chain" && line["done"] == 6),
         "{lines:?}"
@@ -135,15 +156,7 @@ async fn whatever_is_changed_in_the_ledger_is_found_and_named() -> anyhow::Resul
         ("position", "position + 7"),
         ("link", other),
     ];
-    let known: Vec<String> = sqlx::query_scalar(
-        "SELECT column_name::text FROM information_schema.columns WHERE table_name = 'ledger_transfer' AND table_schema = 'public'",
-    )
-    .fetch_all(&pool)
-    .await?;
-    assert!(
-        known.iter().all(|column| columns.iter().any(|(name, _)| name == column)),
-        "a column is not tried: {known:?}"
-    );
+    tries_all_columns(&pool, "ledger_transfer", &columns).await;
     for id in &ids {
         for (column, value) in columns {
             run(&pool, &format!("UPDATE ledger_transfer SET {column} = {value} WHERE id = '{id}'")).await;
@@ -153,6 +166,41 @@ async fn whatever_is_changed_in_the_ledger_is_found_and_named() -> anyhow::Resul
             assert!(named, "{column} of {id}: {found:#?}");
             run(&pool, BACK).await;
         }
+    }
+    let of_split = [
+        ("license_id", "license_id + 1"),
+        ("provider", "substr(sha256(provider), 1, 20)"),
+        ("ip_id", "ip_id - 1"),
+        ("version", "version + 1"),
+        ("points_share", "points_share + 1"),
+        ("points_weight", "points_weight + 1"),
+        ("cutoff_remainder", "cutoff_remainder - 1"),
+        ("cutoff_position", "cutoff_position + 1"),
+    ];
+    tries_all_columns(&pool, "royalty_split", &of_split).await;
+    for (column, value) in of_split {
+        run(&pool, &format!("UPDATE royalty_split SET {column} = {value}")).await;
+        let found = findings(&pool).await;
+        assert!(
+            found.iter().any(|found| found.check == "split" && found.row.starts_with("royalty/")),
+            "{column} of the split: {found:#?}"
+        );
+        run(&pool, BACK).await;
+    }
+    // what a part is made of: the member's leaf holds it, and the root on chain that
+    for (column, value) in [
+        ("position", "position + 1"),
+        ("data_id", "gen_random_uuid()"),
+        ("contributor", other),
+        ("consent_id", other),
+        ("payee", "substr(sha256(payee), 1, 20)"),
+        ("weight", "weight + 1"),
+        ("leaf", other),
+    ] {
+        run(&pool, &format!("UPDATE dataset_member SET {column} = {value}")).await;
+        let found = findings(&pool).await;
+        assert!(found.iter().any(|found| found.check == "member"), "{column} of the member: {found:#?}");
+        run(&pool, BACK).await;
     }
     let [redeem, reward] =
         ["redeem", "reward"].map(|cause| ids.iter().filter(|id| id.starts_with(cause)).collect::<Vec<_>>());
@@ -189,8 +237,27 @@ async fn whatever_is_changed_in_the_ledger_is_found_and_named() -> anyhow::Resul
             "DELETE FROM ledger_transfer WHERE cause = 'royalty'; DELETE FROM ledger_lane WHERE lane LIKE 'royalty/%'"
                 .into(),
             "cause",
-            "sale of licence".into(),
+            "royalty/".into(),
         ),
+        ("DELETE FROM royalty_split".into(), "split", "royalty/".into()),
+        ("INSERT INTO royalty_split SELECT * FROM royalty_split".into(), "id", "royalty/".into()),
+        (
+            "INSERT INTO royalty_split SELECT license_id + 1, provider, ip_id, version, points_share, points_weight, cutoff_remainder,
+                 cutoff_position FROM royalty_split"
+                .into(),
+            "split",
+            "royalty/".into(),
+        ),
+        ("UPDATE sale SET points_state = 'waiting'".into(), "cause", "royalty/".into()),
+        ("UPDATE sale SET points_state = 'posted'; DELETE FROM dataset_member".into(), "member", "version 1 of".into()),
+        // what the parts of sales don't cover: rewards were redeemed but for one unit, which royalties are more than
+        (
+            "UPDATE ledger_account SET balance = -(SELECT sum(points_share) FROM royalty_split) - 1 WHERE kind = 'contributor'".into(),
+            "balance",
+            "contributor 0x".into(),
+        ),
+        ("UPDATE ledger_account SET balance = -1 WHERE kind = 'royalties'".into(), "balance", "royalties 0x".into()),
+        ("DELETE FROM ledger_account WHERE kind = 'royalties'".into(), "balance", "royalties 0x".into()),
     ];
     for (sql, check, row) in cases {
         run(&pool, &sql).await;

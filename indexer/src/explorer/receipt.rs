@@ -138,8 +138,8 @@ async fn lines(connection: &mut PgConnection, ids: &[DataId]) -> Result<Vec<Line
     let rows = sqlx::query(
         "SELECT wanted.data_id, own.status, own.payee = decode(repeat('00', 20), 'hex'), own.provider, own.contributor,
              own.reward::text,
-             coalesce((SELECT sum(t.amount) FROM ledger_transfer AS t WHERE t.provider = own.provider
-                 AND t.data_id = own.data_id AND t.cause = 'royalty'), 0)::text,
+             coalesce((SELECT sum(r.amount) FROM royalty_part AS r WHERE r.provider = own.provider
+                 AND r.data_id = own.data_id), 0)::text,
              coalesce((SELECT sum(c.amount) FROM royalty_claim AS c JOIN dataset AS d USING (ip_id)
                  WHERE d.provider = own.provider AND c.data_id = own.data_id), 0)::text,
              -- as RoyaltyPool has it: floors of each sale's share per unit of weight, times 2^128
@@ -154,8 +154,10 @@ async fn lines(connection: &mut PgConnection, ids: &[DataId]) -> Result<Vec<Line
              coalesce((SELECT sum(t.amount) FROM ledger_transfer AS t WHERE t.provider = own.provider
                  AND t.account = own.contributor AND t.cause = 'redeem'), 0)::text,
              (SELECT w.state FROM wallet_reward AS w WHERE (w.provider, w.data_id) = (own.provider, own.data_id)),
-             coalesce((SELECT a.balance FROM ledger_account AS a WHERE a.provider = own.provider
-                 AND a.kind = 'contributor' AND a.key = own.contributor), 0)::text
+             (coalesce((SELECT a.balance FROM ledger_account AS a WHERE a.provider = own.provider
+                 AND a.kind = 'contributor' AND a.key = own.contributor), 0)
+                 + coalesce((SELECT sum(r.amount) FROM royalty_part AS r WHERE r.provider = own.provider
+                     AND r.account = own.contributor), 0))::text
          FROM unnest($1::uuid[]) WITH ORDINALITY AS wanted (data_id, position)
          LEFT JOIN LATERAL (
              SELECT r.* FROM record AS r JOIN event AS e ON (e.provider, e.data_id, e.sequence) = (r.provider, r.data_id, 0)

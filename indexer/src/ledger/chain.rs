@@ -60,7 +60,7 @@ pub struct Fields<'a> {
     pub credit: (&'a str, &'a [u8]),
     /// Decimal digits.
     pub amount: &'a str,
-    /// The contributor's side.
+    /// The contributor's side; zero on a royalty.
     pub account: &'a [u8],
     /// 16 bytes, or none.
     pub data_id: &'a [u8],
@@ -156,7 +156,7 @@ mod tests {
     #[test]
     fn a_lane_is_the_provider_the_licence_or_the_account() {
         assert_eq!(lane_of(Kind::Reward, &posting("reward/0xaa/7/3")), "reward/0xaa");
-        assert_eq!(lane_of(Kind::Royalty, &posting("royalty/12/0101")), "royalty/12");
+        assert_eq!(lane_of(Kind::Royalty, &posting("royalty/12")), "royalty/12");
         let account = "ab".repeat(32);
         assert_eq!(lane_of(Kind::Redeem, &posting("redeem/0xaa/0xbb")), format!("redeem/0xaa/0x{account}"));
     }

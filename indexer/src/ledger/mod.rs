@@ -1,21 +1,23 @@
 //! The points ledger: double entry, each transfer named by what caused it, so that nothing is posted twice.
 //!
 //! ```text
-//!  reward, royalty:  issuer ──► contributor      redeem:  contributor ──► redeemed
+//!  reward:  issuer ──► contributor      redeem:  contributor ──► redeemed      royalty:  issuer ──► royalties
 //! ```
 //!
-//! Tables, triggers and constraints are in `migrations/0001_read_side.sql`; balances move only there. Each transfer commits
-//! to the one before it in its lane (`chain`), and `verify` finds what was changed behind the triggers' back.
+//! A sale is one transfer; what each member has of it follows from `royalty_split` ([`split`]), so that a contributor has its
+//! account's balance and its parts. Tables, triggers and constraints are in `migrations`; balances move only there. Each transfer
+//! commits to the one before it in its lane (`chain`), and `verify` finds what was changed behind the triggers' back.
 
 pub mod chain;
 mod redeem;
+pub mod split;
 pub mod verify;
 
 use alloy::primitives::{Address, B256, U256};
-use sqlx::{PgConnection, Row};
-use tidemark::{dataset::split_points, event::Event, ids::DataId};
+use sqlx::PgConnection;
+use tidemark::{event::Event, ids::DataId};
 
-pub use redeem::settle_redemptions;
+pub use redeem::{settle_redemptions, settle_redemptions_of_members};
 
 /// Transfers inserted by one statement.
 const ROWS_PER_INSERT: usize = 5_000;
@@ -45,11 +47,11 @@ pub struct Cause {
 pub struct Posting {
     /// Names the cause: the primary key.
     pub id: String,
-    /// The contributor's side.
+    /// The contributor's side; zero where it has none.
     pub account: B256,
     /// Payment-token units, above 0.
     pub amount: u128,
-    /// Whose reward or royalty; none on a redemption.
+    /// Whose reward; none on others.
     pub data_id: Option<DataId>,
 }
 
@@ -58,7 +60,7 @@ pub struct Posting {
 pub enum Kind {
     /// An accepted submission of a valid batch.
     Reward,
-    /// A member's part of a sale.
+    /// The points share of a sale, for all members.
     Royalty,
     /// Points that became money.
     Redeem,
@@ -76,7 +78,8 @@ impl Kind {
     /// Kinds of the account that gives and of the one that takes.
     fn sides(self) -> (&'static str, &'static str) {
         match self {
-            Self::Reward | Self::Royalty => ("issuer", "contributor"),
+            Self::Reward => ("issuer", "contributor"),
+            Self::Royalty => ("issuer", "royalties"),
             Self::Redeem => ("contributor", "redeemed"),
         }
     }
@@ -96,29 +99,10 @@ pub fn rewards(provider: Address, number: u64, events: &[Event]) -> Vec<Posting>
         .collect()
 }
 
-/// A member as royalties see it.
-#[derive(Clone, Copy, Debug)]
-pub struct PointsMember {
-    /// Which record.
-    pub data_id: DataId,
-    /// Its pseudonym.
-    pub contributor: B256,
-    /// Its weight.
-    pub weight: u128,
-}
-
-/// Transfers of a sale: the points share by weight over the members without a payee, in manifest order. `None` where
-/// nobody can take it.
-pub fn royalties(license_id: U256, points_share: u128, members: &[PointsMember]) -> Option<Vec<Posting>> {
-    let weights: Vec<u128> = members.iter().map(|member| member.weight).collect();
-    let parts = split_points(points_share, &weights)?;
-    let postings = members.iter().zip(parts).filter(|(_, amount)| *amount > 0).map(|(member, amount)| Posting {
-        id: format!("royalty/{license_id}/{}", member.data_id),
-        account: member.contributor,
-        amount,
-        data_id: Some(member.data_id),
-    });
-    Some(postings.collect())
+/// The transfer of a sale, whatever the number of members. The schema takes it only for a posted sale of a version whose members
+/// are in the tables, with just this amount, and keeps with it what their parts are made of.
+pub fn royalty(license_id: U256, points_share: u128) -> Posting {
+    Posting { id: format!("royalty/{license_id}"), account: B256::ZERO, amount: points_share, data_id: None }
 }
 
 /// Posts transfers of one cause. A second posting of the same id is an error: callers post what they have not posted.
@@ -176,70 +160,33 @@ pub async fn post(
     Ok(())
 }
 
-/// Balance of a contributor's account, 0 where nothing was ever posted to it.
-pub async fn balance(connection: &mut PgConnection, account: AccountKey) -> Result<u128, sqlx::Error> {
-    balances(connection, account.provider, &[account.key], false).await.map(|balances| balances[0])
-}
-
-/// Balances of contributors' accounts under one provider, in the order asked, locked against every other transaction
-/// until this one ends: for reservations. Accounts that do not exist have 0 and are not locked.
+/// What contributors have under one provider, in the order asked: their accounts' balances and their parts of sales. Accounts
+/// that are there are locked against every other transaction until this one ends.
 pub async fn lock_balances(
     connection: &mut PgConnection,
     provider: Address,
     keys: &[B256],
 ) -> Result<Vec<u128>, sqlx::Error> {
-    balances(connection, provider, keys, true).await
-}
-
-async fn balances(
-    connection: &mut PgConnection,
-    provider: Address,
-    keys: &[B256],
-    lock: bool,
-) -> Result<Vec<u128>, sqlx::Error> {
-    // always in one order, so that two who lock the same accounts do not wait for each other
-    let sql = match lock {
-        true => {
-            "SELECT key, balance::text FROM ledger_account
-             WHERE provider = $1 AND kind = 'contributor' AND key = ANY($2) ORDER BY key FOR UPDATE"
-        }
-        false => {
-            "SELECT key, balance::text FROM ledger_account
-             WHERE provider = $1 AND kind = 'contributor' AND key = ANY($2)"
-        }
-    };
     let bytes: Vec<&[u8]> = keys.iter().map(|key| key.as_slice()).collect();
-    let rows = sqlx::query(sql).bind(provider.as_slice()).bind(bytes).fetch_all(connection).await?;
-    let mut found = std::collections::HashMap::with_capacity(rows.len());
-    for row in rows {
-        let (key, balance): (Vec<u8>, String) = (row.try_get(0)?, row.try_get(1)?);
-        // above 128 bits only where a provider's token is worthless; a redemption is never larger
-        let balance: u128 = balance.parse().unwrap_or(u128::MAX);
-        found.insert(key, balance);
-    }
-    Ok(keys.iter().map(|key| found.get(key.as_slice()).copied().unwrap_or_default()).collect())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn member(id: u8, weight: u128) -> PointsMember {
-        PointsMember { data_id: DataId::from_bytes([id; 16]), contributor: B256::repeat_byte(id), weight }
-    }
-
-    #[test]
-    fn royalties_sum_to_the_share_and_name_licence_and_record() {
-        let members = [member(1, 1), member(2, 1), member(3, 1)];
-        let postings = royalties(U256::from(7), 100, &members).unwrap();
-        assert_eq!(postings.iter().map(|posting| posting.amount).collect::<Vec<_>>(), [34, 33, 33]);
-        assert_eq!(postings[0].id, "royalty/7/01010101-0101-0101-0101-010101010101");
-        assert_eq!(postings[0].account, B256::repeat_byte(1));
-    }
-
-    #[test]
-    fn a_part_of_nothing_is_not_posted_and_a_share_without_members_is_refused() {
-        assert_eq!(royalties(U256::from(7), 1, &[member(1, 1), member(2, 1)]).unwrap().len(), 1);
-        assert!(royalties(U256::from(7), 1, &[]).is_none());
-    }
+    // always in one order, so that two who lock the same accounts do not wait for each other
+    sqlx::query(
+        "SELECT FROM ledger_account WHERE provider = $1 AND kind = 'contributor' AND key = ANY($2) ORDER BY key FOR UPDATE",
+    )
+    .bind(provider.as_slice())
+    .bind(&bytes)
+    .execute(&mut *connection)
+    .await?;
+    let balances: Vec<String> = sqlx::query_scalar(
+        "SELECT greatest(coalesce(a.balance, 0) + (SELECT coalesce(sum(r.amount), 0) FROM royalty_part AS r
+             WHERE r.provider = $1 AND r.account = asked.key), 0)::text
+         FROM unnest($2::bytea[]) WITH ORDINALITY AS asked (key, place)
+         LEFT JOIN ledger_account AS a ON a.provider = $1 AND a.kind = 'contributor' AND a.key = asked.key
+         ORDER BY asked.place",
+    )
+    .bind(provider.as_slice())
+    .bind(&bytes)
+    .fetch_all(connection)
+    .await?;
+    // above 128 bits only where a provider's token is worthless; a redemption is never larger
+    Ok(balances.iter().map(|balance| balance.parse().unwrap_or(u128::MAX)).collect())
 }

@@ -1,7 +1,7 @@
 //! Posts what the treasuries let out, per account in the order of the chain; a debit above the balance waits, and so do
 //! those behind it, so that the outcome does not depend on when a manifest arrived.
 
-use alloy::primitives::{Address, B256};
+use alloy::primitives::{Address, B256, U256};
 use sqlx::{PgConnection, Row};
 
 use super::{AccountKey, Cause, Kind, Posting, lock_balances, post};
@@ -43,6 +43,34 @@ pub async fn settle_redemptions(connection: &mut PgConnection, accounts: &[Accou
         }
     }
     Ok(())
+}
+
+/// Posts the waiting redemptions of a version's members, after a sale of it. Looked for from those that wait, which are few.
+pub async fn settle_redemptions_of_members(
+    connection: &mut PgConnection,
+    provider: Address,
+    ip_id: U256,
+    version: i64,
+) -> Result<(), sqlx::Error> {
+    // by the account's memberships, whatever is known of how many members a version has
+    let waiting: Vec<Vec<u8>> = sqlx::query_scalar(
+        "SELECT w.account FROM (
+             SELECT DISTINCT account::bytea FROM points_redeemed WHERE provider = $1 AND state = 'waiting'
+         ) AS w
+         WHERE EXISTS (
+             SELECT FROM (SELECT ip_id, version FROM dataset_member
+                 WHERE contributor = w.account AND payee = decode(repeat('00', 20), 'hex') OFFSET 0) AS own
+             WHERE own.ip_id = $2::text::numeric AND own.version = $3
+         )",
+    )
+    .bind(provider.as_slice())
+    .bind(ip_id.to_string())
+    .bind(version)
+    .fetch_all(&mut *connection)
+    .await?;
+    let keys = waiting.iter().filter_map(|key| B256::try_from(key.as_slice()).ok());
+    let accounts: Vec<AccountKey> = keys.map(|key| AccountKey { provider, key }).collect();
+    settle_redemptions(connection, &accounts).await
 }
 
 async fn settle_account(

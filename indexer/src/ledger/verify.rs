@@ -1,29 +1,44 @@
 //! `tidemark-indexer ledger verify`: recomputes the ledger from its own rows and from what caused them, and names what differs.
 //!
-//! Triggers refuse changes, but not those of a superuser. So each row is hashed again, balances are summed again, and
-//! transfers are held against the events, sales and redemptions they are of, all in one snapshot.
+//! Triggers refuse changes, but not those of a superuser. So each row is hashed again, balances are summed again, sales are split
+//! again over members that are held against the root on chain, and transfers are held against the events, sales and redemptions
+//! they are of, all in one snapshot.
 
 use std::collections::HashMap;
 
-use alloy::primitives::B256;
+use alloy::primitives::{Address, B256};
 use futures::TryStreamExt;
 use serde::Serialize;
 use sqlx::{PgConnection, PgPool, Row, postgres::PgRow};
 
-use super::chain::{FieldHash, Fields};
-use crate::read::{self, ReadError, hex0x};
+use tidemark::{
+    dataset::Member,
+    ids::{ConsentId, DataId},
+    merkle::Tree,
+};
+
+use super::{
+    chain::{FieldHash, Fields},
+    split::{Recount, Split},
+};
+use crate::{
+    manifest::stored::{self, digits},
+    read::{self, ReadError, hex0x},
+};
 
 /// Differences that are kept; more are only counted.
 const FINDINGS_MAX: usize = 100;
+/// Sales of one version that are split in one walk over its members.
+const SPLITS_PER_WALK: i64 = 1_000;
 /// Rows between two words on progress.
 const ROWS_PER_WORD: u64 = 10_000;
 
 /// Something that does not hold.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// Which promise: chain, lane, id, entry, balance, cause or payout.
+    /// Which promise: chain, lane, id, entry, balance, cause, split, member or payout.
     pub check: &'static str,
-    /// The row: a transfer's id, a lane, an account, a batch, a sale or a payout.
+    /// The row: a transfer's id, which a split has, too, a lane, an account, a batch, a version, a member or a payout.
     pub row: String,
     /// What was expected there, and what is there.
     pub what: String,
@@ -40,6 +55,8 @@ pub struct Report {
     pub transfers: u64,
     /// Lanes they stand in.
     pub lanes: u64,
+    /// Sales that were split again over the members of their versions.
+    pub splits: u64,
     /// Steps of this operator's payouts.
     pub payout_steps: u64,
     /// Commits to all lanes: the same at every indexer that has the same files at this block.
@@ -82,6 +99,7 @@ pub async fn verify(pool: &PgPool, progress: Progress<'_>) -> Result<Report, Rea
         }
         progress("sums and causes", done, total);
     }
+    splits(&mut snapshot, &mut report, progress).await?;
     payouts(&mut snapshot, &mut report, progress).await?;
     Ok(report)
 }
@@ -212,7 +230,7 @@ async fn lanes(
 }
 
 /// Checks as statements of (row, what), empty where all holds. A reward, royalty or redemption is held against its cause
-/// column by column; the parts of a sale against its share.
+/// column by column, a split against its sale.
 const STATEMENTS: &[(&str, &str)] = &[
     (
         "id",
@@ -227,7 +245,7 @@ const STATEMENTS: &[(&str, &str)] = &[
          WHERE (amount > 0 AND starts_with(id, cause || '/') AND CASE cause
              WHEN 'redeem' THEN debit_kind = 'contributor' AND credit_kind = 'redeemed' AND account = debit_key
              WHEN 'reward' THEN debit_kind = 'issuer' AND credit_kind = 'contributor' AND account = credit_key
-             WHEN 'royalty' THEN debit_kind = 'issuer' AND credit_kind = 'contributor' AND account = credit_key
+             WHEN 'royalty' THEN debit_kind = 'issuer' AND credit_kind = 'royalties' AND account = credit_key
              ELSE FALSE
          END) IS NOT TRUE ORDER BY id LIMIT 101",
     ),
@@ -246,8 +264,14 @@ const STATEMENTS: &[(&str, &str)] = &[
     (
         "balance",
         "SELECT kind || ' 0x' || encode(key, 'hex') || ' of 0x' || encode(provider, 'hex'),
-             'expected ' || CASE kind WHEN 'issuer' THEN 'at most' ELSE 'at least' END || ' 0, got ' || balance
-         FROM ledger_account WHERE CASE kind WHEN 'issuer' THEN balance > 0 ELSE balance < 0 END ORDER BY 1 LIMIT 101",
+             'expected ' || CASE kind WHEN 'issuer' THEN 'at most 0, got ' || balance WHEN 'contributor' THEN 'at least 0, got '
+                 || balance || ' and royalties of ' || royalties.amount ELSE 'at least 0, got ' || balance END
+         FROM ledger_account AS a CROSS JOIN LATERAL (
+             SELECT CASE WHEN a.kind = 'contributor' AND a.balance < 0 THEN (
+                 SELECT coalesce(sum(r.amount), 0) FROM royalty_part AS r WHERE (r.provider, r.account) = (a.provider, a.key)
+             ) ELSE 0 END AS amount
+         ) AS royalties
+         WHERE CASE kind WHEN 'issuer' THEN balance > 0 ELSE balance + royalties.amount < 0 END ORDER BY 1 LIMIT 101",
     ),
     (
         "cause",
@@ -275,31 +299,51 @@ const STATEMENTS: &[(&str, &str)] = &[
     ),
     (
         "cause",
-        "SELECT t.id, CASE WHEN m.data_id IS NULL THEN 'expected a member of the version that was sold, got none'
+        "SELECT coalesce(t.id, s.id), CASE
+             WHEN t.id IS NULL THEN 'expected a transfer of ' || s.amount || ' for this sale, got none'
+             WHEN s.id IS NULL THEN 'expected a posted sale with points, got none'
              ELSE concat_ws('; ',
-                 CASE WHEN t.provider <> d.provider THEN 'provider differs from the dataset''s' END,
-                 CASE WHEN t.account <> m.contributor THEN 'account differs from the member''s contributor' END,
+                 CASE WHEN t.amount <> s.amount THEN format('amount: expected %s, got %s', s.amount, t.amount) END,
+                 CASE WHEN t.provider <> s.provider THEN 'provider differs from the dataset''s' END,
                  CASE WHEN t.block_number <> s.block_number THEN 'block_number differs from the sale''s' END,
                  CASE WHEN t.block_time <> s.block_time THEN 'block_time differs from the sale''s' END,
                  CASE WHEN t.tx_hash <> s.tx_hash THEN 'tx_hash differs from the sale''s' END) END
-         FROM ledger_transfer AS t
-         LEFT JOIN sale AS s ON s.license_id::text = split_part(t.id, '/', 2) AND s.points_state = 'posted'
-         LEFT JOIN dataset AS d USING (ip_id)
-         LEFT JOIN dataset_member AS m ON (m.ip_id, m.version, m.data_id::text) = (s.ip_id, s.version, split_part(t.id, '/', 3))
-             AND m.data_id = t.data_id
-         WHERE t.cause = 'royalty' AND (t.provider, t.account, t.block_number, t.block_time, t.tx_hash)
-             IS DISTINCT FROM (d.provider, m.contributor, s.block_number, s.block_time, s.tx_hash)
+         FROM (SELECT * FROM ledger_transfer WHERE cause = 'royalty') AS t
+         FULL JOIN (
+             SELECT 'royalty/' || license_id AS id, points_share AS amount, d.provider, s.block_number, s.block_time, s.tx_hash
+             FROM sale AS s JOIN dataset AS d USING (ip_id) WHERE points_state = 'posted' AND points_share > 0
+         ) AS s ON s.id = t.id
+         WHERE (t.amount, t.provider, t.block_number, t.block_time, t.tx_hash)
+             IS DISTINCT FROM (s.amount, s.provider, s.block_number, s.block_time, s.tx_hash)
          ORDER BY 1 LIMIT 101",
     ),
     (
-        "cause",
-        "SELECT 'sale of licence ' || s.license_id, 'expected royalties of ' || s.points_share || ', got '
-             || coalesce(posted.amount, 0)
-         FROM sale AS s LEFT JOIN (
-             SELECT split_part(id, '/', 2) AS license_id, sum(amount) AS amount FROM ledger_transfer
-             WHERE cause = 'royalty' GROUP BY 1
-         ) AS posted ON posted.license_id = s.license_id::text
-         WHERE s.points_state = 'posted' AND s.points_share <> coalesce(posted.amount, 0) ORDER BY 1 LIMIT 101",
+        "split",
+        "SELECT 'royalty/' || coalesce(r.license_id, s.license_id), CASE
+             WHEN r.license_id IS NULL THEN 'expected a split of ' || s.points_share || ' for this sale, got none'
+             WHEN s.license_id IS NULL THEN 'expected a posted sale with points, got none'
+             ELSE concat_ws('; ',
+                 CASE WHEN r.provider <> s.provider THEN 'provider differs from the dataset''s' END,
+                 CASE WHEN r.ip_id <> s.ip_id THEN format('ip_id: expected %s, got %s', s.ip_id, r.ip_id) END,
+                 CASE WHEN r.version <> s.version THEN format('version: expected %s, got %s', s.version, r.version) END,
+                 CASE WHEN r.points_share <> s.points_share
+                     THEN format('points_share: expected %s, got %s', s.points_share, r.points_share) END,
+                 CASE WHEN r.points_weight <> s.points_weight
+                     THEN format('points_weight: expected %s, got %s', s.points_weight, r.points_weight) END) END
+         FROM royalty_split AS r
+         FULL JOIN (
+             SELECT s.license_id, d.provider, s.ip_id, s.version, s.points_share, v.points_weight FROM sale AS s
+             JOIN dataset AS d USING (ip_id) JOIN dataset_version AS v USING (ip_id, version)
+             WHERE s.points_state = 'posted' AND s.points_share > 0
+         ) AS s ON s.license_id = r.license_id
+         WHERE (r.provider, r.ip_id, r.version, r.points_share, r.points_weight)
+             IS DISTINCT FROM (s.provider, s.ip_id, s.version, s.points_share, s.points_weight)
+         ORDER BY 1 LIMIT 101",
+    ),
+    (
+        "id",
+        "SELECT 'royalty/' || license_id, 'expected one split of this sale, got ' || count(*) FROM royalty_split
+         GROUP BY license_id HAVING count(*) > 1 ORDER BY 1 LIMIT 101",
     ),
     (
         "cause",
@@ -344,6 +388,117 @@ const STATEMENTS: &[(&str, &str)] = &[
     ),
 ];
 
+/// Splits each posted sale again, from its version's members alone, and holds those against the version's root.
+async fn splits(connection: &mut PgConnection, report: &mut Report, progress: Progress<'_>) -> Result<(), ReadError> {
+    let total: i64 = sqlx::query_scalar("SELECT count(*) FROM royalty_split").fetch_one(&mut *connection).await?;
+    let total = u64::try_from(total).unwrap_or_default();
+    progress("splits", 0, total);
+    let mut last: Option<(String, i64, String)> = None;
+    loop {
+        // those of the next version, or the next of the same
+        let rows = sqlx::query(
+            "WITH next AS (
+                 SELECT ip_id, version FROM royalty_split
+                 WHERE $1::text IS NULL OR (ip_id, version, license_id) > ($1::text::numeric, $2, $3::text::numeric)
+                 ORDER BY ip_id, version LIMIT 1
+             )
+             SELECT s.ip_id::text, s.version, s.license_id::text, s.points_share::text, s.points_weight::text,
+                 s.cutoff_remainder::text, s.cutoff_position
+             FROM next JOIN royalty_split AS s USING (ip_id, version)
+             WHERE $1::text IS NULL OR (s.ip_id, s.version, s.license_id) > ($1::text::numeric, $2, $3::text::numeric)
+             ORDER BY s.license_id LIMIT $4",
+        )
+        .bind(last.as_ref().map(|last| last.0.as_str()))
+        .bind(last.as_ref().map(|last| last.1))
+        .bind(last.as_ref().map(|last| last.2.as_str()))
+        .bind(SPLITS_PER_WALK)
+        .fetch_all(&mut *connection)
+        .await?;
+        let Some(row) = rows.first() else { return Ok(()) };
+        let (ip_id, version): (String, i64) = (row.try_get(0)?, row.try_get(1)?);
+        let is_new = last.as_ref().is_none_or(|last| (&last.0, last.1) != (&ip_id, version));
+        let mut recounts = Vec::with_capacity(rows.len());
+        for row in &rows {
+            let split = Split {
+                share: digits(row, 3)?,
+                weight: digits(row, 4)?,
+                cutoff_remainder: digits(row, 5)?,
+                cutoff_position: row.try_get(6)?,
+            };
+            recounts.push((row.try_get::<String, _>(2)?, Recount::new(split)));
+        }
+        walk(connection, report, (&ip_id, version, is_new), &mut recounts).await?;
+        last = recounts.last().map(|(license_id, _)| (ip_id, version, license_id.clone()));
+        report.splits = report.splits.saturating_add(u64::try_from(recounts.len()).unwrap_or_default());
+        for (license_id, recount) in recounts {
+            if let Err(what) = recount.finish() {
+                report.add("split", format!("royalty/{license_id}"), what);
+            }
+        }
+        progress("splits", report.splits, total);
+    }
+}
+
+/// Goes through the members of a version once, for some of its sales.
+async fn walk(
+    connection: &mut PgConnection,
+    report: &mut Report,
+    (ip_id, version, is_new): (&str, i64, bool),
+    recounts: &mut [(String, Recount)],
+) -> Result<(), ReadError> {
+    let mut leaves = Vec::new();
+    let mut rows = sqlx::query(
+        "SELECT position, data_id, contributor, consent_id, payee, weight::text, leaf FROM dataset_member
+         WHERE ip_id = $1::text::numeric AND version = $2 ORDER BY position",
+    )
+    .bind(ip_id)
+    .bind(version)
+    .fetch(&mut *connection);
+    while let Some(row) = rows.try_next().await? {
+        let position: i64 = row.try_get(0)?;
+        let member = Member {
+            data_id: DataId(row.try_get(1)?),
+            contributor: stored::hash(&row, 2)?,
+            consent_id: ConsentId(stored::hash(&row, 3)?),
+            payee: stored::address(&row, 4)?,
+            weight: digits(&row, 5)?,
+        };
+        if member.payee == Address::ZERO {
+            recounts.iter_mut().for_each(|(_, recount)| recount.take(member.weight, position));
+        }
+        if !is_new {
+            continue;
+        }
+        let leaf = member.leaf();
+        if leaf != stored::hash(&row, 6)? {
+            let row = format!("{} of version {version} of dataset {ip_id}", member.data_id);
+            report.add("member", row, format!("expected leaf {leaf} by its columns, got another"));
+        }
+        if usize::try_from(position).ok() != Some(leaves.len()) {
+            let row = format!("{} of version {version} of dataset {ip_id}", member.data_id);
+            report.add("member", row, format!("expected position {}, got {position}", leaves.len()));
+        }
+        leaves.push(leaf);
+    }
+    drop(rows);
+    if is_new {
+        let found = tokio::task::spawn_blocking(move || Tree::new(&leaves).map(|tree| tree.root())).await?;
+        let root: Option<Vec<u8>> =
+            sqlx::query_scalar("SELECT root FROM dataset_version WHERE ip_id = $1::text::numeric AND version = $2")
+                .bind(ip_id)
+                .bind(version)
+                .fetch_optional(connection)
+                .await?;
+        if found.as_ref().map(|root| root.as_slice()) != root.as_deref() {
+            let (expected, got) = (root.map(|root| hex0x(&root)), found.map(|root| root.to_string()));
+            let text = |root: Option<String>| root.unwrap_or_else(|| "none".into());
+            let what = format!("expected members with the registered root {}, got {}", text(expected), text(got));
+            report.add("member", format!("version {version} of dataset {ip_id}"), what);
+        }
+    }
+    Ok(())
+}
+
 /// Hashes each step of this operator's payouts again.
 async fn payouts(
     connection: &mut PgConnection,
@@ -360,7 +515,7 @@ async fn payouts(
     let mut before = End { position: 0, link: B256::ZERO };
     while let Some(row) = rows.try_next().await? {
         let (position, payout_id): (i64, uuid::Uuid) = (row.try_get(0)?, row.try_get(1)?);
-        let stored = crate::manifest::stored::hash(&row, 5)?;
+        let stored = stored::hash(&row, 5)?;
         let next = before.position.saturating_add(1);
         let mut hash = FieldHash::after(before.link);
         hash.number(position).field(payout_id.as_bytes()).field(row.try_get::<&str, _>(2)?);

@@ -1,12 +1,9 @@
 //! Members of dataset versions, and what sales owe to those of them that are paid in points.
 
-use std::collections::BTreeMap;
-
-use alloy::primitives::{Address, B256, U256};
+use alloy::primitives::{B256, U256};
 use sqlx::{PgConnection, Row};
 use tidemark::{
     dataset::{MEMBERS_BYTES_MAX, MemberRow, decode_members, summarise},
-    ids::DataId,
     service::causes,
 };
 
@@ -16,9 +13,11 @@ use super::{
     lock_tables,
     stored::{self, ROWS_PER_STATEMENT, count, digits},
 };
-use crate::ledger::{self, AccountKey, Cause, Kind, PointsMember};
+use crate::ledger::{self, Cause, Kind};
 
 const VERSIONS_PER_STEP: i64 = 64;
+/// Members that change what Postgres has to know of their table.
+const MANY_MEMBERS: usize = 50_000;
 
 /// What the chain says of a version.
 #[derive(Clone, Debug)]
@@ -123,6 +122,10 @@ pub async fn settle(files: &Files, next: Next) -> Result<bool, SettleError> {
         return Ok(false);
     }
     insert_members(&mut transaction, &promised, &rows).await?;
+    if rows.len() >= MANY_MEMBERS {
+        // or parts of sales are looked for by version instead of by account until Postgres comes to it itself
+        sqlx::query("ANALYZE dataset_member").execute(&mut *transaction).await?;
+    }
     forget(&mut *transaction, &what).await?;
     settle_sales(&mut transaction).await?;
     transaction.commit().await?;
@@ -176,78 +179,44 @@ async fn insert_members(
     Ok(())
 }
 
-/// Posts the points share of final sales whose version is settled, in the order of the chain.
+/// Posts the points share of final sales whose version is settled, in the order of the chain: one transfer a sale.
 pub async fn settle_sales(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
     let rows = sqlx::query(
         "SELECT s.license_id::text, s.ip_id::text, s.version, s.points_share::text, s.block_number, s.block_time,
-             s.tx_hash, v.state, d.provider
+             s.tx_hash, v.state = 'valid' AND v.points_weight > 0, d.provider
          FROM sale AS s JOIN dataset_version AS v USING (ip_id, version) JOIN dataset AS d USING (ip_id)
          WHERE s.points_state = 'waiting' AND v.state <> 'waiting' ORDER BY s.block_number, s.log_index",
     )
     .fetch_all(&mut *connection)
     .await?;
-    let mut members_of = BTreeMap::<(String, i64), Vec<PointsMember>>::new();
     for row in &rows {
-        let license_id: U256 = digits(row, 0)?;
-        let (ip_id, version): (String, i64) = (row.try_get(1)?, row.try_get(2)?);
+        let (license_id, ip_id): (U256, U256) = (digits(row, 0)?, digits(row, 1)?);
+        let (version, points_share): (i64, u128) = (row.try_get(2)?, digits(row, 3)?);
         let cause = Cause { block_number: row.try_get(4)?, block_time: row.try_get(5)?, tx_hash: row.try_get(6)? };
         let provider = stored::address(row, 8)?;
-        let mut postings = None;
-        if row.try_get::<String, _>(7)? == "valid" {
-            let key = (ip_id.clone(), version);
-            if !members_of.contains_key(&key) {
-                members_of.insert(key.clone(), points_members(connection, &ip_id, version).await?);
-            }
-            let members = members_of.get(&key).map(Vec::as_slice).unwrap_or_default();
-            postings = ledger::royalties(license_id, digits(row, 3)?, members);
-        }
-        let points_state = if postings.is_some() { "posted" } else { "invalid" };
+        // where nobody is paid in points, nobody can take it
+        let is_posted: bool = row.try_get(7)?;
         sqlx::query("UPDATE sale SET points_state = $2 WHERE license_id = $1::text::numeric")
             .bind(license_id.to_string())
-            .bind(points_state)
+            .bind(if is_posted { "posted" } else { "invalid" })
             .execute(&mut *connection)
             .await?;
-        if let Some(postings) = postings {
-            ledger::post(connection, provider, Kind::Royalty, &cause, &postings).await?;
-            let credited: Vec<AccountKey> =
-                postings.iter().map(|posting| AccountKey { provider, key: posting.account }).collect();
-            ledger::settle_redemptions(connection, &credited).await?;
+        if is_posted && points_share > 0 {
+            let posting = ledger::royalty(license_id, points_share);
+            ledger::post(connection, provider, Kind::Royalty, &cause, &[posting]).await?;
+            ledger::settle_redemptions_of_members(connection, provider, ip_id, version).await?;
         }
     }
     Ok(())
 }
 
-async fn points_members(
-    connection: &mut PgConnection,
-    ip_id: &str,
-    version: i64,
-) -> Result<Vec<PointsMember>, sqlx::Error> {
-    let rows = sqlx::query(
-        "SELECT data_id, contributor, weight::text FROM dataset_member
-         WHERE ip_id = $1::text::numeric AND version = $2 AND payee = $3 ORDER BY position",
-    )
-    .bind(ip_id)
-    .bind(version)
-    .bind(Address::ZERO.as_slice())
-    .fetch_all(connection)
-    .await?;
-    rows.iter()
-        .map(|row| {
-            Ok(PointsMember {
-                data_id: DataId(row.try_get(0)?),
-                contributor: stored::hash(row, 1)?,
-                weight: digits(row, 2)?,
-            })
-        })
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
+    use alloy::primitives::Address;
     use tidemark::{
         consent::purpose,
         dataset::Member,
-        ids::{ConsentId, ContentHash},
+        ids::{ConsentId, ContentHash, DataId},
     };
 
     use super::*;

@@ -147,7 +147,7 @@ async fn lock_provider(transaction: &mut Transaction<'_, Postgres>, provider: Ad
     Ok(())
 }
 
-/// The first entry that asks for more than its account has free. Free is the ledger's balance, less what open payouts
+/// The first entry that asks for more than its account has free. Free is what the account has, its parts of sales included, less what open payouts
 /// hold, less what was redeemed on chain and waits for the ledger, less what was earned too short a time ago; one statement,
 /// so one snapshot. The schema refuses an overdraw once more (`payout_within_balance`).
 async fn short_of_balance(
@@ -202,7 +202,7 @@ async fn end_of_hold(
     let row = sqlx::query(
         "SELECT min(ends_at) FILTER (WHERE freed + $4::text::numeric >= $3::text::numeric), max(ends_at) FROM (
              SELECT t.block_time + h.seconds AS ends_at, sum(t.amount) OVER (ORDER BY t.block_time) AS freed
-             FROM ledger_transfer AS t JOIN local.payout_hold AS h ON h.provider = t.provider
+             FROM ledger_statement AS t JOIN local.payout_hold AS h ON h.provider = t.provider
              WHERE t.provider = $1 AND t.account = $2 AND t.cause <> 'redeem'
                  AND t.block_time + h.seconds > extract(epoch FROM now())
          ) AS young",

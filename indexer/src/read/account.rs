@@ -1,4 +1,5 @@
-//! Points accounts: balance and statement of a per-record pseudonym.
+//! Points accounts: balance and statement of a per-record pseudonym, its own transfers and its parts of sales alike
+//! (`ledger_statement`).
 
 use alloy::primitives::{Address, B256};
 use serde::Serialize;
@@ -91,13 +92,17 @@ pub async fn balances(
 ) -> Result<Vec<AccountBalance>, ReadError> {
     let bytes: Vec<&[u8]> = keys.iter().map(|key| key.as_slice()).collect();
     let rows = sqlx::query(
-        "SELECT a.key, a.provider, p.name, a.balance::text,
-             coalesce(sum(t.amount) FILTER (WHERE t.cause <> 'redeem'), 0)::text,
-             coalesce(sum(t.amount) FILTER (WHERE t.cause = 'redeem'), 0)::text
-         FROM ledger_account AS a JOIN provider AS p ON p.address = a.provider
-         LEFT JOIN ledger_transfer AS t ON t.provider = a.provider AND t.account = a.key
-         WHERE a.kind = 'contributor' AND a.key = ANY($1) AND ($2::bytea IS NULL OR a.provider = $2)
-         GROUP BY a.key, a.provider, p.name, a.balance ORDER BY a.key, p.name",
+        "SELECT s.account, s.provider, p.name, (coalesce(a.balance, 0) + s.royalties)::text, s.credited::text, s.debited::text
+         FROM (
+             SELECT account, provider, coalesce(sum(amount) FILTER (WHERE cause <> 'redeem'), 0) AS credited,
+                 coalesce(sum(amount) FILTER (WHERE cause = 'redeem'), 0) AS debited,
+                 coalesce(sum(amount) FILTER (WHERE cause = 'royalty'), 0) AS royalties
+             FROM ledger_statement WHERE account = ANY($1) AND ($2::bytea IS NULL OR provider = $2)
+             GROUP BY account, provider
+         ) AS s
+         JOIN provider AS p ON p.address = s.provider
+         LEFT JOIN ledger_account AS a ON (a.provider, a.kind, a.key) = (s.provider, 'contributor', s.account)
+         ORDER BY s.account, p.name",
     )
     .bind(bytes)
     .bind(provider.as_ref().map(|provider| provider.as_slice()))
@@ -151,7 +156,7 @@ pub async fn account(
     let of: Option<Address> = balance.provider.as_ref().and_then(|provider| provider.address.parse().ok());
     let of = of.unwrap_or_default();
     let rows = sqlx::query(
-        "SELECT id, cause, amount::text, account, data_id, block_number, block_time, tx_hash FROM ledger_transfer
+        "SELECT id, cause, amount::text, account, data_id, block_number, block_time, tx_hash FROM ledger_statement
          WHERE provider = $1 AND account = $2 AND ($3::bigint IS NULL OR (block_number, id) < ($3, $4))
              AND block_number BETWEEN coalesce($6, 0) AND coalesce($7, 9223372036854775807)
          ORDER BY block_number DESC, id DESC LIMIT $5",
@@ -188,7 +193,7 @@ async fn ends(
         "SELECT coalesce(sum(amount) FILTER (WHERE $6::bigint IS NULL OR (block_number, id) < ($6, $7)), 0)::text,
              coalesce(sum(amount), 0)::text
          FROM (
-             SELECT block_number, id, CASE cause WHEN 'redeem' THEN -amount ELSE amount END AS amount FROM ledger_transfer
+             SELECT block_number, id, CASE cause WHEN 'redeem' THEN -amount ELSE amount END AS amount FROM ledger_statement
              WHERE provider = $1 AND account = $2 AND ($3::bigint IS NULL OR (block_number, id) < ($3, $4))
                  AND block_number <= coalesce($5, 9223372036854775807)
          ) AS sides",
@@ -213,7 +218,7 @@ pub(super) async fn transfers_of(
     page: &Page,
 ) -> Result<(Vec<TransferView>, Option<String>), ReadError> {
     let rows = sqlx::query(
-        "SELECT id, cause, amount::text, account, data_id, block_number, block_time, tx_hash FROM ledger_transfer
+        "SELECT id, cause, amount::text, account, data_id, block_number, block_time, tx_hash FROM ledger_statement
          WHERE provider = $1 AND account = ANY($2) AND ($3::bigint IS NULL OR (block_number, id) < ($3, $4))
          ORDER BY block_number DESC, id DESC LIMIT $5",
     )
@@ -239,7 +244,7 @@ pub(super) async fn transfers_of_record(
     limit: i64,
 ) -> Result<Vec<TransferView>, ReadError> {
     let rows = sqlx::query(
-        "SELECT id, cause, amount::text, account, data_id, block_number, block_time, tx_hash FROM ledger_transfer
+        "SELECT id, cause, amount::text, account, data_id, block_number, block_time, tx_hash FROM ledger_statement
          WHERE provider = $1 AND data_id = $2 ORDER BY block_number, id LIMIT $3",
     )
     .bind(provider.as_slice())

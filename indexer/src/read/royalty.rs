@@ -82,13 +82,18 @@ pub async fn royalties(
     let members = sqlx::query(
         "SELECT m.position, m.data_id, m.contributor, m.weight::text,
              CASE WHEN m.payee = decode(repeat('00', 20), 'hex') THEN 'points' ELSE 'wallet' END,
-             (CASE WHEN m.payee = decode(repeat('00', 20), 'hex') THEN coalesce(t.amount, 0)
+             (CASE WHEN m.payee = decode(repeat('00', 20), 'hex') THEN coalesce(part.amount, 0)
                  ELSE least(div(m.weight * ($4::text::numeric + $5::text::numeric), 340282366920938463463374607431768211456), 79228162514264337593543950335)
                      - least(div(m.weight * $4::text::numeric, 340282366920938463463374607431768211456), 79228162514264337593543950335) END)::numeric(78, 0)::text
-         FROM dataset_member AS m
-         LEFT JOIN ledger_transfer AS t ON t.id = 'royalty/' || $3 || '/' || m.data_id::text
-         WHERE m.ip_id = $1::text::numeric AND m.version = $2 AND ($6::bigint IS NULL OR m.position > $6)
-         ORDER BY m.position LIMIT $7",
+         FROM (
+             SELECT * FROM dataset_member WHERE ip_id = $1::text::numeric AND version = $2 AND ($6::bigint IS NULL OR position > $6)
+             ORDER BY position LIMIT $7
+         ) AS m
+         LEFT JOIN LATERAL (
+             SELECT amount FROM royalty_part AS part WHERE part.license_id = $3::text::numeric
+                 AND (part.ip_id, part.version, part.position) = (m.ip_id, m.version, m.position)
+         ) AS part ON TRUE
+         ORDER BY m.position",
     )
     .bind(&ip_id)
     .bind(version)

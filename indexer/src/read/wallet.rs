@@ -356,8 +356,10 @@ pub async fn contributor(
 ) -> Result<ContributorView, ReadError> {
     let bytes: Vec<&[u8]> = keys.iter().map(|key| key.as_slice()).collect();
     let accounts = account::balances(connection, Some(address), keys).await?;
-    let total: Option<String> = sqlx::query_scalar(
-        "SELECT sum(balance)::text FROM ledger_account WHERE provider = $1 AND kind = 'contributor' AND key = ANY($2)",
+    let total: String = sqlx::query_scalar(
+        "SELECT (coalesce((SELECT sum(balance) FROM ledger_account
+                 WHERE provider = $1 AND kind = 'contributor' AND key = ANY($2)), 0)
+             + coalesce((SELECT sum(amount) FROM royalty_part WHERE provider = $1 AND account = ANY($2)), 0))::text",
     )
     .bind(address.as_slice())
     .bind(&bytes)
@@ -374,6 +376,5 @@ pub async fn contributor(
         .await?;
     let records = rows.iter().map(record).collect::<Result<_, _>>()?;
     let (transfers, next_cursor) = account::transfers_of(connection, address, &bytes, page).await?;
-    let total = total.unwrap_or_else(|| "0".into());
     Ok(ContributorView { provider, accounts, total, records, transfers, next_cursor })
 }

@@ -128,17 +128,22 @@ async fn check_chain(connection: &mut PgConnection, rpc: &DynProvider) -> anyhow
 /// Accounts of which payouts hold more than the tables of a schema give them, by the sum that `local.payout_room` makes.
 async fn overdrawn(connection: &mut PgConnection, schema: &str) -> anyhow::Result<Overdrawn> {
     let sql = format!(
-        "SELECT p.provider::bytea, e.account::bytea, (sum(e.amount) - coalesce(a.balance, 0) + (
-             SELECT coalesce(sum(r.amount), 0) FROM {schema}.points_redeemed AS r
-             WHERE r.provider = p.provider AND r.account = e.account AND r.state = 'waiting'))::text
-         FROM local.payout_entry AS e JOIN local.payout AS p USING (payout_id)
-         LEFT JOIN {schema}.ledger_account AS a ON a.provider = p.provider AND a.kind = 'contributor' AND a.key = e.account
-         WHERE p.state <> 'voided' AND NOT EXISTS (
-             SELECT FROM {schema}.points_redeemed AS m WHERE m.provider = p.provider AND m.payout_id = e.debit_id)
-         GROUP BY p.provider, e.account, a.balance
-         HAVING coalesce(a.balance, 0) - sum(e.amount) - (
-             SELECT coalesce(sum(r.amount), 0) FROM {schema}.points_redeemed AS r
-             WHERE r.provider = p.provider AND r.account = e.account AND r.state = 'waiting') < 0"
+        "SELECT provider, account, (held - has)::text FROM (
+             SELECT open.provider, open.account, open.held,
+                 coalesce((SELECT balance FROM {schema}.ledger_account AS a
+                     WHERE a.provider = open.provider AND a.kind = 'contributor' AND a.key = open.account), 0)
+                 + coalesce((SELECT sum(r.amount) FROM {schema}.royalty_part AS r
+                     WHERE r.provider = open.provider AND r.account = open.account), 0)
+                 - coalesce((SELECT sum(r.amount) FROM {schema}.points_redeemed AS r
+                     WHERE r.provider = open.provider AND r.account = open.account AND r.state = 'waiting'), 0) AS has
+             FROM (
+                 SELECT p.provider::bytea, e.account::bytea, sum(e.amount) AS held
+                 FROM local.payout_entry AS e JOIN local.payout AS p USING (payout_id)
+                 WHERE p.state <> 'voided' AND NOT EXISTS (
+                     SELECT FROM {schema}.points_redeemed AS m WHERE m.provider = p.provider AND m.payout_id = e.debit_id)
+                 GROUP BY 1, 2
+             ) AS open
+         ) AS sums WHERE held > has"
     );
     let rows = sqlx::query(AssertSqlSafe(sql)).fetch_all(connection).await.context("add up what payouts hold")?;
     read(&rows)

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use alloy::primitives::{Address, B256, Bytes, U256};
+use alloy::primitives::{Address, B256, Bytes};
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 use futures::{StreamExt, TryStreamExt};
@@ -15,7 +15,7 @@ use serde_json::json;
 use sqlx::{AssertSqlSafe, Connection, PgConnection, Row};
 use tidemark::{
     canonical::{jcs, metadata_root},
-    dataset::{Member, MemberRow},
+    dataset::{Member, MemberRow, split_points},
     event::{Event, pseudonym},
     ids::{ConsentId, ContentHash, DataId, sha256},
     manifest::Disclosure,
@@ -38,6 +38,8 @@ const BATCH_RECORDS: u32 = 10_000;
 /// What anything may take before it is wrong.
 const TIME_MAX: Duration = Duration::from_secs(1_800);
 const POLL: Duration = Duration::from_millis(10);
+/// Members whose accounts are asked for after the sale.
+const SPOT_CHECKS: usize = 100;
 /// Bytes that are read before they are copied.
 const CHUNK_ROWS: i64 = 50_000;
 
@@ -288,6 +290,7 @@ async fn sale(forge: &Forge, indexer: &Service, db: &mut PgConnection, members: 
         .collect::<Result<_>>()?;
     rows.sort_unstable_by_key(|row| row.member.data_id);
     let content = forge.version_of(&rows).await?;
+    let paid: Vec<(B256, u128)> = rows.iter().map(|row| (row.member.contributor, row.member.weight)).collect();
     drop(rows);
     let ip_id = forge.register_dataset(&content).await?;
     forge.stack.chain.mine(3).await?;
@@ -301,19 +304,41 @@ async fn sale(forge: &Forge, indexer: &Service, db: &mut PgConnection, members: 
     let begun = Instant::now();
     until(db, "SELECT points_state = 'posted' FROM sale", indexer).await?;
     let took = begun.elapsed();
-    let prefix = format!("royalty/{}/%", sold.licenseId);
+    let weights: Vec<u128> = paid.iter().map(|(_, weight)| *weight).collect();
+    let parts = split_points(sold.pointsShare, &weights).context("nobody is paid")?;
+    let transfers: i64 =
+        sqlx::query_scalar("SELECT count(*) FROM ledger_transfer WHERE cause = 'royalty'").fetch_one(&mut *db).await?;
+    let begun = Instant::now();
     let (count, sum): (i64, String) =
-        sqlx::query_as("SELECT count(*), sum(amount)::text FROM ledger_transfer WHERE id LIKE $1")
-            .bind(prefix)
+        sqlx::query_as("SELECT count(*), sum(amount)::text FROM royalty_part WHERE license_id = $1::text::numeric")
+            .bind(sold.licenseId.to_string())
             .fetch_one(&mut *db)
             .await?;
-    let share: String = sqlx::query_scalar("SELECT points_share::text FROM sale").fetch_one(db).await?;
-    ensure!(sum == share && sum.parse::<U256>().is_ok(), "the parts sum to {sum}, and the share is {share}");
+    let summed = begun.elapsed();
+    let gained = parts.iter().filter(|part| **part > 0).count();
+    ensure!(
+        sum == sold.pointsShare.to_string() && usize::try_from(count)? == gained,
+        "{count} parts sum to {sum}; expected {gained}, and a share of {}",
+        sold.pointsShare
+    );
+    let mut slowest = Duration::ZERO;
+    for at in (0..paid.len()).step_by((paid.len() / SPOT_CHECKS).max(1)) {
+        let begun = Instant::now();
+        let (_, account) = indexer.get(&format!("/v1/accounts/{}", paid[at].0)).await?;
+        slowest = slowest.max(begun.elapsed());
+        let part = parts[at].to_string();
+        ensure!(
+            account["balance"] == part.as_str() && (part == "0" || account["transfers"][0]["amount"] == part.as_str()),
+            "member {at}: expected {part}, got {account}"
+        );
+    }
     println!("\n| sale over {members} members | s |\n|---|---|");
     println!("| members out of their manifest into the tables | {:.1} |", loaded.as_secs_f64());
+    println!("| the sale's points into the ledger, transfers: {transfers} | {:.2} |", took.as_secs_f64());
+    println!("| its {count} parts added up: to the last unit the share, {sum} | {:.2} |", summed.as_secs_f64());
     println!(
-        "| the sale's points into the ledger, {count} transfers that sum to the last unit to {share} | {:.1} |",
-        took.as_secs_f64()
+        "| the slowest of {SPOT_CHECKS} accounts with its statement, each as the split is computed apart | {:.3} |",
+        slowest.as_secs_f64()
     );
     Ok(())
 }
