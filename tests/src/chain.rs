@@ -7,6 +7,7 @@ use alloy::{
     providers::{DynProvider, Provider},
 };
 use anyhow::{Context, Result, bail};
+use clap::ValueEnum;
 use serde_json::Value;
 
 use crate::{anvil::Anvil, folder::RunFolder, geth::Geth, stack::Options};
@@ -19,7 +20,7 @@ pub const BLOCK_GAS_LIMIT: u64 = 300_000_000;
 pub const CLOCK_BEHIND_SECONDS: u64 = 60;
 
 /// Which program is the node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Client {
     /// npm's anvil.
     Anvil,

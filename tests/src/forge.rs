@@ -42,6 +42,8 @@ pub struct OwnBatch {
     pub signature: Bytes,
     /// Behind the header.
     pub events: Vec<Event>,
+    /// The file of what they disclose.
+    pub disclosures: Option<Cid>,
 }
 
 impl OwnBatch {
@@ -59,7 +61,7 @@ impl OwnBatch {
         let manifest = Manifest { provider, number, events, disclosures };
         let cid = store.put(&manifest.encode()?).await?;
         let header = Header::new(provider, number, &manifest.events, &summary, cid).context("too many events")?;
-        let mut batch = Self { header, signature: Bytes::new(), events: manifest.events };
+        let mut batch = Self { header, signature: Bytes::new(), events: manifest.events, disclosures };
         batch.sign(deployment, attestor)?;
         Ok(batch)
     }

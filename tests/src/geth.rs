@@ -7,7 +7,7 @@
 use std::{
     fs,
     io::Write as _,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::Arc,
     time::Duration,
@@ -15,7 +15,7 @@ use std::{
 
 use alloy::{
     network::TransactionBuilder,
-    primitives::{Address, B256, U256, keccak256},
+    primitives::{Address, B256, Bytes, U256, keccak256},
     providers::{DynProvider, Provider, ProviderBuilder},
     rpc::types::TransactionRequest,
 };
@@ -195,6 +195,21 @@ impl Geth {
         Ok(())
     }
 
+    /// Makes a block of each list of signed transactions, as fast as geth can: for long histories. Here nothing is kept of
+    /// such a block but its hash, so a geth that loses it in [`Geth::kill`] is not told it again.
+    pub async fn commit(&self, blocks: Vec<Vec<Bytes>>) -> Result<()> {
+        let mut consensus = self.consensus.lock().await;
+        for transactions in blocks {
+            consensus.commit(json!(transactions)).await?;
+        }
+        consensus.choose().await
+    }
+
+    /// Bytes of its folder on the disk.
+    pub fn disk_bytes(&self) -> Result<u64> {
+        bytes_in(&self.folder.data)
+    }
+
     /// Replaces the last `depth` blocks by one more than that, all empty; geth takes the transactions of the old ones back
     /// into its pool, from where later blocks may take them again.
     pub async fn reorg(&self, depth: u64) -> Result<()> {
@@ -282,7 +297,8 @@ fn spawn(folder: &Folder, [http, engine]: [u16; 2]) -> Result<Process> {
     command.args(["--authrpc.addr", "127.0.0.1", "--authrpc.port", &engine.to_string()]);
     // the CREATE2 proxy's deployment is a transaction without a chain id
     command.args(["--syncmode", "full", "--cache", "64", "--rpc.allow-unprotected-txs"]);
-    command.args(["--miner.gaslimit", &BLOCK_GAS_LIMIT.to_string()]);
+    // its log index helps nobody here and takes twice the time of making a block that is full of logs
+    command.args(["--history.logs.disable", "--miner.gaslimit", &BLOCK_GAS_LIMIT.to_string()]);
     Process::spawn("geth", command, &folder.log, &folder.pid_file, Stop::Terminate)
 }
 
@@ -315,12 +331,25 @@ async fn produce(consensus: Arc<Mutex<Consensus>>, mut pace: watch::Receiver<Pac
     }
 }
 
+/// Bytes of all files in a folder, with its folders; what goes away meanwhile does not count.
+fn bytes_in(folder: &Path) -> Result<u64> {
+    let mut bytes = 0;
+    for entry in fs::read_dir(folder).with_context(|| format!("failed to read {}", folder.display()))?.flatten() {
+        bytes += match entry.metadata() {
+            Ok(found) if found.is_dir() => bytes_in(&entry.path())?,
+            Ok(found) => found.len(),
+            Err(_) => 0,
+        };
+    }
+    Ok(bytes)
+}
+
 /// A block as the consensus client keeps it.
 #[derive(Debug)]
 struct Block {
     hash: Value,
     time: u64,
-    /// Of `engine_newPayloadV4`, to tell it again; of the genesis block there are none.
+    /// Of `engine_newPayloadV4`, to tell it again; of the genesis block and committed ones there are none.
     params: Value,
 }
 
@@ -354,19 +383,25 @@ impl Consensus {
         self.append(Value::Null).await
     }
 
-    /// A block with these transactions; null for those of the pool.
-    async fn append(&mut self, transactions: Value) -> Result<()> {
-        let parent = self.block(self.head())?;
+    /// What is to be in the block after `parent`, and its time.
+    fn attributes(parent: &Block, beacon_root: B256) -> (Value, u64) {
         let time = unix_seconds().max(parent.time + 1);
-        // siblings differ in these two
-        let [random, beacon_root] = [(); 2].map(|()| keccak256(uuid::Uuid::new_v4()));
         let attributes = json!({
             "timestamp": format!("{time:#x}"),
-            "prevRandao": random,
+            // siblings differ in this one and the last
+            "prevRandao": keccak256(uuid::Uuid::new_v4()),
             "suggestedFeeRecipient": Address::repeat_byte(0xfe),
             "withdrawals": [],
             "parentBeaconBlockRoot": beacon_root,
         });
+        (attributes, time)
+    }
+
+    /// A block with these transactions; null for those of the pool.
+    async fn append(&mut self, transactions: Value) -> Result<()> {
+        let parent = self.block(self.head())?;
+        let beacon_root = keccak256(uuid::Uuid::new_v4());
+        let (attributes, time) = Self::attributes(parent, beacon_root);
         let built = json!([parent.hash, attributes, transactions, null]);
         let built = call(&self.node, "testing_buildBlockV1", built).await?;
         let (payload, requests) = (&built["executionPayload"], &built["executionRequests"]);
@@ -375,6 +410,14 @@ impl Consensus {
         self.engine.valid("engine_newPayloadV4", &params).await?;
         self.chain.push(Block { hash: payload["blockHash"].clone(), time, params });
         self.choose().await
+    }
+
+    /// The same in one call, which also makes it geth's head; safe and final blocks stay what they are.
+    async fn commit(&mut self, transactions: Value) -> Result<()> {
+        let (attributes, time) = Self::attributes(self.block(self.head())?, keccak256(uuid::Uuid::new_v4()));
+        let hash = call(&self.node, "testing_commitBlockV1", json!([attributes, transactions, null])).await?;
+        self.chain.push(Block { hash, time, params: Value::Null });
+        Ok(())
     }
 
     /// Tells the node which block is the head, which are safe and final.

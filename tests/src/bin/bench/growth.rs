@@ -1,19 +1,33 @@
-//! Time and memory of the indexer with ever longer histories, as a table and, where asked for, as a plot.
+//! Time and memory of the indexer with ever longer histories, beside the floor, as a table and, where asked for, as a plot.
 
-use std::{fmt::Write as _, path::PathBuf};
+use std::{
+    fmt::Write as _,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result};
 use clap::Args;
-use tidemark_tests::{Options, Stack, chain::Mining, progress::Progress, stack::Services};
+use sqlx::AssertSqlSafe;
+use tidemark_tests::{
+    Options, Stack,
+    chain::{Chain, Client, Mining},
+    progress::Progress,
+    stack::Services,
+};
 
 use super::{
-    indexer::{History, backfill, child, watch_emitter},
-    memory,
+    indexer::{History, backfill, child, floor, watch_emitter},
+    memory, processor_time,
 };
 
 /// Events of a transaction, which is a block.
 const EVENTS_PER_BLOCK: u8 = 250;
 const MIB: f64 = 1_048_576.0;
+/// A node has settled when it has had so little of the processors in each of so many seconds.
+const IDLE: Duration = Duration::from_millis(30);
+const IDLE_SECONDS: u32 = 3;
+const SETTLE_TIME_MAX: Duration = Duration::from_secs(600);
 
 /// How far.
 #[derive(Args, Clone)]
@@ -22,6 +36,10 @@ pub struct Growth {
     #[arg(long, value_delimiter = ',', default_value = "100000,1000000,10000000",
           value_parser = clap::value_parser!(u64).range(1_000..=20_000_000))]
     counts: Vec<u64>,
+    /// The chain's node: anvil keeps 2.4 KB of memory an event; geth, which `tests/geth/build` makes, keeps its history on
+    /// the disk.
+    #[arg(long, value_enum, default_value_t = Client::Anvil)]
+    client: Client,
     /// Writes a plot (SVG).
     #[arg(long, value_name = "FILE")]
     plot: Option<PathBuf>,
@@ -37,6 +55,7 @@ struct Point {
 pub async fn run(flags: &Growth) -> Result<()> {
     let progress = Progress::new();
     let options = Options {
+        client: flags.client,
         progress: progress.clone(),
         services: Services::None,
         mining: Mining::Automatic,
@@ -48,31 +67,70 @@ pub async fn run(flags: &Growth) -> Result<()> {
     let mut counts = flags.counts.clone();
     counts.sort_unstable();
     let mut points = Vec::new();
+    let node = match flags.client {
+        Client::Anvil => "anvil",
+        Client::Geth => "geth",
+    };
     println!(
-        "\nblocks of {EVENTS_PER_BLOCK} events on anvil, into Postgres with fsync on, from an empty database each\n"
+        "\nblocks of {EVENTS_PER_BLOCK} events on {node}, into Postgres with fsync on, from an empty database each\n"
     );
-    println!("| events | s | events/s | memory at ¼, ½, ¾ of the blocks, at most, MiB | anvil's, MiB |");
-    println!("|---|---|---|---|---|");
+    println!(
+        "| events | s | events/s | floor, s | of the floor | CPU, µs an event | memory at ¼, ½, ¾ of the blocks, at most, MiB | {node}: made in s, MiB of memory, of disk |"
+    );
+    println!("|---|---|---|---|---|---|---|---|");
     for count in counts {
+        let begun = Instant::now();
         history.emit(&stack, count, &progress).await?;
+        let made = begun.elapsed().as_secs();
+        settle(node, &progress).await?;
         let database = format!("grown_{count}");
+        let step = progress.step(&format!("floor of {count} events"));
+        let least = floor(&stack, &history, &database, history.events).await?;
+        sqlx::query(AssertSqlSafe(format!("DROP TABLE {database}")))
+            .execute(&mut stack.postgres.connect("postgres").await?)
+            .await?;
+        step.done("are in a table");
         let step = progress.step(&format!("{count} events"));
         let run = backfill(&stack, &history, &database, history.events).await?;
         step.done("are in the tables");
         stack.postgres.drop_database(&database).await?;
-        let anvil = memory(&child("anvil")?.context("anvil does not run")?, "VmRSS")? as f64 / MIB;
+        let process = child(node)?.with_context(|| format!("{node} does not run"))?;
+        let memory = memory(&process, "VmRSS")? as f64 / MIB;
+        let disk = match &stack.chain {
+            Chain::Anvil(_) => "none".to_owned(),
+            Chain::Geth(geth) => format!("{:.0}", geth.disk_bytes()? as f64 / MIB),
+        };
         let [quarter, half, most, highest] = run.memory.map(|bytes| bytes as f64 / MIB);
         let (events, seconds) = (history.events as f64, run.took.as_secs_f64());
+        let least = least.as_secs_f64();
         println!(
-            "| {} | {seconds:.2} | {:.0} | {quarter:.0}, {half:.0}, {most:.0}, {highest:.0} | {anvil:.0} |",
+            "| {} | {seconds:.2} | {:.0} | {least:.2} | {:.2} | {:.1} | {quarter:.0}, {half:.0}, {most:.0}, {highest:.0} | {made}, {memory:.0}, {disk} |",
             history.events,
-            events / seconds
+            events / seconds,
+            least / seconds,
+            run.processor.as_secs_f64() * 1e6 / events,
         );
         points.push(Point { events, seconds, memory_mib: highest });
     }
     if let Some(path) = &flags.plot {
         std::fs::write(path, plot(&points)).with_context(|| format!("failed to write {}", path.display()))?;
     }
+    Ok(())
+}
+
+/// Waits until the node does nothing any more: geth goes on to index and move what it was given.
+async fn settle(node: &str, progress: &Progress) -> Result<()> {
+    let step = progress.step(&format!("{node} settles"));
+    let process = child(node)?.with_context(|| format!("{node} does not run"))?;
+    let deadline = Instant::now() + SETTLE_TIME_MAX;
+    let (mut before, mut idle) = (processor_time(&process)?, 0);
+    while idle < IDLE_SECONDS && Instant::now() < deadline {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let now = processor_time(&process)?;
+        idle = if now.saturating_sub(before) < IDLE { idle + 1 } else { 0 };
+        before = now;
+    }
+    step.done(if idle < IDLE_SECONDS { "not in time: it goes on beside the measurement" } else { "does nothing" });
     Ok(())
 }
 

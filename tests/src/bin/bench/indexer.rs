@@ -11,9 +11,14 @@ use clap::Args;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, Connection, PgConnection, Row};
-use tidemark_tests::{Options, Stack, chain::Mining, progress::Progress, stack::Services};
+use tidemark_tests::{
+    Options, Stack,
+    chain::{Chain, Mining},
+    progress::Progress,
+    stack::Services,
+};
 
-use super::{memory, peers, processor_time};
+use super::{memory, on_geth, peers, processor_time};
 
 /// Events of a transaction, which is a block.
 const EVENTS_PER_BLOCK: u8 = 50;
@@ -34,8 +39,8 @@ pub struct Indexer {
     /// Times that each is measured, in turns; the medians are shown.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=99))]
     times: u8,
-    /// Also measures ponder and envio, which are installed from npm into `.tidemark/peers` at the first time, and rindexer where it
-    /// is on the PATH.
+    /// Also measures ponder and envio, which are installed from npm into `.tidemark/peers` at the first time, and rindexer where
+    /// its binary is on the PATH.
     #[arg(long)]
     peers: bool,
 }
@@ -87,7 +92,7 @@ pub async fn run(flags: &Indexer) -> Result<()> {
     let peers = match flags.peers {
         true => {
             let step = progress.step("peers");
-            let peers = peers::all(&stack, &history).await?;
+            let peers = peers::all(&stack, &history).await;
             step.done("once each");
             peers
         }
@@ -162,23 +167,35 @@ impl History {
     /// Deploys a contract that emits so many events a block.
     pub async fn begin(stack: &Stack, per_block: u8) -> Result<Self> {
         stack.chain.mine_at_once().await?;
-        let sender = stack.chain.call("eth_accounts", json!([])).await?[0].clone();
-        let deployed = send(stack, json!({ "from": sender, "data": emitter(per_block), "gas": "0x100000" })).await?;
-        let address = deployed["contractAddress"].as_str().context("no address")?.parse()?;
+        let address = match &stack.chain {
+            Chain::Anvil(_) => {
+                let sender = stack.chain.call("eth_accounts", json!([])).await?[0].clone();
+                let data = emitter(per_block);
+                let deployed = send(stack, json!({ "from": sender, "data": data, "gas": "0x100000" })).await?;
+                deployed["contractAddress"].as_str().context("no address")?.parse()?
+            }
+            Chain::Geth(_) => on_geth::deploy(stack, emitter(per_block)).await?,
+        };
         let first = stack.chain.block_number().await?;
         Ok(Self { emitter: address, first, last: first, events: 0, per_block })
     }
 
     /// Has it emit until there are so many events, a block a transaction, and all of them final.
     pub async fn emit(&mut self, stack: &Stack, count: u64, progress: &Progress) -> Result<()> {
-        let sender = stack.chain.call("eth_accounts", json!([])).await?[0].clone();
         let bar = progress.bar("blocks of events", count.saturating_sub(self.events) / u64::from(self.per_block));
-        while self.events < count {
-            let number = format!("{:#066x}", self.events);
-            send(stack, json!({ "from": sender, "to": self.emitter, "data": number, "gas": "0x200000" })).await?;
-            self.events += u64::from(self.per_block);
-            bar.advance();
+        let numbers = (self.events..count).step_by(self.per_block.into());
+        match &stack.chain {
+            Chain::Anvil(_) => {
+                let sender = stack.chain.call("eth_accounts", json!([])).await?[0].clone();
+                for number in numbers.clone() {
+                    let data = format!("{number:#066x}");
+                    send(stack, json!({ "from": sender, "to": self.emitter, "data": data, "gas": "0x200000" })).await?;
+                    bar.advance();
+                }
+            }
+            Chain::Geth(geth) => on_geth::call_each(geth, self.emitter, numbers.clone(), &bar).await?,
         }
+        self.events += u64::try_from(numbers.count())? * u64::from(self.per_block);
         bar.done("emitted");
         self.last = stack.chain.block_number().await?;
         // final, all of it: for anvil two blocks below the newest, for ponder 30
@@ -307,7 +324,7 @@ struct FloorLog {
 }
 
 /// Two connections that take ranges in turn: get the logs, copy them into a table with a key.
-async fn floor(stack: &Stack, history: &History, table: &str, count: u64) -> Result<Duration> {
+pub async fn floor(stack: &Stack, history: &History, table: &str, count: u64) -> Result<Duration> {
     let mut connection = stack.postgres.connect("postgres").await?;
     let statement = format!(
         "CREATE TABLE {table} (block_number bigint, log_index bigint, tx_hash bytea, address bytea, topic0 bytea,

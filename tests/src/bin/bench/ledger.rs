@@ -8,7 +8,7 @@ use std::{
 
 use alloy::primitives::{Address, B256, Bytes};
 use anyhow::{Context, Result, ensure};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use futures::{StreamExt, TryStreamExt};
 use rayon::prelude::*;
 use serde_json::json;
@@ -31,10 +31,10 @@ use tidemark_tests::{
     story::{doors::kept_metadata, market},
 };
 
-use super::{indexer::indexer_process, memory, processor_time};
+use super::{indexer::indexer_process, memory, processor_time, proofs};
 
 /// Records of one batch, each registered and accepted.
-const BATCH_RECORDS: u32 = 10_000;
+pub const BATCH_RECORDS: u32 = 10_000;
 /// What anything may take before it is wrong.
 const TIME_MAX: Duration = Duration::from_secs(1_800);
 const POLL: Duration = Duration::from_millis(10);
@@ -48,7 +48,7 @@ const CHUNK_ROWS: i64 = 50_000;
 pub struct Ledger {
     /// Records, each of two events, registered and accepted, with what they disclose, a multiple of 10,000.
     #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(10_000..=10_000_000))]
-    records: u32,
+    pub records: u32,
     /// Members of the dataset that is sold; 0 leaves the sale out.
     #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(..=1_000_000))]
     members: u32,
@@ -58,10 +58,24 @@ pub struct Ledger {
     /// Seconds of asking for proofs; 0 leaves it out.
     #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u16).range(..=3_600))]
     seconds: u16,
+    /// Leaves everything else out.
+    #[arg(long, value_enum)]
+    only: Option<Part>,
+}
+
+/// What may be measured alone.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Part {
+    /// Proofs, out of millions of records if need be: batches are made while those before are taken in, and leave the content
+    /// store then.
+    Proofs,
 }
 
 /// Prints the tables.
 pub async fn run(flags: &Ledger) -> Result<()> {
+    if let Some(Part::Proofs) = flags.only {
+        return proofs::run(flags).await;
+    }
     let progress = Progress::new();
     let forge = Forge::with(Options { progress: progress.clone(), ..Options::default() }, flags.records).await?;
     let batches = flags.records / BATCH_RECORDS;
@@ -113,7 +127,7 @@ pub async fn run(flags: &Ledger) -> Result<()> {
         step.done("split");
     }
     if flags.seconds > 0 {
-        proofs(&indexer, flags).await?;
+        ask_for_proofs(&indexer, flags).await?;
     }
     Ok(())
 }
@@ -123,7 +137,7 @@ fn source_id(number: u32) -> String {
 }
 
 /// A batch of accepted records with what they disclose, as the upload door leaves them.
-fn contributions(forge: &Forge, batch: u32) -> Result<(Vec<Event>, Vec<Disclosure>)> {
+pub fn contributions(forge: &Forge, batch: u32) -> Result<(Vec<Event>, Vec<Disclosure>)> {
     let both = (0..BATCH_RECORDS).into_par_iter().map(|at| {
         let number = batch * BATCH_RECORDS + at;
         let id = source_id(number);
@@ -354,7 +368,7 @@ async fn until(db: &mut PgConnection, sql: &'static str, indexer: &Service) -> R
 }
 
 /// Asks for proofs by the clock, of records far apart.
-async fn proofs(indexer: &Service, flags: &Ledger) -> Result<()> {
+pub async fn ask_for_proofs(indexer: &Service, flags: &Ledger) -> Result<()> {
     let client = reqwest::Client::new();
     let (begun, time) = (Instant::now(), Duration::from_secs(flags.seconds.into()));
     let mut clock = tokio::time::interval(Duration::from_secs(1) / u32::from(flags.proofs));

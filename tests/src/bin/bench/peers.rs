@@ -1,6 +1,7 @@
 //! The indexer's peers, each installed apart from the project, tuned as its users would, and watched by the same clock.
 
 use std::{
+    ffi::{OsStr, OsString},
     path::{Path, PathBuf},
     process::{Command, Stdio},
     time::{Duration, Instant},
@@ -20,6 +21,9 @@ use super::{
     memory,
 };
 
+/// Compiles what envio generates, which calls it by this name.
+const PNPM: &str = "pnpm@10.34.9";
+
 /// A peer that was measured, or why it was not.
 pub struct Peer {
     /// What it is, and how it was tuned.
@@ -29,26 +33,30 @@ pub struct Peer {
 }
 
 /// All of them, one after the other.
-pub async fn all(stack: &Stack, history: &History) -> Result<Vec<Peer>> {
+pub async fn all(stack: &Stack, history: &History) -> Vec<Peer> {
     let rindexer = match is_on_path("rindexer") {
-        true => Ok(rindexer(stack, history).await?),
+        true => or_why("rindexer", rindexer(stack, history).await),
         false => Err("skipped: rindexer is not on the PATH".to_owned()),
     };
-    let envio = match is_on_path("pnpm") {
-        true => Ok(envio(stack, history).await?),
-        false => Err("skipped: pnpm, which compiles its generated code, is not on the PATH".to_owned()),
-    };
-    let ponder = ponder(stack, history).await?;
-    Ok(vec![
+    let envio = or_why("envio", envio(stack, history).await);
+    let ponder = or_why("ponder", ponder(stack, history).await);
+    vec![
         Peer { name: "rindexer, `max_block_range: 100`, once", outcome: rindexer },
         Peer { name: "envio 2.32.12, RPC source, 100 blocks at a time, once", outcome: envio },
-        Peer { name: "ponder 1.0.0, rate limit raised, `maxResponseBodySize: false`, once", outcome: Ok(ponder) },
-    ])
+        Peer { name: "ponder 1.0.0, rate limit raised, `maxResponseBodySize: false`, once", outcome: ponder },
+    ]
+}
+
+/// One that fails does not take the others' numbers away.
+fn or_why(name: &str, outcome: Result<Run>) -> Result<Run, String> {
+    outcome.map_err(|error| {
+        eprintln!("bench: {name}: {error:#}");
+        "failed, as was said on standard error".to_owned()
+    })
 }
 
 fn is_on_path(program: &str) -> bool {
-    let folders = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&folders).any(|folder| folder.join(program).is_file())
+    std::env::split_paths(&path()).any(|folder| folder.join(program).is_file())
 }
 
 /// A peer's folder with its files out of `tests/peers`, and in them the history's places.
@@ -73,9 +81,30 @@ fn prepared(name: &str, files: &[&str], stack: &Stack, history: &History) -> Res
     Ok(folder)
 }
 
-fn run(program: &str, arguments: &[&str], folder: &Path) -> Result<()> {
+/// The PATH with pnpm before all else, which npm installs into `.tidemark/peers/tools`.
+fn path_with_pnpm() -> Result<OsString> {
+    let tools = repository().join(".tidemark/peers/tools");
+    std::fs::create_dir_all(&tools).context("failed to make a folder for the peers' tools")?;
+    // without a folder of its own named, npm installs into the project around it
+    let prefix = tools.display().to_string();
+    run(
+        "npm",
+        &["install", "--prefix", &prefix, "--no-audit", "--no-fund", "--loglevel=error", PNPM],
+        &tools,
+        &path(),
+    )?;
+    let mut folders = vec![tools.join("node_modules/.bin")];
+    folders.extend(std::env::split_paths(&path()));
+    std::env::join_paths(folders).context("a folder of the PATH has a colon in its name")
+}
+
+fn path() -> OsString {
+    std::env::var_os("PATH").unwrap_or_default()
+}
+
+fn run(program: &str, arguments: &[&str], folder: &Path, path: &OsStr) -> Result<()> {
     let mut command = Command::new(program);
-    command.args(arguments).current_dir(folder).stdin(Stdio::null());
+    command.env("PATH", path).args(arguments).current_dir(folder).stdin(Stdio::null());
     let output = command.output().with_context(|| format!("failed to run {program}"))?;
     let said = || {
         let all = [output.stdout.as_slice(), &output.stderr].concat();
@@ -113,7 +142,7 @@ async fn watched(name: &str, stack: &Stack, history: &History, command: Command,
 async fn ponder(stack: &Stack, history: &History) -> Result<Run> {
     let files = ["package.json", "ponder.config.ts", "ponder.schema.ts", "src/index.ts", "src/api/index.ts"];
     let folder = prepared("ponder", &files, stack, history)?;
-    run("npm", &["install", "--no-audit", "--no-fund", "--loglevel=error"], &folder)?;
+    run("npm", &["install", "--no-audit", "--no-fund", "--loglevel=error"], &folder, &path())?;
     let url = stack.postgres.create_database("ponder").await?;
     let mut command = Command::new("node");
     command.args(["node_modules/ponder/dist/esm/bin/ponder.js", "start", "--schema", "bench", "--port"]);
@@ -128,8 +157,9 @@ async fn ponder(stack: &Stack, history: &History) -> Result<Run> {
 async fn envio(stack: &Stack, history: &History) -> Result<Run> {
     let files = ["package.json", "pnpm-workspace.yaml", "config.yaml", "schema.graphql", "src/EventHandlers.js"];
     let folder = prepared("envio", &files, stack, history)?;
-    run("pnpm", &["install", "--no-frozen-lockfile"], &folder)?;
-    run("node", &["node_modules/envio/bin.js", "codegen"], &folder)?;
+    let path = path_with_pnpm()?;
+    run("pnpm", &["install", "--no-frozen-lockfile"], &folder, &path)?;
+    run("node", &["node_modules/envio/bin.js", "codegen"], &folder, &path)?;
     let url = stack.postgres.create_database("envio").await?;
     let port = url.rsplit_once(':').and_then(|(_, rest)| rest.split('/').next()).context("a URL without a port")?;
     let environment = [
@@ -144,7 +174,7 @@ async fn envio(stack: &Stack, history: &History) -> Result<Run> {
     ];
     let listen = free_port()?.to_string();
     let with_all = |mut command: Command| {
-        command.current_dir(&folder).envs(environment).env("ENVIO_INDEXER_PORT", &listen);
+        command.current_dir(&folder).env("PATH", &path).envs(environment).env("ENVIO_INDEXER_PORT", &listen);
         command
     };
     let mut start = Command::new("node");
