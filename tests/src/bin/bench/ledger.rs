@@ -74,7 +74,7 @@ enum Part {
 /// Prints the tables.
 pub async fn run(flags: &Ledger) -> Result<()> {
     if let Some(Part::Proofs) = flags.only {
-        return proofs::run(flags).await;
+        return Box::pin(proofs::run(flags)).await;
     }
     let progress = Progress::new();
     let forge = Forge::with(Options { progress: progress.clone(), ..Options::default() }, flags.records).await?;
