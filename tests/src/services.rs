@@ -86,11 +86,21 @@ pub struct Service {
 impl Service {
     /// Starts it and waits until `/ready` answers 200.
     pub async fn start(folder: &RunFolder, wiring: Wiring) -> Result<Self> {
-        let url = format!("http://127.0.0.1:{}", wiring.port);
-        let (log, pid_file) = (folder.log(&wiring.name), folder.pid_file());
-        let mut service = Self { wiring, url, log, pid_file, process: None };
+        let mut service = Self::new(folder, wiring);
         service.restart().await?;
         Ok(service)
+    }
+
+    /// Starts it and waits for nothing.
+    pub fn launch(folder: &RunFolder, wiring: Wiring) -> Result<Self> {
+        let mut service = Self::new(folder, wiring);
+        service.spawn()?;
+        Ok(service)
+    }
+
+    fn new(folder: &RunFolder, wiring: Wiring) -> Self {
+        let url = format!("http://127.0.0.1:{}", wiring.port);
+        Self { log: folder.log(&wiring.name), pid_file: folder.pid_file(), wiring, url, process: None }
     }
 
     /// Where it listens.

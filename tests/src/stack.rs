@@ -159,10 +159,19 @@ impl Stack {
         database: &str,
         environment: Vec<(&'static str, String)>,
     ) -> Result<Service> {
+        Service::start(&self.folder, self.indexer_wiring(database, environment).await?).await
+    }
+
+    /// A second indexer that has a long history before it: whoever starts it waits for it.
+    pub async fn launch_second_indexer(&self, database: &str) -> Result<Service> {
+        Service::launch(&self.folder, self.indexer_wiring(database, Vec::new()).await?)
+    }
+
+    async fn indexer_wiring(&self, database: &str, environment: Vec<(&'static str, String)>) -> Result<Wiring> {
         let url = self.postgres.create_database(database).await?;
         let mut wiring = wirings::indexer(&self.wires(), database, url, free_port()?, &self.options)?;
         wiring.environment.extend(environment);
-        Service::start(&self.folder, wiring).await
+        Ok(wiring)
     }
 
     /// Fails where a service has ended by itself.

@@ -248,6 +248,29 @@ async fn a_nonce_that_another_user_of_the_key_took_for_good_is_lost_and_the_batc
     assert_eq!(ask(&stack, states).await, "0 lost,1 final");
 }
 
+/// As full nodes do not have it where blocks become final late, and as anvil does not just after a start.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_without_the_state_of_the_final_block_holds_nothing_up() {
+    let (mut stack, _world, app) = start(quick()).await.unwrap();
+    let node = FaultyNode::start(stack.chain.url()).await.unwrap();
+    rewire(&mut stack, &[("TIDEMARK_RPC_URL", node.url().to_owned())]).await.unwrap();
+    let no_state = |request: &Value, answer: &mut Value| {
+        if request["params"][1].as_str().is_some_and(|block| block.starts_with("0x")) {
+            answer.as_object_mut().unwrap().remove("result");
+            answer["error"] = json!({"code": -32000, "message": "missing trie node"});
+        }
+    };
+    node.fail("eth_getTransactionCount", Fault::changes(no_state));
+    stack.chain.pause_mining().await.unwrap();
+    app.register(0, 3).await.unwrap();
+    app.reached(3, &["submitted"]).await.unwrap();
+    // what only an older block could tell is not asked of it: the transaction is sent again
+    stack.chain.call("anvil_dropAllTransactions", json!([])).await.unwrap();
+    let batches = mine_until_final(&stack, &app, 3, GWEI).await;
+    app.check_anchored_once(&stack, &batches).await.unwrap();
+    assert_eq!(ask(&stack, "SELECT string_agg(nonce || ' ' || state, ',') FROM transaction").await, "0 final");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_counts_a_million_transactions_moves_no_nonce() {
     let (mut stack, _world, app) = start(quick()).await.unwrap();

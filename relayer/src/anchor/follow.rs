@@ -27,6 +27,8 @@ use crate::{
 
 /// Transactions followed in one round, lowest nonce first.
 const PER_ROUND: i64 = 64;
+/// How deep a block is whose state full nodes still have: geth keeps 128.
+const STATE_KEPT_BLOCKS: u64 = 64;
 
 struct Open {
     intent: Intent,
@@ -160,14 +162,12 @@ async fn follow_one(
         tx.commit().await?;
         return send::broadcast(app, sender, open.intent.id, newest.hash, &newest.raw).await;
     }
-    let is_used = async || {
-        let count = nonce::count(&sender.provider, sender.address(), Some(heads.finalized)).await?;
-        anyhow::Ok(count > open.intent.nonce)
-    };
-    if is_used().await? {
+    if is_used_for_good(sender, heads, open.intent.nonce).await? {
         // asked again after the count, as a block may have come between the two questions; and the count once more, as
         // another node may have answered that is behind, and that would not know the block
-        if matches!(receipt(sender, &attempts, &mut Blocks::default()).await?, Told::Nothing) && is_used().await? {
+        if matches!(receipt(sender, &attempts, &mut Blocks::default()).await?, Told::Nothing)
+            && is_used_for_good(sender, heads, open.intent.nonce).await?
+        {
             return lose(app, sender, &open).await;
         }
         return Ok(());
@@ -186,6 +186,21 @@ async fn follow_one(
         send::broadcast(app, sender, open.intent.id, newest.hash, &newest.raw).await?;
     }
     Ok(())
+}
+
+/// Whether a final block has used the nonce. Of a node that has no state of the final block, a block is asked that is this deep: should a
+/// reorg go deeper, the contract takes the batch once all the same.
+async fn is_used_for_good(sender: &Sender, heads: Heads, nonce: u64) -> anyhow::Result<bool> {
+    // what no newer block has used, no final one has: mostly there is nothing more to ask
+    if nonce::on_chain(sender).await? <= nonce {
+        return Ok(false);
+    }
+    if let Some(count) = nonce::on_chain_at(sender, heads.finalized).await? {
+        return Ok(count > nonce);
+    }
+    let recent = heads.latest.saturating_sub(STATE_KEPT_BLOCKS);
+    let count = if recent > heads.finalized { nonce::on_chain_at(sender, recent).await? } else { None };
+    Ok(count.is_some_and(|count| count > nonce))
 }
 
 /// Hashes of blocks as the chain has them in this round, by number.

@@ -119,23 +119,26 @@ pub fn serves(lanes: &[Address], lane: Address, whom: &[u8]) -> bool {
 
 /// Transactions of the signer in the newest block: its next nonce, had nobody anything under way.
 pub async fn on_chain(sender: &Sender) -> anyhow::Result<u64> {
-    count(&sender.provider, sender.address(), None).await
+    sender.provider.get_transaction_count(sender.address()).await.context("ask for the sender's transaction count")
+}
+
+/// The same in an older block; none where the node has no state of it any more, as all but archive nodes keep the last 128 blocks'
+/// only, or fewer.
+pub async fn on_chain_at(sender: &Sender, block: u64) -> anyhow::Result<Option<u64>> {
+    match sender.provider.get_transaction_count(sender.address()).block_id(block.into()).await {
+        Ok(count) => Ok(Some(count)),
+        Err(error) if error.as_error_resp().is_some() => {
+            tracing::debug!(block, %error, "no transaction count of the sender in an older block");
+            Ok(None)
+        }
+        Err(error) => Err(error).context("ask for the sender's transaction count in an older block"),
+    }
 }
 
 /// The next nonce counting what is in the node's pool too, whoever put it there.
 pub async fn in_pool(sender: &Sender) -> anyhow::Result<u64> {
     let asked = sender.provider.get_transaction_count(sender.address()).pending();
     asked.await.context("ask for the sender's pending transaction count")
-}
-
-/// The same in a given block, or in the newest.
-pub async fn count(provider: &impl Provider, address: Address, block: Option<u64>) -> anyhow::Result<u64> {
-    let asked = provider.get_transaction_count(address);
-    let asked = match block {
-        Some(block) => asked.block_id(block.into()),
-        None => asked,
-    };
-    asked.await.context("ask for the sender's transaction count")
 }
 
 #[cfg(test)]

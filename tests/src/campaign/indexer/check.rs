@@ -56,10 +56,11 @@ impl Ground {
     /// Makes an index anew and waits until both are the same; gives its checksums.
     pub(super) async fn compare(&mut self, fresh: &str) -> Result<Checksums> {
         let postgres = &self.forge.stack.postgres;
-        let mut second = self.forge.stack.start_second_indexer(fresh).await?;
+        let mut second = self.forge.stack.launch_second_indexer(fresh).await?;
         let deadline = Instant::now() + TIME_MAX;
         let (one, other) = (cursor(&mut postgres.connect(DATABASE).await?).await?, fresh);
-        while cursor(&mut postgres.connect(other).await?).await? != one {
+        // until it has made its tables there is no cursor
+        while cursor(&mut postgres.connect(other).await?).await.ok() != Some(one) {
             ensure!(Instant::now() < deadline, "an index made anew does not become level; {}", second.log_tail());
             tokio::time::sleep(POLL).await;
         }
