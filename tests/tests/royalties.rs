@@ -647,7 +647,7 @@ async fn the_schema_splits_sales_itself_and_refuses_whatever_would_change_a_part
             hex::encode(account(of))
         )
     };
-    let mut refuse = async |db: &mut PgConnection, sql: &str, why: &str| {
+    let refuse = async |db: &mut PgConnection, sql: &str, why: &str| {
         let error = sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(db).await.expect_err(sql).to_string();
         assert!(error.contains(why), "{sql}: {error}");
     };
