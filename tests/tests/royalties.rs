@@ -374,7 +374,7 @@ async fn a_ledger_with_a_transfer_a_member_becomes_what_one_made_anew_is() {
                      FROM {} ORDER BY 1";
     let told_before = texts(&mut before, &statement.replace("{}", "ledger_transfer")).await;
     let balances_before =
-        texts(&mut before, "SELECT key || ' ' || balance FROM ledger_account WHERE kind = 'contributor' ORDER BY 1")
+        texts(&mut before, "SELECT concat_ws(' ', key, balance) FROM ledger_account WHERE kind = 'contributor' ORDER BY 1")
             .await;
     migrate(&mut before, |number| number >= SALES_POST_ONCE).await;
 
@@ -382,7 +382,8 @@ async fn a_ledger_with_a_transfer_a_member_becomes_what_one_made_anew_is() {
     assert_eq!(texts(&mut before, &statement.replace("{}", "ledger_statement")).await, told_before);
     let balances = texts(
         &mut before,
-        "SELECT account || ' ' || sum(CASE cause WHEN 'redeem' THEN -amount ELSE amount END) FROM ledger_statement GROUP BY account ORDER BY 1",
+        "SELECT concat_ws(' ', account, sum(CASE cause WHEN 'redeem' THEN -amount ELSE amount END)) FROM ledger_statement
+         GROUP BY account ORDER BY 1",
     )
     .await;
     assert_eq!(balances, balances_before);
