@@ -134,7 +134,7 @@ BEGIN
     END IF;
 END $$;
 
-CREATE TEMPORARY TABLE gained ON COMMIT DROP AS
+CREATE TEMPORARY TABLE gained AS
     SELECT provider, account, sum(amount) AS amount FROM ledger_transfer WHERE cause = 'royalty' GROUP BY 1, 2;
 ALTER TABLE ledger_transfer DISABLE TRIGGER USER;
 ALTER TABLE ledger_account DISABLE TRIGGER USER;
@@ -161,6 +161,8 @@ INSERT INTO ledger_transfer (id, cause, provider, debit_kind, debit_key, credit_
             sale.tx_hash::bytea, decode(repeat('00', 32), 'hex') AS zero
         FROM royalty_split AS s JOIN sale USING (license_id)
     ) AS t;
+-- a rebuild drops the domains that its columns are of in this very transaction
+DROP TABLE gained;
 DELETE FROM ledger_lane WHERE starts_with(lane, 'royalty/');
 INSERT INTO ledger_lane (lane, transfers, head) SELECT id, position, link FROM ledger_transfer WHERE cause = 'royalty';
 ALTER TABLE ledger_transfer ENABLE TRIGGER USER;

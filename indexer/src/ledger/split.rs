@@ -139,16 +139,13 @@ mod tests {
         let at = split.cutoff_position;
         for (cutoff_remainder, cutoff_position) in [
             (split.cutoff_remainder - 1, at),
-            (split.cutoff_remainder.saturating_add(1), at),
+            (split.cutoff_remainder.wrapping_add(1), at),
             (split.cutoff_remainder, at + 1),
             (split.cutoff_remainder, at - 1),
         ] {
             let other = Split { cutoff_remainder, cutoff_position, ..split };
             assert!(recount(other, weights).is_err(), "{share} by {weights:?}: {other:?}");
         }
-        let other = Split { share: share.wrapping_add(1), ..split };
-        let same = |a: u128, b: u128| split_points(a, weights) == split_points(b, weights);
-        assert!(recount(other, weights).is_err() || same(share, other.share), "{share} by {weights:?}");
     }
 
     #[test]
@@ -196,7 +193,7 @@ mod tests {
     fn a_split_of_other_members_is_told_apart() {
         let right = split(100, &[1, 2, 3, 5]);
         assert!(recount(right, &[1, 2, 3]).unwrap_err().starts_with("points_weight"));
-        assert!(recount(right, &[2, 1, 3, 5]).is_err(), "another order");
+        assert!(recount(right, &[5, 2, 3, 1]).is_err(), "another order");
         assert!(recount(Split { weight: 0, ..right }, &[]).is_err());
     }
 }

@@ -147,9 +147,9 @@ async fn lock_provider(transaction: &mut Transaction<'_, Postgres>, provider: Ad
     Ok(())
 }
 
-/// The first entry that asks for more than its account has free. Free is what the account has, its parts of sales included, less what open payouts
-/// hold, less what was redeemed on chain and waits for the ledger, less what was earned too short a time ago; one statement,
-/// so one snapshot. The schema refuses an overdraw once more (`payout_within_balance`).
+/// The first entry that asks for more than its account has free. Free is what the account has, its parts of sales included,
+/// less what open payouts hold, less what was redeemed on chain and waits for the ledger, less what was earned too short a
+/// time ago; one statement, so one snapshot. The schema refuses an overdraw once more (`payout_within_balance`).
 async fn short_of_balance(
     transaction: &mut Transaction<'_, Postgres>,
     provider: Address,
