@@ -4,11 +4,14 @@
 use std::time::{Duration, Instant};
 
 use alloy::primitives::{Address, B256};
-use serde_json::Value;
-use sqlx::{AssertSqlSafe, Executor};
+use serde_json::{Value, json};
+use sqlx::{AssertSqlSafe, Executor, PgConnection};
 use tidemark::{
+    canonical::{jcs, metadata_root},
     contracts::{IPRegistry, PointsTreasury},
-    manifest::Manifest,
+    manifest::{Disclosure, Manifest, encode_disclosures},
+    payload::Payload,
+    store::cid_of,
 };
 use tidemark_tests::{
     forge::{BUDGETED, Forge},
@@ -136,6 +139,58 @@ async fn many_files_at_once_leave_connections_for_everything_else() -> anyhow::R
         let log = std::fs::read_to_string(forge.stack.folder.log(&database))?;
         assert!(!log.contains("pool timed out"), "{connections} connections: somebody waited for one in vain");
     }
+    Ok(())
+}
+
+/// A file that came late is forgotten together with what is written of it: between the two it was lost for good.
+#[tokio::test]
+async fn an_indexer_that_is_killed_while_it_takes_late_disclosures_in_asks_for_them_again() -> anyhow::Result<()> {
+    let forge = Forge::new().await?;
+    let [mut registered, mut accepted] = forge.accepted(0, "late", Address::ZERO)?;
+    let metadata = json!({"a": 1});
+    let payload = Payload::Registered {
+        source_record_id: "late".into(),
+        metadata_root: metadata_root(&metadata)?,
+        metadata,
+        purposes: 0,
+        delivery: None,
+    };
+    let disclosure = Disclosure { index: 0, salt: [3; 32], payload: String::from_utf8(jcs(&payload)?)? };
+    registered.commitment = disclosure.commitment();
+    accepted.previous = registered.leaf();
+    let file = encode_disclosures(std::slice::from_ref(&disclosure))?;
+    let batch = forge.disclosed(0, vec![registered, accepted], &[disclosure]).await?;
+    let store = forge.stack.store()?;
+    store.delete(&cid_of(&file)).await?;
+    forge.anchor(&batch).await?;
+    forge.stack.chain.mine(3).await?;
+    let mut indexer = forge.stack.start_second_indexer("killed_late").await?;
+    batch_in_state(&indexer, 0, "valid").await;
+
+    // it has the file, and can't write
+    let mut holder = forge.stack.postgres.connect("killed_late").await?;
+    let mut other = forge.stack.postgres.connect("killed_late").await?;
+    holder.execute("BEGIN").await?;
+    holder.execute("LOCK TABLE disclosure IN EXCLUSIVE MODE").await?;
+    store.put(&file).await?;
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let waits = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'disclosure'::regclass";
+    while sqlx::query_scalar::<_, i64>(waits).fetch_one(&mut other).await? == 0 {
+        assert!(Instant::now() < deadline, "it wants to write what it has fetched");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    indexer.kill();
+    holder.execute("ROLLBACK").await?;
+    indexer.restart().await?;
+    let count = async |db: &mut PgConnection, of: &'static str| -> anyhow::Result<i64> {
+        Ok(sqlx::query_scalar(of).fetch_one(db).await?)
+    };
+    while count(&mut other, "SELECT count(*) FROM disclosure").await? == 0 {
+        assert!(Instant::now() < deadline, "it asks for the disclosures again");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(count(&mut other, "SELECT count(*) FROM mirror.missing_file").await?, 0, "and then no more");
+    assert_eq!(count(&mut other, "SELECT count(*) FROM record WHERE source_record_id = 'late'").await?, 1);
     Ok(())
 }
 

@@ -22,7 +22,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::{
     Files, SettleError,
     disclosed::{Checked, Judge},
-    fetch::{Fetched, ask_for, fetch, forget},
+    fetch::{Fetched, ask_for, came, fetch, forget},
     lock_tables,
     record::{self, Seen, Shown},
     stored::{self, There, corrupt, count, digits},
@@ -200,6 +200,8 @@ struct Batch {
     leaves: Vec<B256>,
     tree: Tree,
     disclosures_cid: Option<Cid>,
+    /// Their file was there.
+    disclosures_came: bool,
     disclosures: Vec<(u32, Checked)>,
     /// Records that it registers.
     new: Vec<Shown>,
@@ -234,17 +236,18 @@ async fn prepare(files: Files, next: Next) -> Result<Prepared, SettleError> {
     let judge = judge(&files, provider, number).await?;
     let (block_number, log_index) = (next.cause.block_number, next.log_index);
     let ready = move || {
+        let disclosures_came = file.is_some();
         let disclosures = file.map(|bytes| decoded_or_none(bytes, provider, number)).unwrap_or_default();
         let Looked { disclosures, new, old } =
             look(&judge, &events, disclosures, (provider, number), block_number, log_index);
-        Batch { next, events, leaves, tree, disclosures_cid, disclosures, new, old }
+        Batch { next, events, leaves, tree, disclosures_cid, disclosures_came, disclosures, new, old }
     };
     Ok(Prepared::Ready(Box::new(tokio::task::spawn_blocking(ready).await?)))
 }
 
 /// True where the batch waits no more.
 async fn let_in(files: &Files, batch: Batch) -> Result<bool, SettleError> {
-    let Batch { next, events, leaves, tree, disclosures_cid, disclosures, new, old } = batch;
+    let Batch { next, events, leaves, tree, disclosures_cid, disclosures_came, disclosures, new, old } = batch;
     let provider = next.promised.provider;
     // only one job of a provider writes its events, so what is read here still holds in the transaction below, if the tables are
     // still the same
@@ -266,11 +269,16 @@ async fn let_in(files: &Files, batch: Batch) -> Result<bool, SettleError> {
     if !set_state(connection, &next, "valid", None, cid_text.as_deref()).await? {
         return Ok(false);
     }
-    // the tries of a file that was asked for in vain while the batches before were waited for begin now
-    sqlx::query("UPDATE missing_file SET attempts = 1, next_attempt_at = now() WHERE what = $1")
-        .bind(disclosures_of(provider, next.number))
-        .execute(&mut *connection)
-        .await?;
+    let what = disclosures_of(provider, next.number);
+    if let (Some(cid), true) = (&disclosures_cid, disclosures_came) {
+        came(connection, &what, cid).await?;
+    } else {
+        // the tries of a file that was asked for in vain while the batches before were waited for begin now
+        sqlx::query("UPDATE missing_file SET attempts = 1, next_attempt_at = now() WHERE what = $1")
+            .bind(&what)
+            .execute(&mut *connection)
+            .await?;
+    }
     stored::insert_events(connection, provider, next.number, &events, &leaves).await?;
     tree::insert(connection, provider, next.number, &tree).await?;
     stored::insert_disclosures(connection, provider, next.number, There::None, &disclosures).await?;
@@ -415,10 +423,7 @@ async fn tasks(pool: &PgPool, events: &[Event], block: i64) -> Result<HashMap<u6
 async fn disclosures(files: &Files, provider: Address, number: i64, cid: &Cid) -> Result<Option<Bytes>, SettleError> {
     let what = disclosures_of(provider, number);
     match fetch(&files.pool, &files.store, &what, &cid.to_bytes(), DISCLOSURES_BYTES_MAX).await? {
-        Fetched::File(bytes) => {
-            forget(&files.pool, &what).await?;
-            Ok(Some(bytes))
-        }
+        Fetched::File(bytes) => Ok(Some(bytes)),
         Fetched::Later | Fetched::Never(_) => Ok(None),
     }
 }
@@ -598,7 +603,7 @@ pub async fn due_late(files: &Files) -> Result<Vec<Late>, SettleError> {
 
 /// Lets late disclosures in; gives up on them after enough tries.
 pub async fn settle_late(files: &Files, late: Late) -> Result<bool, SettleError> {
-    let Late { provider, number, .. } = late;
+    let (provider, number) = (late.provider, late.number);
     let cid = late.cid.as_ref().and_then(|cid| cid.parse::<Cid>().ok());
     let (Some(cid), true) = (cid, late.attempts < LATE_ATTEMPTS_MAX) else {
         forget(&files.pool, &late.what()).await?;
@@ -613,11 +618,13 @@ pub async fn settle_late(files: &Files, late: Late) -> Result<bool, SettleError>
         (events, looked.disclosures)
     })
     .await?;
-    if disclosures.is_empty() {
-        return Ok(false);
-    }
     let mut transaction = files.pool.begin().await?;
     lock_tables(&mut transaction).await?;
+    came(&mut transaction, &late.what(), &cid).await?;
+    if disclosures.is_empty() {
+        transaction.commit().await?;
+        return Ok(false);
+    }
     stored::insert_disclosures(&mut transaction, provider, number, There::Perhaps, &disclosures).await?;
     follow_moved(&mut transaction, provider, number, &events, &disclosures).await?;
     let erased: Vec<uuid::Uuid> = sqlx::query_scalar(

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use cid::Cid;
-use sqlx::{PgExecutor, PgPool, Row};
+use sqlx::{PgConnection, PgExecutor, PgPool, Row};
 use tidemark::{
     service::causes,
     store::{Store, StoreError},
@@ -107,7 +107,17 @@ pub async fn ask_for(executor: impl PgExecutor<'_>, what: &str, cid: &Cid) -> Re
     Ok(())
 }
 
-/// Forgets a file that came, or that is waited for no more.
+/// Forgets a file that came, in the transaction that writes what is in it; not where another is asked for in its place by now.
+pub async fn came(connection: &mut PgConnection, what: &str, cid: &Cid) -> Result<(), sqlx::Error> {
+    sqlx::query("DELETE FROM missing_file WHERE what = $1 AND cid = $2")
+        .bind(what)
+        .bind(cid.to_string())
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+/// Forgets what is waited for no more.
 pub async fn forget(executor: impl PgExecutor<'_>, what: &str) -> Result<(), sqlx::Error> {
     sqlx::query("DELETE FROM missing_file WHERE what = $1").bind(what).execute(executor).await?;
     Ok(())
