@@ -21,7 +21,7 @@ CREATE TABLE royalty_split (
 CREATE INDEX royalty_split_version ON royalty_split (ip_id, version);
 
 -- An account finds its memberships; wallets have dataset_member_payee.
-CREATE INDEX dataset_member_account ON dataset_member (contributor)
+CREATE INDEX dataset_member_account ON dataset_member (contributor, ip_id, version)
     WHERE payee = '\x0000000000000000000000000000000000000000';
 
 -- Each member's part of each posted sale, where it is not nothing. The sale stands outside, so that sums do not look for it.

@@ -1,6 +1,6 @@
 //! Dataset versions: which records a licence covers, and with what weight each is paid.
 
-use std::ops::Range;
+use std::{collections::HashSet, ops::Range};
 
 use alloy::{
     primitives::{Address, B256, Bytes, U256, keccak256},
@@ -153,6 +153,9 @@ pub enum DatasetError {
     /// Rows must ascend by data id, each once.
     #[error("{0}: expected ascending data ids, each once")]
     Order(DataId),
+    /// A pseudonym is made of the data id, so no two members that are paid in points have the same.
+    #[error("{0}: contributor: expected a pseudonym of its own, got one that stands before")]
+    Contributor(DataId),
 }
 
 /// Tree and sums of rows, which ascend by data id.
@@ -163,6 +166,7 @@ pub fn summarise(rows: &[MemberRow]) -> Result<VersionSummary, DatasetError> {
     let mut total_weight = 0u128;
     let mut points_weight = 0u128;
     let mut purposes = u32::MAX;
+    let mut pseudonyms = HashSet::with_capacity(rows.len());
     for (at, MemberRow { member, purposes: allowed, .. }) in rows.iter().enumerate() {
         if at > 0 && rows[at - 1].member.data_id >= member.data_id {
             return Err(DatasetError::Order(member.data_id));
@@ -174,6 +178,9 @@ pub fn summarise(rows: &[MemberRow]) -> Result<VersionSummary, DatasetError> {
         total_weight += member.weight;
         if member.payee.is_zero() {
             points_weight += member.weight;
+            if !pseudonyms.insert(member.contributor) {
+                return Err(DatasetError::Contributor(member.data_id));
+            }
         }
         purposes &= allowed;
     }
@@ -340,5 +347,31 @@ mod tests {
         assert_eq!(split_points(1, &[0, 5]), Some(vec![0, 1]));
         assert_eq!(split_points(1, &[]), None);
         assert!(split_points(u128::MAX, &[u128::MAX]).is_some());
+    }
+
+    #[test]
+    fn a_pseudonym_stands_once_among_the_members_that_are_paid_in_points() {
+        let row = |id: u8, pseudonym: u8, payee: Address| {
+            let cid = crate::store::cid_of(&[id]);
+            MemberRow {
+                member: Member {
+                    data_id: DataId::from_bytes([id; 16]),
+                    contributor: B256::repeat_byte(pseudonym),
+                    consent_id: ConsentId::ZERO,
+                    payee,
+                    weight: 1,
+                },
+                content_hash: ContentHash::of(&[id]),
+                ciphertext_cid: cid,
+                key_cid: cid,
+                batch_number: 0,
+                event_index: 0,
+                purposes: 1,
+            }
+        };
+        let wallet = Address::repeat_byte(1);
+        assert!(summarise(&[row(1, 1, Address::ZERO), row(2, 2, Address::ZERO), row(3, 2, wallet)]).is_ok());
+        let again = summarise(&[row(1, 1, Address::ZERO), row(2, 1, Address::ZERO)]).unwrap_err();
+        assert_eq!(again, DatasetError::Contributor(DataId::from_bytes([2; 16])));
     }
 }

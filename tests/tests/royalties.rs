@@ -68,7 +68,7 @@ fn account(number: u64) -> B256 {
     B256::from(U256::from(number + 1))
 }
 
-/// So many versions: members of few weights or of any, some with wallets, pseudonyms that come again.
+/// So many versions: members of few weights or of any, some with wallets, pseudonyms that come again in another version.
 fn market(random: &mut Random, versions: u64, members_max: u64, weight_bits: &[u32], share_max: u128) -> Vec<Version> {
     let (mut license_id, mut block) = (0, 10);
     let mut made = Vec::new();
@@ -78,7 +78,7 @@ fn market(random: &mut Random, versions: u64, members_max: u64, weight_bits: &[u
         let mut members: Vec<Member> = (0..count)
             .map(|at| Member {
                 data_id: DataId::from_bytes(B256::from(U256::from(number * 1_000 + at)).0[16..].try_into().unwrap()),
-                contributor: account(random.below(members_max * 2)),
+                contributor: account((at + number * 3) % (members_max * 2)),
                 consent_id: ConsentId(B256::repeat_byte(8)),
                 payee: if random.below(6) == 0 { Address::repeat_byte(7) } else { Address::ZERO },
                 weight: (u128::from(random.below(u64::MAX)) & ((1 << bits) - 1)).max(1),

@@ -52,15 +52,13 @@ pub async fn settle_redemptions_of_members(
     ip_id: U256,
     version: i64,
 ) -> Result<(), sqlx::Error> {
-    // by the account's memberships, whatever is known of how many members a version has
     let waiting: Vec<Vec<u8>> = sqlx::query_scalar(
         "SELECT w.account FROM (
              SELECT DISTINCT account::bytea FROM points_redeemed WHERE provider = $1 AND state = 'waiting'
          ) AS w
          WHERE EXISTS (
-             SELECT FROM (SELECT ip_id, version FROM dataset_member
-                 WHERE contributor = w.account AND payee = decode(repeat('00', 20), 'hex') OFFSET 0) AS own
-             WHERE own.ip_id = $2::text::numeric AND own.version = $3
+             SELECT FROM dataset_member WHERE contributor = w.account AND ip_id = $2::text::numeric AND version = $3
+                 AND payee = decode(repeat('00', 20), 'hex')
          )",
     )
     .bind(provider.as_slice())

@@ -122,13 +122,15 @@ pub async fn settle(files: &Files, next: Next) -> Result<bool, SettleError> {
         return Ok(false);
     }
     insert_members(&mut transaction, &promised, &rows).await?;
-    if rows.len() >= MANY_MEMBERS {
-        // or parts of sales are looked for by version instead of by account until Postgres comes to it itself
-        sqlx::query("ANALYZE dataset_member").execute(&mut *transaction).await?;
-    }
     forget(&mut *transaction, &what).await?;
     settle_sales(&mut transaction).await?;
     transaction.commit().await?;
+    if rows.len() >= MANY_MEMBERS
+        // or parts of sales are looked for by version instead of by account until Postgres comes to it itself
+        && let Err(error) = sqlx::query("ANALYZE dataset_member").execute(&files.pool).await
+    {
+        tracing::warn!(%error, "no new statistics of dataset_member: reads of accounts may take longer for a while");
+    }
     match reason {
         None => {
             tracing::info!(ip_id = %promised.ip_id, version = promised.version, members = rows.len(), "dataset version is valid")

@@ -8,7 +8,7 @@ use tidemark::ids::DataId;
 use utoipa::ToSchema;
 
 use super::{
-    ProviderRef, ReadError, address_text, hash_text, number,
+    ProviderRef, ReadError, address_text, bound_time, hash_text, number,
     page::{Page, Place, cut},
     rfc3339,
 };
@@ -90,6 +90,7 @@ pub async fn balances(
     provider: Option<Address>,
     keys: &[B256],
 ) -> Result<Vec<AccountBalance>, ReadError> {
+    bound_time(connection).await?;
     let bytes: Vec<&[u8]> = keys.iter().map(|key| key.as_slice()).collect();
     let rows = sqlx::query(
         "SELECT s.account, s.provider, p.name, (coalesce(a.balance, 0) + s.royalties)::text, s.credited::text, s.debited::text

@@ -135,6 +135,12 @@ pub async fn snapshot(pool: &PgPool) -> Result<Transaction<'static, Postgres>, s
     pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await
 }
 
+/// Bounds each statement of a snapshot from here on: for rows that a stranger can multiply, and ask for again and again.
+async fn bound_time(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    sqlx::query("SET LOCAL statement_timeout = '5s'").execute(connection).await?;
+    Ok(())
+}
+
 /// The block of a snapshot.
 pub async fn at(connection: &mut PgConnection) -> Result<At, sqlx::Error> {
     at_if_any(connection).await?.ok_or(sqlx::Error::RowNotFound)

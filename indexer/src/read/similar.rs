@@ -11,7 +11,7 @@ use tidemark::ids::{ContentHash, DataId};
 use utoipa::ToSchema;
 
 use super::{
-    ProviderRef, ReadError, address_text,
+    ProviderRef, ReadError, address_text, bound_time,
     page::{Page, Place, cut},
     rfc3339_u64,
 };
@@ -24,8 +24,6 @@ use crate::manifest::{
 pub const DISTANCE_MAX: u32 = 11;
 const BANDS: u32 = 4;
 const BAND_BITS: u32 = 16;
-/// Hashes that many records share could be asked for again and again.
-const TIME_MAX: &str = "SET LOCAL statement_timeout = '5s'";
 
 /// One record that is near.
 #[derive(Clone, Debug, Serialize, ToSchema)]
@@ -119,7 +117,7 @@ pub async fn similar(
     provider: Option<Address>,
     page: &Page,
 ) -> Result<SimilarList, ReadError> {
-    sqlx::query(TIME_MAX).execute(&mut *connection).await?;
+    bound_time(connection).await?;
     let after = page.after.as_ref().and_then(|place| {
         let (provider, data_id) = place.1.split_once('/')?;
         Some((place.0, provider.parse::<Address>().ok()?, data_id.parse::<uuid::Uuid>().ok()?))

@@ -7,14 +7,13 @@ use sqlx::{PgConnection, Row};
 use utoipa::ToSchema;
 
 use super::{
-    AccountBalance, ProviderRef, ReadError, TransferView, account, address_text, hash_text, number,
+    AccountBalance, ProviderRef, ReadError, TransferView, account, address_text, bound_time, hash_text, number,
     page::{Page, Place, cut},
     rfc3339, rfc3339_u64,
 };
 use crate::manifest::stored::digits;
 
 /// A wallet with very many records is told to ask for pages instead.
-const TIME_MAX: &str = "SET LOCAL statement_timeout = '5s'";
 const ROWS_MAX: i64 = 1_000;
 
 /// A record that pays this wallet, or is of this contributor.
@@ -184,7 +183,7 @@ pub async fn wallet(
     wallet: Address,
     session_expires_at: i64,
 ) -> Result<WalletView, ReadError> {
-    sqlx::query(TIME_MAX).execute(&mut *connection).await?;
+    bound_time(connection).await?;
     let records: i64 = sqlx::query_scalar("SELECT count(*) FROM record WHERE payee = $1 AND payee <> $2")
         .bind(wallet.as_slice())
         .bind(Address::ZERO.as_slice())
@@ -252,7 +251,7 @@ pub async fn own_royalties(
     wallet: Address,
     page: &Page,
 ) -> Result<OwnRoyalties, ReadError> {
-    sqlx::query(TIME_MAX).execute(&mut *connection).await?;
+    bound_time(connection).await?;
     let after = page.after.as_ref().and_then(|place| {
         let (ip_id, version) = place.1.split_once('/')?;
         let is_decimal = !ip_id.is_empty() && ip_id.bytes().all(|byte| byte.is_ascii_digit());

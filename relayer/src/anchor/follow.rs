@@ -28,7 +28,7 @@ use crate::{
 /// Transactions followed in one round, lowest nonce first.
 const PER_ROUND: i64 = 64;
 /// How deep a block is whose state full nodes still have: geth keeps 128.
-const STATE_KEPT_BLOCKS: u64 = 64;
+const STATE_KEPT_BLOCKS: u64 = 32;
 
 struct Open {
     intent: Intent,

@@ -6,6 +6,7 @@ use alloy::{
 };
 use anyhow::Context;
 use sqlx::{PgPool, Row};
+use tidemark::nodes::said::Said;
 
 use super::Sender;
 use crate::{
@@ -127,8 +128,8 @@ pub async fn on_chain(sender: &Sender) -> anyhow::Result<u64> {
 pub async fn on_chain_at(sender: &Sender, block: u64) -> anyhow::Result<Option<u64>> {
     match sender.provider.get_transaction_count(sender.address()).block_id(block.into()).await {
         Ok(count) => Ok(Some(count)),
-        Err(error) if error.as_error_resp().is_some() => {
-            tracing::debug!(block, %error, "no transaction count of the sender in an older block");
+        Err(error) if error.as_error_resp().is_some_and(|said| Said::in_answer(said) != Said::RateLimited) => {
+            tracing::warn!(block, %error, "the node does not tell the sender's transaction count in an older block");
             Ok(None)
         }
         Err(error) => Err(error).context("ask for the sender's transaction count in an older block"),

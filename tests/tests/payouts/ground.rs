@@ -31,6 +31,8 @@ use tidemark_tests::{
 };
 use tokio_util::sync::CancellationToken;
 
+/// More than anything takes that comes at all, also beside other tests.
+const TIME_MAX: Duration = Duration::from_secs(60);
 pub const POINT: u128 = 1_000_000;
 pub const TOKEN: &str = "provider token";
 pub const ACCOUNTS: [B256; 2] = [B256::repeat_byte(0xa1), B256::repeat_byte(0xa2)];
@@ -241,7 +243,7 @@ impl Ground {
         let worker = tokio::spawn(payout::run(self.payouts.clone(), stop.clone()));
         let begun = std::time::Instant::now();
         while !done() {
-            assert!(begun.elapsed() < Duration::from_secs(20), "it does not come");
+            assert!(begun.elapsed() < TIME_MAX, "it does not come");
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         stop.cancel();
@@ -254,7 +256,7 @@ impl Ground {
         let worker = tokio::spawn(payout::run(self.payouts.clone(), stop.clone()));
         let begun = std::time::Instant::now();
         while sqlx::query_scalar::<_, Option<bool>>(query).fetch_one(&self.pool).await.unwrap() != Some(true) {
-            assert!(begun.elapsed() < Duration::from_secs(20), "it does not come: {query}");
+            assert!(begun.elapsed() < TIME_MAX, "it does not come: {query}");
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         stop.cancel();
@@ -294,7 +296,7 @@ impl Ground {
             if steps.contains(&read["step"].as_str().unwrap()) {
                 break read;
             }
-            assert!(begun.elapsed() < Duration::from_secs(20), "still {read}");
+            assert!(begun.elapsed() < TIME_MAX, "still {read}");
             tokio::time::sleep(Duration::from_millis(10)).await;
         };
         stop.cancel();
