@@ -68,8 +68,14 @@ impl BankRail {
             let path = config.folder.join(name);
             fs::create_dir_all(&path).with_context(|| format!("make the folder {}", path.display()))?;
         }
+        // one process at a time, and the folder has its name before the database knows it: one that was killed between the two
+        // finds a folder that nobody has known before
+        let mut transaction = pool.begin().await?;
+        sqlx::query("SELECT pg_advisory_xact_lock(hashtextextended('tidemark/payout-folder', 0))")
+            .execute(&mut *transaction)
+            .await?;
         let known: Option<Uuid> =
-            sqlx::query_scalar("SELECT id FROM local.payout_folder").fetch_optional(&pool).await?;
+            sqlx::query_scalar("SELECT id FROM local.payout_folder").fetch_optional(&mut *transaction).await?;
         let path = config.folder.join(FOLDER_ID);
         let named = match fs::read_to_string(&path) {
             Ok(text) => {
@@ -80,8 +86,9 @@ impl BankRail {
         };
         if named.is_none() && known.is_none() {
             // files from before folders had names
-            let handed_over: bool =
-                sqlx::query_scalar("SELECT EXISTS (SELECT FROM local.payout_file)").fetch_one(&pool).await?;
+            let handed_over: bool = sqlx::query_scalar("SELECT EXISTS (SELECT FROM local.payout_file)")
+                .fetch_one(&mut *transaction)
+                .await?;
             let mut any = false;
             for name in ["ready", "outgoing", "reports/read", "reports/strange"] {
                 any |= fs::read_dir(config.folder.join(name))?.next().is_some();
@@ -93,14 +100,14 @@ impl BankRail {
             );
         }
         let id = named.or(known).unwrap_or_else(Uuid::new_v4);
-        sqlx::query("INSERT INTO local.payout_folder (id) VALUES ($1) ON CONFLICT DO NOTHING")
-            .bind(id)
-            .execute(&pool)
-            .await?;
-        let kept: Uuid = sqlx::query_scalar("SELECT id FROM local.payout_folder").fetch_one(&pool).await?;
-        if kept == id && named.is_none() && known.is_none() {
+        if named.is_none() && known.is_none() {
             keep(&config.folder, FOLDER_ID, id.to_string().as_bytes())?;
         }
+        let kept = known.unwrap_or(id);
+        if known.is_none() {
+            sqlx::query("INSERT INTO local.payout_folder (id) VALUES ($1)").bind(id).execute(&mut *transaction).await?;
+        }
+        transaction.commit().await?;
         ensure!(
             fs::exists(&path)? && kept == id,
             "{} is not the folder that payments were handed over through before, whose {FOLDER_ID} is {kept}: give that one, or \

@@ -266,5 +266,13 @@ async fn another_folder_is_refused_as_a_file_that_is_not_there_would_count_as_ha
     let moved = folder.path().join("moved");
     fs::rename(&place, &moved).unwrap();
     stop.cancel();
+    payout::run(elsewhere(&moved), stop.clone()).await.unwrap();
+
+    // as a process leaves it that was killed when the folder had its name, and the database did not know it yet
+    let name = fs::read_to_string(moved.join("folder-id")).unwrap();
+    sqlx::query("DELETE FROM local.payout_folder").execute(&ground.pool).await.unwrap();
     payout::run(elsewhere(&moved), stop).await.unwrap();
+    let known: uuid::Uuid =
+        sqlx::query_scalar("SELECT id FROM local.payout_folder").fetch_one(&ground.pool).await.unwrap();
+    assert_eq!(known.to_string(), name.trim());
 }

@@ -256,7 +256,11 @@ impl Ground {
         let worker = tokio::spawn(payout::run(self.payouts.clone(), stop.clone()));
         let begun = std::time::Instant::now();
         while sqlx::query_scalar::<_, Option<bool>>(query).fetch_one(&self.pool).await.unwrap() != Some(true) {
-            assert!(begun.elapsed() < TIME_MAX, "it does not come: {query}");
+            if begun.elapsed() > TIME_MAX {
+                let asked = "SELECT string_agg(concat_ws(' ', state, failures, next_step_at - now(), note), '; ') FROM local.payout";
+                let are: Option<String> = sqlx::query_scalar(asked).fetch_one(&self.pool).await.unwrap();
+                panic!("it does not come: {query}; payouts are: {are:?}");
+            }
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         stop.cancel();
