@@ -1,14 +1,14 @@
 //! The chain of a stack: anvil, or geth where the test says so.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use alloy::{
     primitives::{Address, U256},
     providers::{DynProvider, Provider},
 };
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use clap::ValueEnum;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::{anvil::Anvil, folder::RunFolder, geth::Geth, stack::Options};
 
@@ -18,6 +18,8 @@ pub const POLL: Duration = Duration::from_millis(40);
 pub const BLOCK_GAS_LIMIT: u64 = 300_000_000;
 /// The chain starts this far in the past: blocks mined at once are a second apart, and must not get ahead of us.
 pub const CLOCK_BEHIND_SECONDS: u64 = 60;
+
+const SENT_TIME_MAX: Duration = Duration::from_secs(60);
 
 /// Which program is the node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -126,6 +128,16 @@ impl Chain {
             // its blocks have this machine's time already
             Self::Geth(_) => Ok(()),
         }
+    }
+
+    /// Waits until a transaction waits in the node's pool while no blocks are made: a row says submitted before it is sent.
+    pub async fn until_sent(&self) -> Result<()> {
+        let deadline = Instant::now() + SENT_TIME_MAX;
+        while self.call("txpool_status", json!([])).await?["pending"] == "0x0" {
+            ensure!(Instant::now() < deadline, "no transaction waits in the pool");
+            tokio::time::sleep(POLL).await;
+        }
+        Ok(())
     }
 
     /// Mines so many blocks at once.

@@ -138,6 +138,7 @@ async fn a_record_shows_its_state_and_its_proof_as_soon_as_it_is_sealed() -> any
     assert_eq!((&submitted["proof"], &submitted["leaf"]), (&sealed["proof"], &sealed["leaf"]));
     let root: B256 = serde_json::from_value(ask(&batches).await["batches"][0]["header"]["root"].clone())?;
     assert_eq!(root_from_proof(leaf, &proof), root);
+    stack.chain.until_sent().await?;
     stack.chain.mine(1).await?;
     event("mined").await;
     stack.chain.resume_mining().await?;

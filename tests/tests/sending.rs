@@ -42,16 +42,6 @@ async fn mine_until_final(stack: &Stack, app: &App, events: u64, base_fee: u128)
     }
 }
 
-/// Waits until the node has the newest attempt: its row says submitted before it is sent.
-async fn sent(stack: &Stack) {
-    let hash = ask(stack, "SELECT '0x' || encode(hash, 'hex') FROM attempt ORDER BY max_fee_wei DESC LIMIT 1").await;
-    let deadline = Instant::now() + TIME_MAX;
-    while stack.chain.call("eth_getTransactionByHash", json!([hash])).await.unwrap().is_null() {
-        assert!(Instant::now() < deadline, "{hash} is not sent");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-}
-
 /// One number out of the relayer's database.
 async fn ask(stack: &Stack, query: &'static str) -> String {
     let mut db = stack.postgres.connect("relayer").await.unwrap();
@@ -274,7 +264,7 @@ async fn a_node_without_the_state_of_the_final_block_holds_nothing_up() {
     stack.chain.pause_mining().await.unwrap();
     app.register(0, 3).await.unwrap();
     app.reached(3, &["submitted"]).await.unwrap();
-    sent(&stack).await;
+    stack.chain.until_sent().await.unwrap();
     // what only an older block could tell is not asked of it: the transaction is sent again
     stack.chain.call("anvil_dropAllTransactions", json!([])).await.unwrap();
     let batches = mine_until_final(&stack, &app, 3, GWEI).await;
@@ -326,7 +316,7 @@ async fn stale_receipt(with_its_block: bool) {
     stack.chain.pause_mining().await.unwrap();
     app.register(0, 3).await.unwrap();
     app.reached(3, &["submitted"]).await.unwrap();
-    sent(&stack).await;
+    stack.chain.until_sent().await.unwrap();
     stack.chain.mine(1).await.unwrap();
     let hash = ask(&stack, "SELECT '0x' || encode(hash, 'hex') FROM attempt").await;
     let receipt = stack.chain.call("eth_getTransactionReceipt", json!([hash])).await.unwrap();
@@ -371,7 +361,7 @@ async fn a_failure_in_a_block_is_over_only_once_the_block_is_final() {
     stack.chain.pause_mining().await.unwrap();
     app.register(0, 3).await.unwrap();
     let batch = app.reached(3, &["submitted"]).await.unwrap().remove(0);
-    sent(&stack).await;
+    stack.chain.until_sent().await.unwrap();
     // the attestor is taken from the provider before the block, so that the anchor fails in it
     let provider = stack.sender(role::PROVIDER).await.unwrap();
     let log = ProvenanceLog::new(stack.deployment.provenance_log, &provider);

@@ -212,6 +212,7 @@ async fn a_reorg_is_told_and_what_nobody_takes_is_dead_until_it_is_replayed() {
     stack.chain.pause_mining().await.unwrap();
     register(&doors, "a").await;
     receiver.until(is("submitted", 0)).await;
+    stack.chain.until_sent().await.unwrap();
     stack.chain.mine(1).await.unwrap();
     receiver.until(is("mined", 0)).await;
     stack.chain.reorg(1).await.unwrap();

@@ -136,6 +136,7 @@ async fn a_reorg_takes_an_anchor_out_of_its_block_and_it_comes_back() {
     stack.chain.pause_mining().await.unwrap();
     doors.register("one", &items(0, 3)).await.unwrap();
     reached(&stack, &world, 3, &["submitted"]).await;
+    stack.chain.until_sent().await.unwrap();
     stack.chain.mine(1).await.unwrap();
     let mined = reached(&stack, &world, 3, &["mined"]).await;
     let hash = mined[0]["transaction"].clone();
@@ -162,6 +163,7 @@ async fn a_transaction_that_no_block_takes_is_replaced_at_a_higher_fee_and_mined
     stack.chain.pause_mining().await.unwrap();
     doors.register("one", &items(0, 3)).await.unwrap();
     let before = reached(&stack, &world, 3, &["submitted"]).await[0]["transaction"].clone();
+    stack.chain.until_sent().await.unwrap();
     let before_hash: B256 = serde_json::from_value(before.clone()).unwrap();
     let offered = stack.provider().get_transaction_by_hash(before_hash).await.unwrap().unwrap();
     let base_fee = format!("{:#x}", alloy::consensus::Transaction::max_fee_per_gas(&offered) + 1);
@@ -222,6 +224,7 @@ async fn a_failed_transaction_that_a_reorg_takes_back_leaves_no_gap_in_the_nonce
     stack.chain.pause_mining().await.unwrap();
     doors.register("one", &items(0, 3)).await.unwrap();
     let batch = reached(&stack, &world, 3, &["submitted"]).await.remove(0);
+    stack.chain.until_sent().await.unwrap();
     // a stranger who pays more comes first in the block, and the relayer's transaction reverts
     let (header, signature) = signed(&stack, &batch).await;
     let stranger = stack.sender(role::SPONSOR).await.unwrap();

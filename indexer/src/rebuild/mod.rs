@@ -132,7 +132,10 @@ async fn build_and_swap(
         }
     };
     tracing::info!("swapping");
-    swap::swap(&mut own, &rpc, async || builder.stop().await).await?;
+    swap::swap(&mut own, &rpc, async || builder.stop().await).await.map_err(|error| {
+        // some say already what has to be done before
+        if format!("{error:#}").contains("run the same command again") { error } else { error.context(AGAIN) }
+    })?;
     tracing::info!("the new tables are served; those from before are kept in public_before and mirror_before");
     Ok(comparison)
 }
