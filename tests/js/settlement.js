@@ -94,6 +94,8 @@ async function recompute(rpc, deployment, folder, to) {
       block(folder, sold.manifestCid));
     const inPoints = members.filter(({ payee }) => payee === ZERO);
     if (root(members, read('members.json').types) !== sold.root || inPoints.length === 0) continue;
+    // a pseudonym is made of a data id: a list in which one comes again is no version
+    if (new Set(inPoints.map(({ contributor }) => contributor)).size !== inPoints.length) continue;
     const parts = split(sale.pointsShare, inPoints.map(({ weight }) => BigInt(weight)));
     inPoints.forEach(({ contributor }, at) => credit(providers.get(owner.get(sale.ipId)), contributor, parts[at]));
   }
