@@ -6,13 +6,23 @@ use std::process::Command;
 use alloy::primitives::{Address, B256};
 use serde_json::Value;
 use sqlx::{AssertSqlSafe, PgPool, Row};
-use tidemark::contracts::PointsTreasury;
+use tidemark::{
+    contracts::PointsTreasury,
+    dataset::{Member, MemberRow, VersionContent, encode_members},
+    event::Event,
+    merkle::Tree,
+};
 use tidemark_indexer::{
     ledger::verify::{Finding, verify},
     serve::connect,
 };
 use tidemark_tests::{
-    folder::program, forge::Forge, keys::role, mined, services::Service, story::strangers::second_indexer,
+    folder::program,
+    forge::Forge,
+    keys::role,
+    mined,
+    services::Service,
+    story::{market, strangers::second_indexer},
 };
 
 /// Three rewards in two batches, a royalty and a redemption, in a database that nobody writes to any more.
@@ -451,5 +461,56 @@ async fn a_stranger_reaches_the_same_points_from_chain_and_manifests_alone() -> 
     assert!(!same && differences.contains("numo issued") && differences.contains("account 0x"), "{said}");
     let (_, settlement) = indexer.get("/v1/settlement").await?;
     assert_eq!(settlement["providers"][0]["proven"], false, "{settlement}");
+    Ok(())
+}
+
+/// The library makes no such list; a provider's own code might, and its attestor might sign it.
+#[tokio::test]
+async fn a_sale_of_a_version_in_which_a_pseudonym_comes_again_credits_nobody() -> anyhow::Result<()> {
+    let forge = Forge::new().await?;
+    let [first, second] = [forge.accepted(0, "first", Address::ZERO)?, forge.accepted(2, "second", Address::ZERO)?];
+    forge.anchor(&forge.batch(0, [first.clone(), second.clone()].concat()).await?).await?;
+    let cid = forge.stack.store()?.put(b"ciphertext").await?;
+    let row = |accepted: &Event| MemberRow {
+        member: Member {
+            data_id: accepted.data_id,
+            contributor: first[1].contributor,
+            consent_id: accepted.consent_id,
+            payee: Address::ZERO,
+            weight: 1,
+        },
+        content_hash: accepted.content_hash,
+        ciphertext_cid: cid,
+        key_cid: cid,
+        batch_number: 0,
+        event_index: accepted.index,
+        purposes: u32::MAX,
+    };
+    let mut rows = [row(&first[1]), row(&second[1])];
+    rows.sort_by_key(|row| row.member.data_id);
+    let leaves: Vec<B256> = rows.iter().map(|row| row.member.leaf()).collect();
+    let content = VersionContent {
+        root: Tree::new(&leaves).unwrap().root(),
+        member_count: 2,
+        total_weight: 2,
+        points_weight: 2,
+        purposes: u32::MAX,
+        manifest_cid: forge.stack.store()?.put(&encode_members(&rows)?).await?,
+    };
+    let ip_id = forge.register_dataset(&content).await?;
+    let offer = market::publish_offer(&forge.stack, &forge.world, ip_id).await?;
+    let sold = market::buy(&forge.stack, &forge.world, offer, 1, market::LICENSE_PRICE).await?;
+    assert!(sold.pointsShare > 0, "{sold:?}");
+    forge.stack.chain.mine(3).await?;
+    let indexer = forge.stack.start_second_indexer("ledger").await?;
+    let dataset = format!("/v1/datasets/{ip_id}");
+    let refused = indexer.until(&dataset, |_, answer| answer["versions"][0]["state"] == "invalid").await?;
+    let reason = refused["versions"][0]["reason"].as_str();
+    assert!(reason.is_some_and(|reason| reason.contains("pseudonym")), "{refused}");
+    let issued = (forge.reward * 2).to_string();
+    let settlement =
+        indexer.until("/v1/settlement", |_, answer| answer["providers"][0]["issued"] == issued.as_str()).await?;
+    let (said, same) = stranger(&forge, &indexer);
+    assert!(same && said["accounts"] == 2, "{said}, {settlement}");
     Ok(())
 }
