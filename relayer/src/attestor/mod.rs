@@ -29,7 +29,7 @@ use tidemark::{
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use crate::{app::open_database, chain::Chain, config, config::signer_file, http};
+use crate::{app::open_database, chain::Chain, config, config::signer_file, http, quality::apart::Apart};
 
 /// The attestor's tables.
 pub static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("./migrations-attestor");
@@ -45,6 +45,8 @@ pub struct Attestor {
     pub chain: Chain,
     /// Where files are re-read from.
     pub store: Store,
+    /// Judges files.
+    pub gate: Apart,
     /// Bounds the files decoded at once.
     pub decodes: Arc<Semaphore>,
     /// Renders the metrics.
@@ -73,6 +75,7 @@ pub async fn serve(config: config::Attestor) -> anyhow::Result<()> {
         db: open_database(&config.database_url, &MIGRATIONS).await?,
         chain: Chain::new(provider, deployment, config.finality_depth),
         store: Store::open(&config.store)?,
+        gate: Apart::this_program().await?,
         decodes: Arc::new(Semaphore::new(config.decodes_at_once as usize)),
         metrics: tidemark::service::metrics()?,
         token: config.token,

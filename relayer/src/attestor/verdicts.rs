@@ -15,7 +15,7 @@ use super::Attestor;
 use crate::{
     intake::{submit::Judged, unix_now},
     problem::{Kind, Problem},
-    quality::{Claim, GATE, judge},
+    quality::{Claim, GATE},
 };
 
 /// Judges bytes as one record's content, given under a consent.
@@ -43,13 +43,9 @@ pub async fn decide(
         see(&attestor.db, data_id, consent_id, consent).await?;
         return Ok(judged);
     }
-    // the place is taken until the decoder ends, also where nobody waits for the answer any more
-    let judging = tokio::task::spawn_blocking(move || {
-        let judgement = judge(&bytes, claim);
-        drop(permit);
-        judgement
-    });
-    let judgement = judging.await.map_err(Problem::internal)?;
+    // where nobody waits for the answer any more, the decoder's process ends with the place that it takes
+    let judgement = attestor.gate.judge(&bytes, mime_type).await.map_err(Problem::internal)?;
+    drop(permit);
 
     let mut tx = attestor.db.begin().await?;
     let (mut outcome, mut detail) = (judgement.outcome, judgement.detail);

@@ -5,10 +5,21 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::Parser;
 use tidemark::service::{causes, start_log};
-use tidemark_relayer::{attestor, config};
+use tidemark_relayer::{
+    attestor, config,
+    quality::apart::{COMMAND, judge_stdin},
+};
+
+fn main() -> ExitCode {
+    let mut arguments = std::env::args().skip(1);
+    if let (Some(COMMAND), Some(mime_type)) = (arguments.next().as_deref(), arguments.next()) {
+        return judge_stdin(&mime_type);
+    }
+    serve()
+}
 
 #[tokio::main]
-async fn main() -> ExitCode {
+async fn serve() -> ExitCode {
     tidemark::install_tls();
     match run(config::Attestor::parse()).await {
         Ok(()) => ExitCode::SUCCESS,

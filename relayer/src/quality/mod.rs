@@ -4,6 +4,7 @@
 //!  bytes, claimed MIME ─► empty? ─► sniff ─► decode to the end ─► bounds ─► (the attestor: exact duplicate?) ─► verdict
 //! ```
 
+pub mod apart;
 mod audio;
 mod image;
 mod sniff;
@@ -106,7 +107,7 @@ pub struct Facts {
 }
 
 /// What the gate says, before anybody looks for duplicates.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Judgement {
     /// Accepted, or the first reason not to.
     pub outcome: Outcome,
@@ -135,7 +136,7 @@ impl Refusal {
     }
 }
 
-/// Judges a submission. CPU-bound and bounded: call it off the async threads.
+/// Judges a submission. CPU-bound and bounded; [`apart`] does it where a decoder can do no harm.
 pub fn judge(bytes: &[u8], claim: Claim) -> Judgement {
     if bytes.is_empty() {
         return Judgement::no(Outcome::Empty, "expected a file, got 0 bytes");
