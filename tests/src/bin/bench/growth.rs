@@ -25,9 +25,9 @@ use super::{
 const EVENTS_PER_BLOCK: u8 = 250;
 const MIB: f64 = 1_048_576.0;
 /// A node has settled when it has had so little of the processors in each of so many seconds.
-const IDLE: Duration = Duration::from_millis(30);
+const IDLE: Duration = Duration::from_millis(100);
 const IDLE_SECONDS: u32 = 3;
-const SETTLE_TIME_MAX: Duration = Duration::from_secs(600);
+const SETTLE_TIME_MAX: Duration = Duration::from_secs(120);
 
 /// How far.
 #[derive(Args, Clone)]
