@@ -44,6 +44,9 @@ async fn operators_have_an_address_of_their_own_and_see_how_long_each_stage_took
         assert_eq!((text(&format!("{data}{path}")).await.0, text(&format!("{operator}{path}")).await.0), (200, 200));
     }
     assert_eq!(text(&format!("{operator}/v1/batches")).await.0, 404, "and only that");
+    // a series that begins at its first crash would never be seen to rise
+    let (_, of_attestor) = text(&format!("{}/metrics", stack.attestor.as_ref().unwrap().url())).await;
+    assert!(of_attestor.contains("\ndecoder_crashes_total 0\n"), "{of_attestor}");
 
     // while nothing is mined, what is unanchored grows old
     stack.chain.pause_mining().await?;

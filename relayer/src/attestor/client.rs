@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// Decoding a minute of film takes a while on a busy machine.
-const TIME_MAX: Duration = Duration::from_secs(90);
+pub(crate) const TIME_MAX: Duration = Duration::from_secs(90);
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(3);
 const ANSWER_BYTES_MAX: usize = 1 << 20;
 

@@ -70,14 +70,17 @@ impl Attestor {
 /// Runs the attestor until SIGTERM or SIGINT.
 pub async fn serve(config: config::Attestor) -> anyhow::Result<()> {
     let deployment = Deployment::load(&config.deployment)?;
+    // what is counted before is lost
+    let metrics = tidemark::service::metrics()?;
+    let gate = Apart::this_program().await?;
     let provider = checked_reader(&config.rpc_url, &deployment).await?;
     let attestor = Arc::new(Attestor {
         db: open_database(&config.database_url, &MIGRATIONS).await?,
         chain: Chain::new(provider, deployment, config.finality_depth),
         store: Store::open(&config.store)?,
-        gate: Apart::this_program().await?,
+        gate,
         decodes: Arc::new(Semaphore::new(config.decodes_at_once as usize)),
-        metrics: tidemark::service::metrics()?,
+        metrics,
         token: config.token,
         signer: signer_file(&config.key_file)?,
     });

@@ -11,9 +11,11 @@ use tidemark_relayer::{
 };
 
 fn main() -> ExitCode {
-    let mut arguments = std::env::args().skip(1);
-    if let (Some(COMMAND), Some(mime_type)) = (arguments.next().as_deref(), arguments.next()) {
-        return judge_stdin(&mime_type);
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let [command, mime_type, length] = arguments.as_slice()
+        && command == COMMAND
+    {
+        return judge_stdin(mime_type, length);
     }
     serve()
 }

@@ -2,7 +2,7 @@
 //! people's code on a stranger's bytes, and one of them is not memory-safe.
 //!
 //! ```text
-//!  attestor ── stdin: the file ──► the same program as `judge MIME`, shut in ── stdout: the judgement ──► attestor
+//!  attestor ── stdin: the file ──► the same program as `judge MIME BYTES`, shut in ── stdout: the judgement ──► attestor
 //! ```
 //!
 //! What such a process answers about its own file is all that a file which takes it over can reach.
@@ -26,22 +26,30 @@ use tokio::{
 };
 
 use super::{Claim, Judgement, judge};
-use crate::api::submissions::FILE_BYTES_MAX;
+use crate::{api::submissions::FILE_BYTES_MAX, attestor::client::TIME_MAX};
 
 /// The word on the command line that makes the attestor's program such a process.
 pub const COMMAND: &str = "judge";
 
-/// A minute of film in the largest size takes a fraction of it.
-const CPU_SECONDS_MAX: u64 = 300;
-/// Three times the largest picture with what its decoder needs beside.
+/// More is the file's fault: a minute of 1080p takes a third of it on a slow core.
+const CPU_SECONDS_MAX: u64 = 75;
+/// Waiting for a core included; more is this machine's fault. The relayer waits a little longer.
+const ANSWER_TIME_MAX: Duration = Duration::from_secs(85);
+const _: () = assert!(CPU_SECONDS_MAX < ANSWER_TIME_MAX.as_secs() && ANSWER_TIME_MAX.as_secs() < TIME_MAX.as_secs());
+/// The largest picture takes two thirds of it with what its decoder needs beside.
 const MEMORY_BYTES_MAX: u64 = 2 << 30;
-/// Waiting for a core included; longer is this machine's fault.
-const ANSWER_TIME_MAX: Duration = Duration::from_secs(900);
+/// What Rust's runtime says before it ends a process for an allocation.
+const NO_MEMORY: &str = "memory allocation of";
 const ANSWER_BYTES_MAX: u64 = 64 << 10;
 const SAID_BYTES_MAX: u64 = 1_000;
 const DETAIL_CHARS_MAX: usize = 1_000;
-/// A file that ends the decoder's process by a signal may have met a moment without memory: it is tried once more.
+/// A file that ends the decoder's process is tried once more.
 const TRIES: usize = 2;
+/// What such a process says before it decodes: all that ends it until then is this machine's.
+const BEGINS: &[u8] = b"decoding\n";
+/// What a fault of a decoder ends in. Its process can send itself no other signal, so that all others come from outside.
+const OF_FAULTS: [Signal; 7] =
+    [Signal::SEGV, Signal::ILL, Signal::TRAP, Signal::FPE, Signal::ABORT, Signal::SYS, Signal::XCPU];
 
 /// How to start such a process.
 #[derive(Clone, Debug)]
@@ -53,11 +61,11 @@ pub struct Apart {
 /// How a process ended.
 enum Ended {
     WithAnswer(Judgement),
-    BySignal(i32),
+    BySignal(Signal),
 }
 
 impl Apart {
-    /// Any program; it is given the MIME type as one argument more.
+    /// Any program; it is given the MIME type and the file's length as two arguments more.
     pub fn new(program: PathBuf, arguments: Vec<String>) -> Self {
         Self { program, arguments }
     }
@@ -67,37 +75,41 @@ impl Apart {
     pub async fn this_program() -> anyhow::Result<Self> {
         let program = if cfg!(target_os = "linux") { "/proc/self/exe".into() } else { std::env::current_exe()? };
         let apart = Self::new(program, vec![COMMAND.to_owned()]);
-        apart.judge(&Bytes::new(), "image/png").await.context("start a process for the decoders")?;
+        let judged = apart.judge(&silence().into(), "audio/wav").await.context("start a process for the decoders")?;
+        ensure!(judged.outcome == Outcome::Accepted, "decoders do not work in a process of their own: {judged:?}");
         metrics::counter!("decoder_crashes_total").absolute(0);
         Ok(apart)
     }
 
-    /// As [`judge`] does. Fails for this machine's faults, never for the file's.
+    /// As [`judge`] does. Fails for this machine's faults; a file that makes its decoder's process lie may have it fail, too.
     pub async fn judge(&self, bytes: &Bytes, mime_type: &str) -> anyhow::Result<Judgement> {
-        let mut ended_by = 0;
-        for _ in 0..TRIES {
-            match self.judge_once(bytes, mime_type).await? {
+        let claim =
+            Claim::parse(mime_type).with_context(|| format!("expected a MIME type to check, got {mime_type:?}"))?;
+        let mut tries_left = TRIES;
+        let signal = loop {
+            tries_left -= 1;
+            match self.judge_once(bytes, mime_type, claim).await? {
                 Ended::WithAnswer(judgement) => return Ok(judgement),
-                Ended::BySignal(signal) => ended_by = signal,
+                Ended::BySignal(signal) if signal == Signal::XCPU || tries_left == 0 => break signal,
+                Ended::BySignal(_) => {}
             }
-            if ended_by == Signal::XCPU.as_raw() {
-                let detail = format!(
-                    "expected to decode within {CPU_SECONDS_MAX} s of processor time, got a file that takes longer"
-                );
-                return Ok(Judgement::no(Outcome::Undecodable, detail));
-            }
+        };
+        if signal == Signal::XCPU {
+            let detail = format!(
+                "expected to decode within {CPU_SECONDS_MAX} s of processor time, got a file that takes longer"
+            );
+            return Ok(Judgement::no(Outcome::Undecodable, detail));
         }
         metrics::counter!("decoder_crashes_total").increment(1);
-        tracing::error!(mime_type, bytes = bytes.len(), signal = ended_by, "a file ended the process of its decoder");
-        let detail =
-            format!("expected a file that its decoder gets through, got one that ends it by signal {ended_by}");
+        let signal = signal.as_raw();
+        let detail = format!("expected a file that its decoder gets through, got one that ends it by signal {signal}");
         Ok(Judgement::no(Outcome::Undecodable, detail))
     }
 
-    async fn judge_once(&self, bytes: &Bytes, mime_type: &str) -> anyhow::Result<Ended> {
+    async fn judge_once(&self, bytes: &Bytes, mime_type: &str, claim: Claim) -> anyhow::Result<Ended> {
         let mut child = Command::new(&self.program)
             .args(&self.arguments)
-            .arg(mime_type)
+            .args([mime_type, &bytes.len().to_string()])
             .env_clear()
             .current_dir("/")
             .stdin(Stdio::piped())
@@ -123,17 +135,43 @@ impl Apart {
         let (status, answer, said) = timeout(ANSWER_TIME_MAX, talk)
             .await
             .with_context(|| format!("a decoder's process did not end within {} s", ANSWER_TIME_MAX.as_secs()))??;
-        match status.signal() {
-            // nothing that a file does: somebody or the kernel wanted the memory back
-            Some(signal) if signal == Signal::KILL.as_raw() => bail!("a decoder's process was killed"),
-            Some(signal) => return Ok(Ended::BySignal(signal)),
-            None => {}
+        let said = String::from_utf8_lossy(&said);
+        let said = said.trim();
+        let answer = answer.strip_prefix(BEGINS);
+        if let Some(signal) = status.signal() {
+            let fault = OF_FAULTS.into_iter().find(|fault| fault.as_raw() == signal);
+            // an allocation that fails ends a process, too: the largest file has enough, so the machine had not
+            let (Some(_), Some(fault), false) = (answer, fault, said.contains(NO_MEMORY)) else {
+                bail!("a decoder's process ended by signal {signal}: {said}");
+            };
+            tracing::error!(mime_type, bytes = bytes.len(), signal, said, "a file ended the process of its decoder");
+            return Ok(Ended::BySignal(fault));
         }
-        ensure!(status.success(), "a decoder's process ended with {status}: {}", String::from_utf8_lossy(&said).trim());
-        let mut judgement: Judgement = serde_json::from_slice(&answer).context("read a judgement")?;
-        judgement.detail = judgement.detail.chars().filter(|c| !c.is_control()).take(DETAIL_CHARS_MAX).collect();
+        ensure!(status.success(), "a decoder's process ended with {status}: {said}");
+        let answer = answer.context("a decoder's process did not begin")?;
+        let mut judgement: Judgement = serde_json::from_slice(answer).context("read a judgement")?;
+        ensure!(judgement.could_be_of(claim), "a decoder's process says what no file is: {judgement:?}");
+        judgement.detail = cut(&judgement.detail);
         Ok(Ended::WithAnswer(judgement))
     }
+}
+
+fn cut(detail: &str) -> String {
+    detail.chars().filter(|c| !c.is_control()).take(DETAIL_CHARS_MAX).collect()
+}
+
+/// 0.6 s of WAV: RIFF with PCM (1) of one channel, 16 kHz, 2 bytes a sample.
+fn silence() -> Vec<u8> {
+    const SAMPLES: u32 = 9_600;
+    let mut file = b"RIFF".to_vec();
+    file.extend((36 + 2 * SAMPLES).to_le_bytes());
+    file.extend(b"WAVEfmt \x10\0\0\0\x01\0\x01\0");
+    file.extend(16_000u32.to_le_bytes());
+    file.extend(32_000u32.to_le_bytes());
+    file.extend(b"\x02\0\x10\0data");
+    file.extend((2 * SAMPLES).to_le_bytes());
+    file.resize(44 + 2 * SAMPLES as usize, 0);
+    file
 }
 
 async fn whole(pipe: impl AsyncRead + Unpin) -> anyhow::Result<Vec<u8>> {
@@ -152,8 +190,8 @@ async fn beginning(mut pipe: impl AsyncRead + Unpin) -> anyhow::Result<Vec<u8>> 
 
 /// Is such a process: shuts itself in, judges what stdin has, and says so on stdout. Called before anything else, so that there is no
 /// other thread and nothing in memory that is worth having.
-pub fn judge_stdin(mime_type: &str) -> ExitCode {
-    match answer(mime_type) {
+pub fn judge_stdin(mime_type: &str, length: &str) -> ExitCode {
+    match answer(mime_type, length) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("{error:#}");
@@ -162,16 +200,20 @@ pub fn judge_stdin(mime_type: &str) -> ExitCode {
     }
 }
 
-fn answer(mime_type: &str) -> anyhow::Result<()> {
+fn answer(mime_type: &str, length: &str) -> anyhow::Result<()> {
     shut_in()?;
     let claim = Claim::parse(mime_type).with_context(|| format!("expected a MIME type to check, got {mime_type:?}"))?;
-    let mut bytes = Vec::new();
-    std::io::stdin().lock().take(FILE_BYTES_MAX as u64 + 1).read_to_end(&mut bytes).context("read the file")?;
-    ensure!(bytes.len() <= FILE_BYTES_MAX, "expected at most {FILE_BYTES_MAX} bytes, got more");
+    let length: usize = length.parse().with_context(|| format!("expected the file's length, got {length:?}"))?;
+    ensure!(length <= FILE_BYTES_MAX, "expected at most {FILE_BYTES_MAX} bytes, got {length}");
+    let mut bytes = Vec::with_capacity(length);
+    std::io::stdin().lock().take(length as u64).read_to_end(&mut bytes).context("read the file")?;
+    ensure!(bytes.len() == length, "expected {length} bytes, got {}", bytes.len());
+    let mut stdout = std::io::stdout().lock();
+    stdout.write_all(BEGINS).and_then(|()| stdout.flush()).context("say that it begins")?;
     // a decoder's panic is in the judgement
     std::panic::set_hook(Box::new(|_| ()));
-    let judgement = judge(&bytes, claim);
-    let mut stdout = std::io::stdout().lock();
+    let mut judgement = judge(&bytes, claim);
+    judgement.detail = cut(&judgement.detail);
     serde_json::to_writer(&mut stdout, &judgement).context("write the judgement")?;
     stdout.flush().context("write the judgement")
 }
@@ -180,9 +222,14 @@ fn shut_in() -> anyhow::Result<()> {
     let limits = [
         // by a signal of its own first
         (Resource::Cpu, CPU_SECONDS_MAX, CPU_SECONDS_MAX + 5),
-        (Resource::As, MEMORY_BYTES_MAX, MEMORY_BYTES_MAX),
         (Resource::Core, 0, 0),
+        // other systems take it and do not follow it, or refuse it
+        #[cfg(target_os = "linux")]
+        (Resource::As, MEMORY_BYTES_MAX, MEMORY_BYTES_MAX),
     ];
+    // where memory runs out, it goes first, and not what started it
+    #[cfg(target_os = "linux")]
+    let _ = std::fs::write("/proc/self/oom_score_adj", "1000");
     for (resource, current, maximum) in limits {
         setrlimit(resource, Rlimit { current: Some(current), maximum: Some(maximum) })
             .context("limit what it may use")?;
@@ -195,13 +242,16 @@ fn shut_in() -> anyhow::Result<()> {
 /// What the kernel does for such a process: memory, its three pipes, and its end.
 #[cfg(target_os = "linux")]
 mod filter {
+    use std::collections::BTreeMap;
+
     use anyhow::{Context, ensure};
     use seccompiler::{
         BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
         apply_filter,
     };
 
-    const ALLOWED: [libc::c_long; 16] = [
+    const ALLOWED: [libc::c_long; 17] = [
+        libc::SYS_getpid,
         libc::SYS_munmap,
         libc::SYS_mremap,
         libc::SYS_madvise,
@@ -221,30 +271,49 @@ mod filter {
     ];
     /// Of its three pipes: whoever started the attestor may have left other files open. Their first argument is which.
     const OF_PIPES: [libc::c_long; 3] = [libc::SYS_read, libc::SYS_write, libc::SYS_close];
-    /// Memory, but none that code runs in. Their third argument is what it is for.
-    const WITHOUT_CODE: [libc::c_long; 2] = [libc::SYS_mmap, libc::SYS_mprotect];
 
     /// Everything else fails with EPERM, so that a library which asks for more goes on without it.
     pub(super) fn apply() -> anyhow::Result<()> {
-        let is_pipe = SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Le, 2)?;
-        let exec = SeccompCmpOp::MaskedEq(u64::try_from(libc::PROT_EXEC)?);
-        let is_no_code = SeccompCondition::new(2, SeccompCmpArgLen::Dword, exec, 0)?;
-        let allowed = ALLOWED.into_iter().map(|call| Ok((call, Vec::new())));
-        let of_pipes = OF_PIPES.into_iter().map(|call| Ok((call, vec![SeccompRule::new(vec![is_pipe.clone()])?])));
-        let without_code =
-            WITHOUT_CODE.into_iter().map(|call| Ok((call, vec![SeccompRule::new(vec![is_no_code.clone()])?])));
-        let rules = allowed.chain(of_pipes).chain(without_code).collect::<anyhow::Result<_>>()?;
+        let equals = |argument, value: i32| condition(argument, SeccompCmpOp::Eq, value);
+        let without = |argument, bits: i32| condition(argument, SeccompCmpOp::MaskedEq(u64::try_from(bits)?), 0);
+        let with = |argument, bits: i32| condition(argument, SeccompCmpOp::MaskedEq(u64::try_from(bits)?), bits);
+        let mut rules: BTreeMap<_, _> = ALLOWED.into_iter().map(|call| (call, Vec::new())).collect();
+        for call in OF_PIPES {
+            rules.insert(call, rule(vec![condition(0, SeccompCmpOp::Le, 2)?])?);
+        }
+        // memory of its own, but none that code runs in
+        let anonymous = vec![without(2, libc::PROT_EXEC)?, with(3, libc::MAP_ANONYMOUS)?];
+        rules.insert(libc::SYS_mmap, rule(anonymous)?);
+        rules.insert(libc::SYS_mprotect, rule(vec![without(2, libc::PROT_EXEC)?])?);
+        // its own end, as what it is
+        let abort = vec![equals(0, i32::try_from(std::process::id())?)?, equals(2, libc::SIGABRT)?];
+        rules.insert(libc::SYS_tgkill, rule(abort)?);
         let refuse = SeccompAction::Errno(u32::try_from(libc::EPERM)?);
         let filter = SeccompFilter::new(rules, refuse, SeccompAction::Allow, std::env::consts::ARCH.try_into()?)?;
         let program: BpfProgram = filter.try_into()?;
         apply_filter(&program).context("the kernel takes no seccomp filter, which decoders are shut in by")?;
-        ensure!(std::fs::File::open("/").is_err(), "the kernel took the seccomp filter and does not follow it");
+        let opened = std::fs::File::open("/").map_err(|error| error.raw_os_error());
+        ensure!(
+            matches!(opened, Err(Some(libc::EPERM))),
+            "the kernel took the seccomp filter and does not follow it: opening a file gives {opened:?}"
+        );
         Ok(())
+    }
+
+    /// On a 32-bit argument.
+    fn condition(argument: u8, operator: SeccompCmpOp, value: i32) -> anyhow::Result<SeccompCondition> {
+        Ok(SeccompCondition::new(argument, SeccompCmpArgLen::Dword, operator, u64::try_from(value)?)?)
+    }
+
+    fn rule(all_of: Vec<SeccompCondition>) -> anyhow::Result<Vec<SeccompRule>> {
+        Ok(vec![SeccompRule::new(all_of)?])
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::{fs::File, io::ErrorKind};
+
     use super::*;
 
     /// A decoder that is a line of shell.
@@ -253,43 +322,97 @@ mod tests {
         apart.judge(&Bytes::from(vec![0; 1 << 20]), "image/png").await
     }
 
+    /// One that has read its file and begun.
+    async fn judged_at_last(script: &str) -> anyhow::Result<Judgement> {
+        judged(&format!("cat >/dev/null; echo decoding; {script}")).await
+    }
+
     #[tokio::test]
     async fn a_file_that_ends_its_decoder_is_undecodable() {
-        for (script, signal) in [("kill -SEGV $$", 11), ("cat >/dev/null; kill -ABRT $$", 6), ("kill -SYS $$", 31)] {
-            let judgement = judged(script).await.unwrap();
+        for (name, signal) in [("SEGV", 11), ("ABRT", 6), ("SYS", 31), ("FPE", 8), ("ILL", 4)] {
+            let judgement = judged_at_last(&format!("kill -{name} $$")).await.unwrap();
             assert_eq!(judgement.outcome, Outcome::Undecodable);
             assert!(judgement.detail.ends_with(&format!("by signal {signal}")), "{}", judgement.detail);
         }
-        let judgement = judged("kill -XCPU $$").await.unwrap();
-        assert!(judgement.detail.contains("300 s of processor time"), "{}", judgement.detail);
+        let judgement = judged_at_last("kill -XCPU $$").await.unwrap();
+        assert!(judgement.detail.contains("75 s of processor time"), "{}", judgement.detail);
     }
 
     #[tokio::test]
     async fn what_is_no_fault_of_the_file_is_no_verdict_on_it() {
-        for (script, said) in [
-            ("kill -KILL $$", "was killed"),
-            ("echo no filter >&2; exit 1", "no filter"),
-            ("cat >/dev/null", "read a judgement"),
-            ("cat >/dev/null; echo '{\"outcome\":\"splendid\"}'", "read a judgement"),
-        ] {
+        // before it begins, by somebody else, for want of memory
+        for script in ["kill -SEGV $$", "kill -SYS $$", "cat >/dev/null; kill -ABRT $$"] {
             let error = judged(script).await.unwrap_err();
-            assert!(format!("{error:#}").contains(said), "{script}: {error:#}");
+            assert!(format!("{error:#}").contains("ended by signal"), "{script}: {error:#}");
         }
+        for script in [
+            "kill -TERM $$",
+            "kill -INT $$",
+            "kill -KILL $$",
+            "echo memory allocation of 9 bytes failed >&2; kill -ABRT $$",
+        ] {
+            let error = judged_at_last(script).await.unwrap_err();
+            assert!(format!("{error:#}").contains("ended by signal"), "{script}: {error:#}");
+        }
+        let error = judged("echo no filter >&2; exit 1").await.unwrap_err();
+        assert!(format!("{error:#}").contains("no filter"), "{error:#}");
+        let error = judged("cat >/dev/null").await.unwrap_err();
+        assert!(format!("{error:#}").contains("did not begin"), "{error:#}");
         let error = Apart::new("/nowhere".into(), Vec::new()).judge(&Bytes::new(), "image/png").await.unwrap_err();
         assert!(format!("{error:#}").contains("start /nowhere"), "{error:#}");
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_no_file_has_is_none() {
+        for (answer, said) in [
+            (r#""#, "read a judgement"),
+            (r#"{"outcome":"splendid"}"#, "read a judgement"),
+            (r#"{"outcome":"duplicate","detail":"","facts":{}}"#, "says what no file is"),
+            (r#"{"outcome":"accepted","detail":"","facts":{"width":9000,"height":9000}}"#, "says what no file is"),
+        ] {
+            let error = judged_at_last(&format!("printf '%s' '{answer}'")).await.unwrap_err();
+            assert!(format!("{error:#}").contains(said), "{answer}: {error:#}");
+        }
+        let accepted = r#"{"outcome":"accepted","detail":"","facts":{"width":900,"height":900}}"#;
+        assert_eq!(judged_at_last(&format!("printf '%s' '{accepted}'")).await.unwrap().outcome, Outcome::Accepted);
     }
 
     #[tokio::test]
     async fn a_decoder_that_talks_without_end_is_cut_off() {
         let error = judged("yes").await.unwrap_err();
         assert!(format!("{error:#}").contains("says more than"), "{error:#}");
-        let loud = "cat >/dev/null; head -c 1000000 /dev/zero >&2; printf '{\"outcome\":\"empty\",\"detail\":\"a\\\\nb\",\"facts\":{}}'";
-        assert_eq!(judged(loud).await.unwrap().detail, "ab");
+        let loud = r#"head -c 1000000 /dev/zero >&2; printf '%s' '{"outcome":"empty","detail":"a\nb","facts":{}}'"#;
+        assert_eq!(judged_at_last(loud).await.unwrap().detail, "ab");
     }
 
     #[tokio::test]
     async fn nothing_of_ours_is_in_its_environment() {
-        let script = "cat >/dev/null; printf '{\"outcome\":\"empty\",\"detail\":\"%s\",\"facts\":{}}' \"$HOME$CARGO_MANIFEST_DIR$0\"";
-        assert_eq!(judged(script).await.unwrap().detail, "image/png");
+        let script = r#"printf '{"outcome":"empty","detail":"%s","facts":{}}' "$HOME$CARGO_MANIFEST_DIR$0 $1""#;
+        assert_eq!(judged_at_last(script).await.unwrap().detail, "image/png 1048576");
+    }
+
+    /// A filter is a thread's. What it lets through is in every sample that is judged apart (`decoders.rs`).
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn nothing_but_memory_and_pipes_is_let_through() {
+        let mut left_open = File::open("/dev/zero").unwrap();
+        let own = rustix::process::getpid();
+        let tried = std::thread::spawn(move || {
+            filter::apply().unwrap();
+            let kinds = [
+                File::open("/dev/zero").map(drop).map_err(|error| error.kind()),
+                left_open.read(&mut [0]).map(drop).map_err(|error| error.kind()),
+                std::fs::remove_file("/nowhere").map_err(|error| error.kind()),
+                std::net::UdpSocket::bind("127.0.0.1:0").map(drop).map_err(|error| error.kind()),
+                std::process::Command::new("/bin/true").spawn().map(drop).map_err(|error| error.kind()),
+                std::thread::Builder::new().spawn(|| ()).map(drop).map_err(|error| error.kind()),
+                rustix::process::kill_process(own, Signal::CONT).map_err(|error| error.kind()),
+                setrlimit(Resource::Core, Rlimit { current: None, maximum: None }).map_err(|error| error.kind()),
+            ];
+            // its memory works
+            (kinds, vec![1u8; 64 << 20].iter().map(|one| usize::from(*one)).sum::<usize>())
+        });
+        let (kinds, sum) = tried.join().unwrap();
+        assert_eq!((kinds, sum), ([Err(ErrorKind::PermissionDenied); 8], 64 << 20));
     }
 }

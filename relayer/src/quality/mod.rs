@@ -121,6 +121,15 @@ impl Judgement {
     fn no(outcome: Outcome, detail: impl Into<String>) -> Self {
         Self { outcome, detail: detail.into(), facts: Facts::default() }
     }
+
+    /// Whether a file of this kind can get it: what is accepted is within bounds, and duplicates are not told by decoding.
+    fn could_be_of(&self, claim: Claim) -> bool {
+        match self.outcome {
+            Outcome::Accepted => bounds(claim.media, &self.facts).is_none(),
+            Outcome::Duplicate => false,
+            _ => true,
+        }
+    }
 }
 
 /// Why bytes do not decode, or are refused while they do.
