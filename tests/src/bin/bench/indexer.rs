@@ -270,8 +270,8 @@ pub async fn backfill(stack: &Stack, history: &History, database: &str, count: u
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    let (service, run) = tokio::join!(stack.start_second_indexer(database), watched);
-    let (mut service, run) = (service?, run?);
+    // it is not ready before it is level, so it is not waited for
+    let (mut service, run) = tokio::try_join!(stack.launch_second_indexer(database), watched)?;
     service.stop();
     let mut connection = stack.postgres.connect(database).await?;
     let rows: i64 = sqlx::query("SELECT count(*) FROM chain_log").fetch_one(&mut connection).await?.try_get(0)?;
