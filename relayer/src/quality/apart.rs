@@ -347,7 +347,7 @@ mod tests {
         }
         for script in [
             "kill -TERM $$",
-            "kill -INT $$",
+            "kill -USR1 $$",
             "kill -KILL $$",
             "echo memory allocation of 9 bytes failed >&2; kill -ABRT $$",
         ] {
