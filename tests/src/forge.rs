@@ -162,6 +162,11 @@ impl Forge {
 
     /// What a dataset version of one accepted record commits to; its members manifest is in the store.
     pub async fn version(&self, accepted: &Event) -> Result<VersionContent> {
+        self.version_of(&[self.member_row(accepted).await?]).await
+    }
+
+    /// An accepted record of the first batch as a member, with a weight of 1.
+    pub async fn member_row(&self, accepted: &Event) -> Result<MemberRow> {
         let cid = self.stack.store()?.put(b"ciphertext").await?;
         let member = Member {
             data_id: accepted.data_id,
@@ -170,7 +175,7 @@ impl Forge {
             payee: accepted.payee,
             weight: 1,
         };
-        let rows = [MemberRow {
+        Ok(MemberRow {
             member,
             content_hash: accepted.content_hash,
             ciphertext_cid: cid,
@@ -178,8 +183,7 @@ impl Forge {
             batch_number: 0,
             event_index: accepted.index,
             purposes: u32::MAX,
-        }];
-        self.version_of(&rows).await
+        })
     }
 
     /// What a dataset version of these members commits to; its members manifest is in the store.

@@ -186,10 +186,16 @@ fn read_tail(path: &Path) -> std::io::Result<String> {
 
 /// When a process started, in clock ticks since boot; with the pid it names a process for good. None where there is none.
 pub fn start_time(pid: u32) -> Option<u64> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // the second field is the program's name in brackets and may hold anything; the start time is the 22nd field
+    stat_field(&pid.to_string(), 22)?.parse().ok()
+}
+
+/// A field of `/proc/PROCESS/stat`, counted from 1 as proc(5) does, behind the program's name, which is the second. None where
+/// there is no such process.
+pub fn stat_field(process: &str, number: usize) -> Option<String> {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
+    // the name is in brackets and may hold anything
     let (_, rest) = stat.rsplit_once(')')?;
-    rest.split_whitespace().nth(19)?.parse().ok()
+    rest.split_whitespace().nth(number.checked_sub(3)?).map(str::to_owned)
 }
 
 /// Ends every process of a pid file that is still the one it was.

@@ -4,16 +4,16 @@
 
 use std::{
     fs,
-    io::Write,
+    io::{Cursor, Write},
     process::{Command, Stdio},
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
-use tidemark_relayer::quality::{
-    Claim,
-    apart::{Apart, COMMAND},
-    judge,
+use tidemark::verdict::Outcome;
+use tidemark_relayer::{
+    attestor::sandbox::{COMMAND, Sandbox},
+    quality::{Claim, judge},
 };
 use tidemark_tests::{
     folder::{program, repository},
@@ -21,22 +21,33 @@ use tidemark_tests::{
 };
 
 #[tokio::test]
-async fn every_sample_is_judged_apart_as_it_is_here() -> anyhow::Result<()> {
-    let apart = Apart::new(program("tidemark-attestor")?, vec![COMMAND.to_owned()]);
+async fn every_sample_is_judged_in_the_sandbox_as_outside_of_it() -> anyhow::Result<()> {
+    let sandbox = Sandbox::new(program("tidemark-attestor")?, vec![COMMAND.to_owned()]);
     let samples = repository_samples()?;
     assert!(samples.len() > 40, "{}", samples.len());
     for sample in samples {
         let bytes = Bytes::from(fs::read(&sample.path)?);
         let here = judge(&bytes, Claim::parse(sample.mime).unwrap());
-        assert_eq!(apart.judge(&bytes, sample.mime).await?, here, "{}", sample.name);
+        assert_eq!(sandbox.judge(&bytes, sample.mime).await?, here, "{}", sample.name);
     }
+    Ok(())
+}
+
+/// 8192 pixels a side of 8 bytes, which compress to nothing.
+#[tokio::test]
+async fn the_largest_picture_is_within_the_memory_of_its_decoder() -> anyhow::Result<()> {
+    let mut file = Cursor::new(Vec::new());
+    image::DynamicImage::new_rgba16(8_192, 8_192).write_to(&mut file, image::ImageFormat::Png)?;
+    let sandbox = Sandbox::new(program("tidemark-attestor")?, vec![COMMAND.to_owned()]);
+    let judgement = sandbox.judge(&file.into_inner().into(), "image/png").await?;
+    assert_eq!(judgement.outcome, Outcome::Accepted, "{judgement:?}");
     Ok(())
 }
 
 #[tokio::test]
 async fn a_type_that_is_not_checked_is_an_error_and_no_verdict() -> anyhow::Result<()> {
-    let apart = Apart::new(program("tidemark-attestor")?, vec![COMMAND.to_owned()]);
-    let error = apart.judge(&Bytes::from_static(b"a"), "text/plain").await.unwrap_err();
+    let sandbox = Sandbox::new(program("tidemark-attestor")?, vec![COMMAND.to_owned()]);
+    let error = sandbox.judge(&Bytes::from_static(b"a"), "text/plain").await.unwrap_err();
     assert!(format!("{error:#}").contains("expected a MIME type to check, got \"text/plain\""), "{error:#}");
     Ok(())
 }

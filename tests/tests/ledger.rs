@@ -8,8 +8,7 @@ use serde_json::Value;
 use sqlx::{AssertSqlSafe, PgPool, Row};
 use tidemark::{
     contracts::PointsTreasury,
-    dataset::{Member, MemberRow, VersionContent, encode_members},
-    event::Event,
+    dataset::{VersionContent, encode_members},
     merkle::Tree,
 };
 use tidemark_indexer::{
@@ -470,23 +469,8 @@ async fn a_sale_of_a_version_in_which_a_pseudonym_comes_again_credits_nobody() -
     let forge = Forge::new().await?;
     let [first, second] = [forge.accepted(0, "first", Address::ZERO)?, forge.accepted(2, "second", Address::ZERO)?];
     forge.anchor(&forge.batch(0, [first.clone(), second.clone()].concat()).await?).await?;
-    let cid = forge.stack.store()?.put(b"ciphertext").await?;
-    let row = |accepted: &Event| MemberRow {
-        member: Member {
-            data_id: accepted.data_id,
-            contributor: first[1].contributor,
-            consent_id: accepted.consent_id,
-            payee: Address::ZERO,
-            weight: 1,
-        },
-        content_hash: accepted.content_hash,
-        ciphertext_cid: cid,
-        key_cid: cid,
-        batch_number: 0,
-        event_index: accepted.index,
-        purposes: u32::MAX,
-    };
-    let mut rows = [row(&first[1]), row(&second[1])];
+    let mut rows = [forge.member_row(&first[1]).await?, forge.member_row(&second[1]).await?];
+    rows[1].member.contributor = rows[0].member.contributor;
     rows.sort_by_key(|row| row.member.data_id);
     let leaves: Vec<B256> = rows.iter().map(|row| row.member.leaf()).collect();
     let content = VersionContent {

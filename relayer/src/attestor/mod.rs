@@ -1,7 +1,7 @@
 //! The attestor: a process of its own, with its own key and tables, that signs nothing it has not checked itself.
 //!
 //! ```text
-//!  bytes, consent ─► verdicts ─► verdict, accepted content, seen consent
+//!  bytes, consent ─► sandbox: quality ─► verdicts ─► verdict, accepted content, seen consent
 //!  header ─► batches: manifest re-read from the store, own verdicts, seen consents, hash chains, prices on chain ─► signature
 //!  version ─► versions: members re-read from the store, own signed batches ─► signature
 //! ```
@@ -9,6 +9,7 @@
 pub mod api;
 pub mod batches;
 pub mod client;
+pub mod sandbox;
 pub mod verdicts;
 pub mod versions;
 
@@ -29,7 +30,8 @@ use tidemark::{
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use crate::{app::open_database, chain::Chain, config, config::signer_file, http, quality::apart::Apart};
+use self::sandbox::Sandbox;
+use crate::{app::open_database, chain::Chain, config, config::signer_file, http};
 
 /// The attestor's tables.
 pub static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("./migrations-attestor");
@@ -46,7 +48,7 @@ pub struct Attestor {
     /// Where files are re-read from.
     pub store: Store,
     /// Judges files.
-    pub gate: Apart,
+    pub sandbox: Sandbox,
     /// Bounds the files decoded at once.
     pub decodes: Arc<Semaphore>,
     /// Renders the metrics.
@@ -72,13 +74,13 @@ pub async fn serve(config: config::Attestor) -> anyhow::Result<()> {
     let deployment = Deployment::load(&config.deployment)?;
     // what is counted before is lost
     let metrics = tidemark::service::metrics()?;
-    let gate = Apart::this_program().await?;
+    let sandbox = Sandbox::this_program().await?;
     let provider = checked_reader(&config.rpc_url, &deployment).await?;
     let attestor = Arc::new(Attestor {
         db: open_database(&config.database_url, &MIGRATIONS).await?,
         chain: Chain::new(provider, deployment, config.finality_depth),
         store: Store::open(&config.store)?,
-        gate,
+        sandbox,
         decodes: Arc::new(Semaphore::new(config.decodes_at_once as usize)),
         metrics,
         token: config.token,

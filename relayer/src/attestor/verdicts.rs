@@ -44,7 +44,7 @@ pub async fn decide(
         return Ok(judged);
     }
     // where nobody waits for the answer any more, the decoder's process ends with the place that it takes
-    let judgement = attestor.gate.judge(&bytes, mime_type).await.map_err(Problem::internal)?;
+    let judgement = attestor.sandbox.judge(&bytes, mime_type).await.map_err(Problem::internal)?;
     drop(permit);
 
     let mut tx = attestor.db.begin().await?;

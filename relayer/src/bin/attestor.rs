@@ -6,8 +6,11 @@ use anyhow::Context;
 use clap::Parser;
 use tidemark::service::{causes, start_log};
 use tidemark_relayer::{
-    attestor, config,
-    quality::apart::{COMMAND, judge_stdin},
+    attestor::{
+        self,
+        sandbox::{COMMAND, judge_stdin},
+    },
+    config,
 };
 
 fn main() -> ExitCode {

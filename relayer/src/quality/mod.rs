@@ -4,7 +4,6 @@
 //!  bytes, claimed MIME ─► empty? ─► sniff ─► decode to the end ─► bounds ─► (the attestor: exact duplicate?) ─► verdict
 //! ```
 
-pub mod apart;
 mod audio;
 mod image;
 mod sniff;
@@ -118,12 +117,12 @@ pub struct Judgement {
 }
 
 impl Judgement {
-    fn no(outcome: Outcome, detail: impl Into<String>) -> Self {
+    pub(crate) fn no(outcome: Outcome, detail: impl Into<String>) -> Self {
         Self { outcome, detail: detail.into(), facts: Facts::default() }
     }
 
     /// Whether a file of this kind can get it: what is accepted is within bounds, and duplicates are not told by decoding.
-    fn could_be_of(&self, claim: Claim) -> bool {
+    pub(crate) fn could_be_of(&self, claim: Claim) -> bool {
         match self.outcome {
             Outcome::Accepted => bounds(claim.media, &self.facts).is_none(),
             Outcome::Duplicate => false,
@@ -145,7 +144,7 @@ impl Refusal {
     }
 }
 
-/// Judges a submission. CPU-bound and bounded; [`apart`] does it where a decoder can do no harm.
+/// Judges a submission. CPU-bound and bounded; the attestor's sandbox does it where a decoder can do no harm.
 pub fn judge(bytes: &[u8], claim: Claim) -> Judgement {
     if bytes.is_empty() {
         return Judgement::no(Outcome::Empty, "expected a file, got 0 bytes");

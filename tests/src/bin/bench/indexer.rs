@@ -14,6 +14,7 @@ use sqlx::{AssertSqlSafe, Connection, PgConnection, Row};
 use tidemark_tests::{
     Options, Stack,
     chain::{Chain, Mining},
+    process::stat_field,
     progress::Progress,
     stack::Services,
 };
@@ -296,9 +297,8 @@ pub fn child(begins: &str) -> Result<Option<String>> {
     let own = std::process::id().to_string();
     for entry in std::fs::read_dir("/proc").context("failed to read /proc")?.flatten() {
         let id = entry.file_name().to_string_lossy().into_owned();
-        let Ok(stat) = std::fs::read_to_string(format!("/proc/{id}/stat")) else { continue };
-        let Some((name, rest)) = stat.rsplit_once(')') else { continue };
-        if name.contains(&format!("({begins}")) && rest.split_whitespace().nth(1) == Some(own.as_str()) {
+        let name = std::fs::read_to_string(format!("/proc/{id}/comm")).unwrap_or_default();
+        if name.starts_with(begins) && stat_field(&id, 4).as_ref() == Some(&own) {
             return Ok(Some(id));
         }
     }

@@ -219,8 +219,8 @@ async fn backfill(forge: &Forge, batches: u32) -> Result<(Service, Run)> {
             tokio::time::sleep(POLL).await;
         }
     };
-    let (indexer, run) = tokio::join!(forge.stack.start_second_indexer("ours"), watched);
-    let (indexer, run) = (indexer?, run?);
+    // it is not ready before it is level, so it is not waited for
+    let (indexer, run) = tokio::try_join!(forge.stack.launch_second_indexer("ours"), watched)?;
     let mut db = forge.stack.postgres.connect("ours").await?;
     let missing: i64 = sqlx::query_scalar(
         "SELECT (SELECT count(*) FROM event) * 2 - (SELECT count(*) FROM disclosure WHERE fault IS NULL)

@@ -21,6 +21,7 @@ use std::{process::ExitCode, time::Duration};
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
+use tidemark_tests::process::stat_field;
 
 /// Measures on a local stack of its own.
 #[derive(Parser)]
@@ -82,10 +83,7 @@ fn memory(process: &str, field: &str) -> Result<u64> {
 fn processor_time(process: &str) -> Result<Duration> {
     // clock ticks of `/proc` are 10 ms on every Linux that Rust runs on
     const TICK: Duration = Duration::from_millis(10);
-    let path = format!("/proc/{process}/stat");
-    let stat = std::fs::read_to_string(&path).with_context(|| format!("failed to read {path}"))?;
-    // the second field is the program's name in brackets, with whatever it holds
-    let fields = stat.rsplit_once(')').map(|(_, rest)| rest.split_whitespace().skip(11).take(2));
-    let ticks = fields.into_iter().flatten().map(str::parse::<u32>).sum::<Result<u32, _>>();
-    Ok(TICK * ticks.with_context(|| format!("{path} can't be read"))?)
+    let ticks = [14, 15].map(|number| stat_field(process, number)?.parse::<u32>().ok());
+    let ticks: Option<u32> = ticks.into_iter().sum();
+    Ok(TICK * ticks.with_context(|| format!("/proc/{process}/stat can't be read"))?)
 }

@@ -12,7 +12,7 @@ use sqlx::AssertSqlSafe;
 use tidemark_tests::{
     Stack,
     folder::repository,
-    process::{Process, Stop},
+    process::{Process, Stop, stat_field},
     services::free_port,
 };
 
@@ -150,10 +150,9 @@ fn memory_of_group(leader: u32) -> Result<u64> {
     let mut total = 0;
     for process in processes.flatten() {
         let Some(process) = process.file_name().to_str().map(str::to_owned) else { continue };
-        // the third field behind the program's name; whoever ended in between has none
-        let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
-        let group = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(2)?.parse().ok());
-        if group == Some(leader) {
+        let group = stat_field(&process, 5);
+        // whoever ended in between has none
+        if group.is_some_and(|group| group == leader.to_string()) {
             total += memory(&process, "VmHWM").unwrap_or_default();
         }
     }

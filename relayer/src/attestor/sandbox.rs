@@ -25,18 +25,22 @@ use tokio::{
     time::timeout,
 };
 
-use super::{Claim, Judgement, judge};
-use crate::{api::submissions::FILE_BYTES_MAX, attestor::client::TIME_MAX};
+use super::client::TIME_MAX;
+use crate::{
+    api::submissions::FILE_BYTES_MAX,
+    quality::{Claim, Judgement, judge},
+};
 
 /// The word on the command line that makes the attestor's program such a process.
 pub const COMMAND: &str = "judge";
 
-/// More is the file's fault. At the 150 million pixels a second of the samples, a minute of 1080p takes 25 s, or 50 at 60 pictures a second.
+/// More is the file's fault. At the 150 million pixels a second of the samples, a minute of 1080p takes 25 s, or 50 at 60
+/// pictures a second.
 const CPU_SECONDS_MAX: u64 = 75;
 /// Waiting for a core included; more is this machine's fault. The relayer waits a little longer.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(85);
 const _: () = assert!(CPU_SECONDS_MAX < ANSWER_TIME_MAX.as_secs() && ANSWER_TIME_MAX.as_secs() < TIME_MAX.as_secs());
-/// The largest picture takes two thirds of it with what its decoder needs beside.
+/// Enough for the largest picture with what its decoder needs beside (`decoders.rs`).
 const MEMORY_BYTES_MAX: u64 = 2 << 30;
 /// What Rust's runtime says before it ends a process for an allocation.
 const NO_MEMORY: &str = "memory allocation of";
@@ -53,7 +57,7 @@ const OF_FAULTS: [Signal; 7] =
 
 /// How to start such a process.
 #[derive(Clone, Debug)]
-pub struct Apart {
+pub struct Sandbox {
     program: PathBuf,
     arguments: Vec<String>,
 }
@@ -64,7 +68,7 @@ enum Ended {
     BySignal(Signal),
 }
 
-impl Apart {
+impl Sandbox {
     /// Any program; it is given the MIME type and the file's length as two arguments more.
     pub fn new(program: PathBuf, arguments: Vec<String>) -> Self {
         Self { program, arguments }
@@ -74,11 +78,11 @@ impl Apart {
     /// can't shut a process in.
     pub async fn this_program() -> anyhow::Result<Self> {
         let program = if cfg!(target_os = "linux") { "/proc/self/exe".into() } else { std::env::current_exe()? };
-        let apart = Self::new(program, vec![COMMAND.to_owned()]);
-        let judged = apart.judge(&silence().into(), "audio/wav").await.context("start a process for the decoders")?;
+        let sandbox = Self::new(program, vec![COMMAND.to_owned()]);
+        let judged = sandbox.judge(&silence().into(), "audio/wav").await.context("start a process for the decoders")?;
         ensure!(judged.outcome == Outcome::Accepted, "decoders do not work in a process of their own: {judged:?}");
         metrics::counter!("decoder_crashes_total").absolute(0);
-        Ok(apart)
+        Ok(sandbox)
     }
 
     /// As [`judge`] does. Fails for this machine's faults; a file that makes its decoder's process lie may have it fail, too.
@@ -188,8 +192,8 @@ async fn beginning(mut pipe: impl AsyncRead + Unpin) -> anyhow::Result<Vec<u8>> 
     Ok(bytes)
 }
 
-/// Is such a process: shuts itself in, judges what stdin has, and says so on stdout. Called before anything else, so that there is no
-/// other thread and nothing in memory that is worth having.
+/// Is such a process: shuts itself in, judges what stdin has, and says so on stdout. Called before anything else, so that
+/// there is no other thread and nothing in memory that is worth having.
 pub fn judge_stdin(mime_type: &str, length: &str) -> ExitCode {
     match answer(mime_type, length) {
         Ok(()) => ExitCode::SUCCESS,
@@ -272,8 +276,18 @@ mod filter {
     /// Of its three pipes: whoever started the attestor may have left other files open. Their first argument is which.
     const OF_PIPES: [libc::c_long; 3] = [libc::SYS_read, libc::SYS_write, libc::SYS_close];
 
-    /// Everything else fails with EPERM, so that a library which asks for more goes on without it.
     pub(super) fn apply() -> anyhow::Result<()> {
+        apply_filter(&program()?).context("the kernel takes no seccomp filter, which decoders are shut in by")?;
+        let opened = std::fs::File::open("/").map_err(|error| error.raw_os_error());
+        ensure!(
+            matches!(opened, Err(Some(libc::EPERM))),
+            "the kernel took the seccomp filter and does not follow it: opening a file gives {opened:?}"
+        );
+        Ok(())
+    }
+
+    /// Everything else fails with EPERM, so that a library which asks for more goes on without it.
+    fn program() -> anyhow::Result<BpfProgram> {
         let equals = |argument, value: i32| condition(argument, SeccompCmpOp::Eq, value);
         let without = |argument, bits: i32| condition(argument, SeccompCmpOp::MaskedEq(u64::try_from(bits)?), 0);
         let with = |argument, bits: i32| condition(argument, SeccompCmpOp::MaskedEq(u64::try_from(bits)?), bits);
@@ -290,14 +304,7 @@ mod filter {
         rules.insert(libc::SYS_tgkill, rule(abort)?);
         let refuse = SeccompAction::Errno(u32::try_from(libc::EPERM)?);
         let filter = SeccompFilter::new(rules, refuse, SeccompAction::Allow, std::env::consts::ARCH.try_into()?)?;
-        let program: BpfProgram = filter.try_into()?;
-        apply_filter(&program).context("the kernel takes no seccomp filter, which decoders are shut in by")?;
-        let opened = std::fs::File::open("/").map_err(|error| error.raw_os_error());
-        ensure!(
-            matches!(opened, Err(Some(libc::EPERM))),
-            "the kernel took the seccomp filter and does not follow it: opening a file gives {opened:?}"
-        );
-        Ok(())
+        Ok(filter.try_into()?)
     }
 
     /// On a 32-bit argument.
@@ -307,6 +314,93 @@ mod filter {
 
     fn rule(all_of: Vec<SeccompCondition>) -> anyhow::Result<Vec<SeccompRule>> {
         Ok(vec![SeccompRule::new(all_of)?])
+    }
+
+    #[cfg(test)]
+    mod tests {
+        use super::*;
+
+        /// What a filter says of a call: runs it as the kernel does, with the instructions that such filters are made of.
+        fn answer(program: &BpfProgram, call: libc::c_long, arguments: [i32; 6]) -> u32 {
+            // struct seccomp_data: call, architecture, instruction pointer, arguments of 64 bits
+            let arch = if cfg!(target_arch = "x86_64") { 0xc000_003e } else { 0xc000_00b7 };
+            let mut data = vec![u32::try_from(call).unwrap(), arch, 0, 0];
+            data.extend(arguments.iter().flat_map(|argument| [argument.cast_unsigned(), 0]));
+            let (mut at, mut value) = (0, 0);
+            loop {
+                let one = &program[at];
+                at += 1;
+                let jump = |holds| usize::from(if holds { one.jt } else { one.jf });
+                match u32::from(one.code) {
+                    code if code == libc::BPF_LD | libc::BPF_W | libc::BPF_ABS => value = data[one.k as usize / 4],
+                    code if code == libc::BPF_ALU | libc::BPF_AND | libc::BPF_K => value &= one.k,
+                    code if code == libc::BPF_JMP | libc::BPF_JA => at += one.k as usize,
+                    code if code == libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K => at += jump(value == one.k),
+                    code if code == libc::BPF_JMP | libc::BPF_JGT | libc::BPF_K => at += jump(value > one.k),
+                    code if code == libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K => at += jump(value >= one.k),
+                    code if code == libc::BPF_RET | libc::BPF_K => return one.k,
+                    code => panic!("an instruction that is not known here: {code:#x}"),
+                }
+            }
+        }
+
+        #[test]
+        fn calls_are_let_through_by_what_they_are_for() {
+            let (own, other) = (i32::try_from(std::process::id()).unwrap(), 1);
+            let mapped = |prot, flags| (libc::SYS_mmap, [0, 4096, prot, flags, 3, 0]);
+            let (read, code) = (libc::PROT_READ, libc::PROT_READ | libc::PROT_EXEC);
+            let (memory, file) = (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, libc::MAP_PRIVATE);
+            let allowed = [
+                (libc::SYS_read, [0; 6]),
+                (libc::SYS_write, [2, 0, 0, 0, 0, 0]),
+                mapped(read | libc::PROT_WRITE, memory),
+                (libc::SYS_mprotect, [0, 4096, read, 0, 0, 0]),
+                (libc::SYS_tgkill, [own, own, libc::SIGABRT, 0, 0, 0]),
+                (libc::SYS_exit_group, [0; 6]),
+            ];
+            let refused = [
+                (libc::SYS_read, [3, 0, 0, 0, 0, 0]),
+                (libc::SYS_write, [-1, 0, 0, 0, 0, 0]),
+                mapped(code, memory),
+                mapped(read, file),
+                mapped(read, libc::MAP_SHARED),
+                (libc::SYS_mprotect, [0, 4096, code, 0, 0, 0]),
+                (libc::SYS_tgkill, [own, own, libc::SIGTERM, 0, 0, 0]),
+                (libc::SYS_tgkill, [other, other, libc::SIGABRT, 0, 0, 0]),
+            ];
+            let never = [
+                libc::SYS_openat,
+                libc::SYS_socket,
+                libc::SYS_connect,
+                libc::SYS_sendmsg,
+                libc::SYS_clone,
+                libc::SYS_clone3,
+                libc::SYS_execve,
+                libc::SYS_execveat,
+                libc::SYS_kill,
+                libc::SYS_ptrace,
+                libc::SYS_process_vm_readv,
+                libc::SYS_process_vm_writev,
+                libc::SYS_prctl,
+                libc::SYS_prlimit64,
+                libc::SYS_dup,
+                libc::SYS_dup3,
+                libc::SYS_memfd_create,
+                libc::SYS_io_uring_setup,
+                libc::SYS_pidfd_getfd,
+                libc::SYS_unlinkat,
+                libc::SYS_ioctl,
+                libc::SYS_bpf,
+            ];
+            let program = program().unwrap();
+            let eperm = libc::SECCOMP_RET_ERRNO | libc::EPERM.cast_unsigned();
+            for (call, arguments) in allowed {
+                assert_eq!(answer(&program, call, arguments), libc::SECCOMP_RET_ALLOW, "{call} {arguments:?}");
+            }
+            for (call, arguments) in refused.into_iter().chain(never.map(|call| (call, [0; 6]))) {
+                assert_eq!(answer(&program, call, arguments), eperm, "{call} {arguments:?}");
+            }
+        }
     }
 }
 
@@ -318,8 +412,8 @@ mod tests {
 
     /// A decoder that is a line of shell.
     async fn judged(script: &str) -> anyhow::Result<Judgement> {
-        let apart = Apart::new("/bin/sh".into(), vec!["-c".into(), script.into()]);
-        apart.judge(&Bytes::from(vec![0; 1 << 20]), "image/png").await
+        let sandbox = Sandbox::new("/bin/sh".into(), vec!["-c".into(), script.into()]);
+        sandbox.judge(&Bytes::from(vec![0; 1 << 20]), "image/png").await
     }
 
     /// One that has read its file and begun.
@@ -336,6 +430,19 @@ mod tests {
         }
         let judgement = judged_at_last("kill -XCPU $$").await.unwrap();
         assert!(judgement.detail.contains("75 s of processor time"), "{}", judgement.detail);
+    }
+
+    #[tokio::test]
+    async fn a_file_is_tried_once_more() {
+        let folder = tempfile::tempdir().unwrap();
+        let tried = folder.path().join("tried").display().to_string();
+        let answer = r#"printf '%s' '{"outcome":"empty","detail":"","facts":{}}'"#;
+        let script = format!("if [ -e {tried} ]; then {answer}; else echo >{tried}; kill -SEGV $$; fi");
+        assert_eq!(judged_at_last(&script).await.unwrap().outcome, Outcome::Empty);
+        // one that takes too long is not
+        let script = format!("echo >>{tried}; kill -XCPU $$");
+        assert_eq!(judged_at_last(&script).await.unwrap().outcome, Outcome::Undecodable);
+        assert_eq!(std::fs::read(tried).unwrap().len(), 2);
     }
 
     #[tokio::test]
@@ -358,7 +465,7 @@ mod tests {
         assert!(format!("{error:#}").contains("no filter"), "{error:#}");
         let error = judged("cat >/dev/null").await.unwrap_err();
         assert!(format!("{error:#}").contains("did not begin"), "{error:#}");
-        let error = Apart::new("/nowhere".into(), Vec::new()).judge(&Bytes::new(), "image/png").await.unwrap_err();
+        let error = Sandbox::new("/nowhere".into(), Vec::new()).judge(&Bytes::new(), "image/png").await.unwrap_err();
         assert!(format!("{error:#}").contains("start /nowhere"), "{error:#}");
     }
 
@@ -391,10 +498,10 @@ mod tests {
         assert_eq!(judged_at_last(script).await.unwrap().detail, "image/png 1048576");
     }
 
-    /// A filter is a thread's. What it lets through is in every sample that is judged apart (`decoders.rs`).
+    /// A filter is a thread's.
     #[cfg(target_os = "linux")]
     #[test]
-    fn nothing_but_memory_and_pipes_is_let_through() {
+    fn the_kernel_refuses_what_a_decoder_does_not_need() {
         let mut left_open = File::open("/dev/zero").unwrap();
         let own = rustix::process::getpid();
         let tried = std::thread::spawn(move || {
