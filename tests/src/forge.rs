@@ -8,14 +8,17 @@ use alloy::{
 };
 use anyhow::{Context, Result};
 use cid::Cid;
+use serde_json::Value;
 use tidemark::{
     batch::{Header, summarise},
+    canonical::{jcs, metadata_root},
     chain::Deployment,
     contracts::{IPRegistry, LicenseRegistry, ProvenanceLog},
     dataset::{self, Member, MemberRow, VersionContent},
     event::{Event, EventKind, pseudonym},
     ids::{ConsentId, ContentHash, DataId},
     manifest::{Disclosure, Manifest, encode_disclosures},
+    payload::Payload,
     store::Store,
 };
 
@@ -158,6 +161,28 @@ impl Forge {
             ..registered.clone()
         };
         Ok([registered, accepted])
+    }
+
+    /// The same record with what its registration discloses: metadata, and purposes that are consented to.
+    pub fn disclosing(
+        &self,
+        first_index: u32,
+        record: &str,
+        metadata: Value,
+        purposes: u32,
+    ) -> Result<([Event; 2], Disclosure)> {
+        let [mut registered, mut accepted] = self.accepted(first_index, record, Address::ZERO)?;
+        let payload = Payload::Registered {
+            source_record_id: record.into(),
+            metadata_root: metadata_root(&metadata)?,
+            metadata,
+            purposes,
+            delivery: None,
+        };
+        let disclosure = Disclosure { index: first_index, salt: [3; 32], payload: String::from_utf8(jcs(&payload)?)? };
+        registered.commitment = disclosure.commitment();
+        accepted.previous = registered.leaf();
+        Ok(([registered, accepted], disclosure))
     }
 
     /// What a dataset version of one accepted record commits to; its members manifest is in the store.

@@ -107,16 +107,18 @@ const OPEN: &str = "
     END $$;
     ALTER TABLE ledger_transfer DISABLE TRIGGER ALL; ALTER TABLE ledger_account DISABLE TRIGGER ALL;
     ALTER TABLE ledger_lane DISABLE TRIGGER ALL; ALTER TABLE royalty_split DISABLE TRIGGER ALL;
-    ALTER TABLE dataset_member DISABLE TRIGGER ALL;
+    ALTER TABLE dataset_member DISABLE TRIGGER ALL; ALTER TABLE provider_total DISABLE TRIGGER ALL;
     CREATE TABLE local.t AS TABLE ledger_transfer; CREATE TABLE local.a AS TABLE ledger_account;
     CREATE TABLE local.l AS TABLE ledger_lane; CREATE TABLE local.s AS TABLE royalty_split;
-    CREATE TABLE local.m AS TABLE dataset_member;";
+    CREATE TABLE local.m AS TABLE dataset_member; CREATE TABLE local.p AS TABLE provider_total;";
 const BACK: &str = "
     DELETE FROM ledger_transfer; INSERT INTO ledger_transfer TABLE local.t;
     DELETE FROM ledger_account; INSERT INTO ledger_account TABLE local.a;
     DELETE FROM ledger_lane; INSERT INTO ledger_lane TABLE local.l;
     DELETE FROM royalty_split; INSERT INTO royalty_split TABLE local.s;
-    DELETE FROM dataset_member; INSERT INTO dataset_member TABLE local.m;";
+    DELETE FROM dataset_member; INSERT INTO dataset_member TABLE local.m;
+    DELETE FROM provider_total; INSERT INTO provider_total TABLE local.p;
+    UPDATE dataset_version SET purposes_differ = 0;";
 
 #[tokio::test]
 async fn a_ledger_that_nobody_touched_verifies_and_two_indexers_have_one_root() -> anyhow::Result<()> {
@@ -211,6 +213,22 @@ async fn whatever_is_changed_in_the_ledger_is_found_and_named() -> anyhow::Resul
         assert!(found.iter().any(|found| found.check == "member"), "{column} of the member: {found:#?}");
         run(&pool, BACK).await;
     }
+    let of_totals = [
+        ("records", "records + 1"),
+        ("accepted", "accepted - 1"),
+        ("batches", "batches + 1"),
+        ("invalid_batches", "invalid_batches + 1"),
+        ("points", "points + 1"),
+        ("valid_points", "valid_points - 1"),
+        ("claimed", "claimed + 1"),
+        ("contributors", "contributors + 1"),
+    ];
+    for (column, value) in of_totals {
+        run(&pool, &format!("UPDATE provider_total SET {column} = {value}")).await;
+        let found = findings(&pool).await;
+        assert!(found.iter().any(|found| found.check == "total"), "{column} of the totals: {found:#?}");
+        run(&pool, BACK).await;
+    }
     let [redeem, reward] =
         ["redeem", "reward"].map(|cause| ids.iter().filter(|id| id.starts_with(cause)).collect::<Vec<_>>());
     let cases = [
@@ -257,6 +275,8 @@ async fn whatever_is_changed_in_the_ledger_is_found_and_named() -> anyhow::Resul
             "split",
             "royalty/".into(),
         ),
+        ("DELETE FROM provider_total".into(), "total", "0x".into()),
+        ("UPDATE dataset_version SET purposes_differ = 1".into(), "total", "version 1 of".into()),
         ("UPDATE sale SET points_state = 'waiting'".into(), "cause", "royalty/".into()),
         ("UPDATE sale SET points_state = 'posted'; DELETE FROM dataset_member".into(), "member", "version 1 of".into()),
         // what the parts of sales don't cover: rewards were redeemed but for one unit, which royalties are more than

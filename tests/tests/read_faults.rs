@@ -7,10 +7,8 @@ use alloy::primitives::{Address, B256};
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, Executor, PgConnection};
 use tidemark::{
-    canonical::{jcs, metadata_root},
     contracts::{IPRegistry, PointsTreasury},
-    manifest::{Disclosure, Manifest, encode_disclosures},
-    payload::Payload,
+    manifest::{Manifest, encode_disclosures},
     store::cid_of,
 };
 use tidemark_tests::{
@@ -146,20 +144,9 @@ async fn many_files_at_once_leave_connections_for_everything_else() -> anyhow::R
 #[tokio::test]
 async fn an_indexer_that_is_killed_while_it_takes_late_disclosures_in_asks_for_them_again() -> anyhow::Result<()> {
     let forge = Forge::new().await?;
-    let [mut registered, mut accepted] = forge.accepted(0, "late", Address::ZERO)?;
-    let metadata = json!({"a": 1});
-    let payload = Payload::Registered {
-        source_record_id: "late".into(),
-        metadata_root: metadata_root(&metadata)?,
-        metadata,
-        purposes: 0,
-        delivery: None,
-    };
-    let disclosure = Disclosure { index: 0, salt: [3; 32], payload: String::from_utf8(jcs(&payload)?)? };
-    registered.commitment = disclosure.commitment();
-    accepted.previous = registered.leaf();
+    let (events, disclosure) = forge.disclosing(0, "late", json!({"a": 1}), 0)?;
     let file = encode_disclosures(std::slice::from_ref(&disclosure))?;
-    let batch = forge.disclosed(0, vec![registered, accepted], &[disclosure]).await?;
+    let batch = forge.disclosed(0, events.to_vec(), &[disclosure]).await?;
     let store = forge.stack.store()?;
     store.delete(&cid_of(&file)).await?;
     forge.anchor(&batch).await?;
@@ -192,6 +179,58 @@ async fn an_indexer_that_is_killed_while_it_takes_late_disclosures_in_asks_for_t
     assert_eq!(count(&mut other, "SELECT count(*) FROM mirror.missing_file").await?, 0, "and then no more");
     assert_eq!(count(&mut other, "SELECT count(*) FROM record WHERE source_record_id = 'late'").await?, 1);
     Ok(())
+}
+
+/// What is asked of the newest blocks must not read the others: a long history made each look as slow as itself.
+#[tokio::test]
+async fn a_long_history_is_read_by_nobody_who_asks_for_the_newest_blocks() -> anyhow::Result<()> {
+    const HISTORY: i64 = 60_000;
+    let forge = Forge::new().await?;
+    let accepted = forge.accepted(0, "sold", Address::ZERO)?;
+    forge.anchor(&forge.batch(0, accepted.to_vec()).await?).await?;
+    let license = forge.sell(&accepted[1]).await?.licenseId;
+    forge.stack.chain.mine(3).await?;
+    let mut indexer = forge.stack.start_second_indexer("long").await?;
+    batch_in_state(&indexer, 0, "valid").await;
+    let mut db = forge.stack.postgres.connect("long").await?;
+    // further logs in the batch's block, which is applied; nobody has counted the table's rows before
+    sqlx::query(
+        "INSERT INTO chain_log (block_hash, log_index, block_number, block_time, tx_hash, address, topics, data)
+         SELECT b.block_hash, 1000000 + n, b.block_number, b.block_time, b.tx_hash, $1, '{}', ''
+         FROM batch AS b, generate_series(1, $2) AS n",
+    )
+    .bind(Address::repeat_byte(0x77).as_slice())
+    .bind(HISTORY)
+    .execute(&mut db)
+    .await?;
+    indexer.kill();
+    indexer.restart().await?;
+    indexer.until("/ready", |status, _| status == 200).await?;
+
+    let counts = "SELECT seq_tup_read + idx_tup_fetch, idx_scan FROM pg_stat_user_tables WHERE relname = 'chain_log'";
+    let since: (i64, i64) = sqlx::query_as(counts).fetch_one(&mut db).await?;
+    let gone = forge.accepted(0, "gone", Address::ZERO)?;
+    forge.anchor(&forge.batch(1, gone.to_vec()).await?).await?;
+    batch_in_state(&indexer, 1, "mined").await;
+    indexer.until(&format!("/v1/records/{}", gone[0].data_id), |status, _| status == 200).await?;
+    forge.stack.chain.reorg(1).await?;
+    indexer.until("/v1/batches/numo/1", |status, _| status == 404).await?;
+    for _ in 0..10 {
+        assert_eq!(indexer.get("/v1/batches").await?.0, 200);
+        assert_eq!(indexer.get(&format!("/v1/licenses/{license}/check")).await?.0, 200);
+    }
+    // each connection tells what it did within a second or so
+    let deadline = Instant::now() + Duration::from_secs(30);
+    loop {
+        let now: (i64, i64) = sqlx::query_as(counts).fetch_one(&mut db).await?;
+        let (read, looks) = (now.0 - since.0, now.1 - since.1);
+        assert!(read < HISTORY, "{read} rows of a history of {HISTORY} were read");
+        if looks > 30 {
+            return Ok(());
+        }
+        assert!(Instant::now() < deadline, "{looks} looks at the history were told");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
 }
 
 #[tokio::test]

@@ -11,12 +11,7 @@ use std::{
 use alloy::primitives::{Address, B256};
 use serde_json::json;
 use sqlx::{AssertSqlSafe, PgConnection, Row};
-use tidemark::{
-    canonical::{jcs, metadata_root},
-    event::Event,
-    manifest::Disclosure,
-    payload::Payload,
-};
+use tidemark::event::Event;
 use tidemark_tests::{
     Options,
     folder::program,
@@ -482,21 +477,9 @@ async fn roles_keep_what_they_were_granted_and_a_long_reader_is_waited_for() -> 
 async fn tables_that_lack_what_the_served_ones_have_of_disclosures_are_not_swapped_in() -> anyhow::Result<()> {
     let ground = Ground::new().await;
     let mut db = ground.db().await;
-    let id = "disclosed";
-    let [mut registered, mut accepted] = ground.forge.accepted(0, id, Address::ZERO)?;
-    let metadata = json!({"asset": {"task_id": "t"}});
-    let payload = Payload::Registered {
-        source_record_id: id.into(),
-        metadata_root: metadata_root(&metadata)?,
-        metadata,
-        purposes: 1,
-        delivery: None,
-    };
-    let disclosure = Disclosure { index: 0, salt: [3; 32], payload: String::from_utf8(jcs(&payload)?)? };
-    registered.commitment = disclosure.commitment();
-    accepted.previous = registered.leaf();
+    let (events, disclosure) = ground.forge.disclosing(0, "disclosed", json!({"asset": {"task_id": "t"}}), 1)?;
     let number = ground.batches.fetch_add(1, Ordering::SeqCst);
-    let batch = ground.forge.disclosed(number, vec![registered, accepted], &[disclosure]).await?;
+    let batch = ground.forge.disclosed(number, events.to_vec(), &[disclosure]).await?;
     ground.forge.anchor(&batch).await?;
     ground.forge.stack.chain.mine(3).await?;
     let deadline = Instant::now() + RUN_TIME_MAX;

@@ -50,7 +50,7 @@ async fn two_replicas_serve_what_one_writes_and_are_not_ready_when_it_stops() ->
         "CREATE ROLE reader LOGIN;
          GRANT USAGE ON SCHEMA public, mirror, local TO reader;
          GRANT SELECT ON ALL TABLES IN SCHEMA public TO reader;
-         GRANT SELECT ON mirror.cursor, mirror.block, mirror.missing_file, mirror.mined_event, mirror.wallet_reward, mirror.batch_tree,
+         GRANT SELECT ON mirror.cursor, mirror.block, mirror.missing_file, mirror.mined_event, mirror.wallet_reward, mirror.tree,
              local.session, local.scoped_group, local.scoped_item TO reader;
          GRANT SELECT (state, created_at) ON local.payout TO reader",
     )

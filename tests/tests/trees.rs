@@ -1,12 +1,18 @@
-//! Proofs come out of the kept tree, are held against the root, and a tree that is missing is made again.
+//! Proofs of events and members come out of kept trees, are held against roots, and a tree that is missing is made again; what is
+//! counted of members follows their records.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::time::{Duration, Instant};
 
 use alloy::primitives::{Address, B256};
-use serde_json::Value;
+use serde_json::{Value, json};
 use sqlx::PgConnection;
-use tidemark::{batch::summarise, event::Event, merkle::root_from_proof};
+use tidemark::{
+    batch::summarise,
+    event::{Event, EventKind},
+    merkle::root_from_proof,
+};
+use tidemark_indexer::{ledger::verify::verify, serve::connect};
 use tidemark_tests::forge::Forge;
 
 /// The proofs of a record as the indexer tells them, by leaf.
@@ -23,12 +29,12 @@ async fn proofs(url: &str, event: &Event) -> (u16, Vec<(B256, Vec<B256>)>) {
     (status, proofs.collect())
 }
 
-/// Waits until both trees are kept.
-async fn kept(db: &mut PgConnection) {
+/// Waits until so many trees are kept.
+async fn kept(db: &mut PgConnection, trees: i64) {
     let deadline = Instant::now() + Duration::from_secs(30);
-    let count = "SELECT count(*) FROM mirror.batch_tree";
+    let count = "SELECT count(*) FROM mirror.tree";
     // before the first start there is no table
-    while sqlx::query_scalar::<_, i64>(count).fetch_one(&mut *db).await.unwrap_or_default() < 2 {
+    while sqlx::query_scalar::<_, i64>(count).fetch_one(&mut *db).await.unwrap_or_default() < trees {
         assert!(Instant::now() < deadline, "the trees are kept");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
@@ -50,7 +56,7 @@ async fn a_proof_is_read_out_of_the_kept_tree_and_never_given_when_it_is_wrong()
     forge.stack.chain.mine(3).await?;
     let indexer = forge.stack.start_second_indexer("trees").await?;
     let mut db = forge.stack.postgres.connect("trees").await?;
-    kept(&mut db).await;
+    kept(&mut db, 2).await;
 
     let right = async |url: &str| {
         for events in [&single, &many] {
@@ -68,7 +74,7 @@ async fn a_proof_is_read_out_of_the_kept_tree_and_never_given_when_it_is_wrong()
 
     // another hash in the tree: the proof is not given
     sqlx::query(
-        "UPDATE mirror.batch_tree SET nodes = overlay(nodes PLACING sha256('x') FROM 33 FOR 32) WHERE number = 1",
+        "UPDATE mirror.tree SET nodes = overlay(nodes PLACING sha256('x') FROM 33 FOR 32) WHERE what LIKE 'batch/%/1'",
     )
     .execute(&mut db)
     .await?;
@@ -81,10 +87,94 @@ async fn a_proof_is_read_out_of_the_kept_tree_and_never_given_when_it_is_wrong()
     assert!(refused > 0, "the changed hash is in the proofs of those below its sibling");
 
     // as before there was such a table: slow proofs at once, kept trees soon
-    sqlx::query("DELETE FROM mirror.batch_tree").execute(&mut db).await?;
+    sqlx::query("DELETE FROM mirror.tree").execute(&mut db).await?;
     right(indexer.url()).await;
-    sqlx::query("INSERT INTO mirror.tree_wanted SELECT provider, number FROM batch").execute(&mut db).await?;
-    kept(&mut db).await;
+    sqlx::query(
+        "INSERT INTO mirror.tree_wanted SELECT 'batch/0x' || encode(provider, 'hex') || '/' || number FROM batch",
+    )
+    .execute(&mut db)
+    .await?;
+    kept(&mut db, 2).await;
     right(indexer.url()).await;
+    Ok(())
+}
+
+/// A version whose rows say that everything is allowed, of a record that is there, of one that comes later and of one that never does.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_members_proof_is_read_out_of_a_kept_tree_and_members_are_held_against_records_that_come_and_go()
+-> anyhow::Result<()> {
+    let forge = Forge::new().await?;
+    let (first, of_first) = forge.disclosing(0, "first", json!({"a": 1}), 1)?;
+    let (late, of_late) = forge.disclosing(0, "late", json!({"a": 2}), 3)?;
+    let never = forge.accepted(4, "never", Address::ZERO)?;
+    forge.anchor(&forge.disclosed(0, first.to_vec(), &[of_first]).await?).await?;
+    let mut rows = Vec::new();
+    for events in [&first, &late, &never] {
+        rows.push(forge.member_row(&events[1]).await?);
+    }
+    rows.sort_by_key(|row| row.member.data_id);
+    let ip_id = forge.register_dataset(&forge.version_of(&rows).await?).await?;
+    forge.stack.chain.mine(3).await?;
+    let indexer = forge.stack.start_second_indexer("members").await?;
+    let mut db = forge.stack.postgres.connect("members").await?;
+    kept(&mut db, 2).await;
+
+    let right = async || {
+        for row in &rows {
+            let path = format!("/v1/datasets/{ip_id}/versions/1/members/{}", row.member.data_id);
+            let (status, told) = indexer.get(&path).await.unwrap();
+            assert_eq!((status, &told["leaf"]), (200, &row.member.leaf().to_string().into()), "{told}");
+            let path: Vec<B256> =
+                told["proof"].as_array().unwrap().iter().map(|hash| hash.as_str().unwrap().parse().unwrap()).collect();
+            assert_eq!(root_from_proof(row.member.leaf(), &path).to_string(), told["root"].as_str().unwrap(), "{told}");
+        }
+    };
+    right().await;
+    sqlx::query("UPDATE mirror.tree SET nodes = sha256('x') || substr(nodes, 33) WHERE what LIKE 'members/%'")
+        .execute(&mut db)
+        .await?;
+    right().await;
+    sqlx::query("UPDATE mirror.tree SET nodes = substr(nodes, 1, 32) || sha256('x') || substr(nodes, 65) WHERE what LIKE 'members/%'")
+        .execute(&mut db)
+        .await?;
+    let mut refused = 0;
+    for row in &rows {
+        let path = format!("/v1/datasets/{ip_id}/versions/1/members/{}", row.member.data_id);
+        let (status, told) = indexer.get(&path).await?;
+        assert!(status == 500 && told["proof"].is_null() || status == 200, "{status}: {told}");
+        refused += u32::from(status == 500);
+    }
+    assert!(refused > 0, "the changed hash is in the proofs of those below its sibling");
+    sqlx::query("DELETE FROM mirror.tree").execute(&mut db).await?;
+    right().await;
+    sqlx::query("INSERT INTO mirror.tree_wanted SELECT 'members/' || ip_id || '/' || version FROM dataset_version")
+        .execute(&mut db)
+        .await?;
+    kept(&mut db, 1).await;
+    right().await;
+
+    let dataset = format!("/v1/datasets/{ip_id}");
+    let differ = async |members: u32| {
+        indexer.until(&dataset, |_, told| told["versions"][0]["purposes_differ"] == members).await.unwrap();
+    };
+    differ(1).await;
+    forge.anchor(&forge.disclosed(1, late.to_vec(), &[of_late]).await?).await?;
+    forge.stack.chain.mine(3).await?;
+    differ(2).await;
+    let erased = Event {
+        index: 0,
+        sequence: 2,
+        kind: EventKind::Erased,
+        previous: first[1].leaf(),
+        reward: 0,
+        ..first[1].clone()
+    };
+    forge.anchor(&forge.batch(2, vec![erased]).await?).await?;
+    forge.stack.chain.mine(3).await?;
+    differ(1).await;
+    let (_, provider) = indexer.get("/v1/providers/numo").await?;
+    assert_eq!((&provider["records"], &provider["batches"]), (&2.into(), &3.into()), "{provider}");
+    let pool = connect(&forge.stack.postgres.url("members"), 2).await?;
+    assert_eq!(verify(&pool, &mut |_, _, _| ()).await?.findings, [], "totals are those of the rows");
     Ok(())
 }

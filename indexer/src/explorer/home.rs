@@ -58,11 +58,10 @@ pub(super) async fn page(State(app): State<App>, Query(params): Query<Params>) -
 /// Sums over everything final.
 async fn totals(connection: &mut PgConnection) -> Result<Markup, Failure> {
     let row = sqlx::query(
-        "SELECT (SELECT count(*) FROM record), (SELECT count(*) FROM record WHERE verdict = 'accepted'),
-             (SELECT count(*) FROM batch), (SELECT count(*) FROM license),
-             (SELECT coalesce(sum(issued), 0)::text FROM ledger_proof),
-             (SELECT coalesce(sum(amount), 0)::text FROM reward_claim),
-             (SELECT coalesce(sum(price), 0)::text FROM sale)",
+        "SELECT coalesce(sum(t.records), 0)::bigint, coalesce(sum(t.accepted), 0)::bigint, coalesce(sum(t.batches), 0)::bigint,
+             (SELECT count(*) FROM license), coalesce(sum(l.issued), 0)::text, coalesce(sum(t.claimed), 0)::text,
+             (SELECT coalesce(sum(price), 0)::text FROM sale)
+         FROM provider_total AS t JOIN ledger_proof AS l USING (provider)",
     )
     .fetch_one(connection)
     .await?;

@@ -324,7 +324,8 @@ async fn final_page(
     }
     let rows = sqlx::query(
         "SELECT block_number, block_hash, block_time, log_index, tx_hash, address, topics, data FROM chain_log
-         WHERE (block_number, log_index) > ($1, $2) AND block_number <= $3 ORDER BY block_number, log_index LIMIT $4",
+         WHERE (block_number, log_index) > ($1, $2) AND block_number >= $1 AND block_number <= $3
+         ORDER BY block_number, log_index LIMIT $4",
     )
     .bind(after.block)
     .bind(after.log)
@@ -355,9 +356,10 @@ async fn mined(
 ) -> Result<Vec<Item>, sqlx::Error> {
     let rows = sqlx::query(
         "SELECT block_number, block_hash, block_time, log_index, tx_hash, address, topics, data FROM chain_log
-         WHERE block_number > $1 ORDER BY block_number, log_index LIMIT $2",
+         WHERE block_number > $1 AND block_number <= $2 ORDER BY block_number, log_index LIMIT $3",
     )
     .bind(above)
+    .bind(now.mirrored.0)
     .bind(LOGS_PER_PAGE)
     .fetch_all(connection)
     .await?;

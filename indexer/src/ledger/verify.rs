@@ -36,9 +36,9 @@ const ROWS_PER_WORD: u64 = 10_000;
 /// Something that does not hold.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// Which promise: chain, lane, id, entry, balance, cause, split, member or payout.
+    /// Which promise: chain, lane, id, entry, balance, cause, total, split, member or payout.
     pub check: &'static str,
-    /// The row: a transfer's id, which a split has, too, a lane, an account, a batch, a version, a member or a payout.
+    /// The row: a transfer's id, which a split has, too, a lane, an account, a batch, a provider, a version, a member or a payout.
     pub row: String,
     /// What was expected there, and what is there.
     pub what: String,
@@ -272,6 +272,22 @@ const STATEMENTS: &[(&str, &str)] = &[
              ) ELSE 0 END AS amount
          ) AS royalties
          WHERE CASE kind WHEN 'issuer' THEN balance > 0 ELSE balance + royalties.amount < 0 END ORDER BY 1 LIMIT 101",
+    ),
+    (
+        "total",
+        "SELECT '0x' || encode(provider, 'hex'), 'expected ' || coalesce(s::text, 'none') || ' by its rows, got '
+             || coalesce(t::text, 'none')
+         FROM provider_total AS t FULL JOIN provider_sum AS s USING (provider)
+         WHERE (t.records, t.accepted, t.batches, t.invalid_batches, t.points, t.valid_points, t.claimed, t.contributors)
+             IS DISTINCT FROM (s.records, s.accepted, s.batches, s.invalid_batches, s.points, s.valid_points, s.claimed, s.contributors)
+         ORDER BY 1 LIMIT 101",
+    ),
+    (
+        "total",
+        "SELECT 'version ' || v.version || ' of dataset ' || v.ip_id, 'expected ' || coalesce(d.members, 0)
+             || ' members whose row differs from their registration, got ' || v.purposes_differ
+         FROM dataset_version AS v LEFT JOIN purposes_differ AS d USING (ip_id, version)
+         WHERE v.purposes_differ <> coalesce(d.members, 0) ORDER BY 1 LIMIT 101",
     ),
     (
         "cause",

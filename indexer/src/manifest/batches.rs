@@ -26,7 +26,7 @@ use super::{
     lock_tables,
     record::{self, Seen, Shown},
     stored::{self, There, corrupt, count, digits},
-    tree,
+    tree::{self, Of},
     verify::{Promised, Tail, TaskTerms, check_chains, check_header},
 };
 use crate::ledger::{self, AccountKey, Cause, Kind};
@@ -75,7 +75,7 @@ impl Late {
 
 impl Next {
     fn what(&self) -> String {
-        format!("batch/{:#x}/{}", self.promised.provider, self.number)
+        Of::Batch(self.promised.provider, self.number).to_string()
     }
 }
 
@@ -280,7 +280,7 @@ async fn let_in(files: &Files, batch: Batch) -> Result<bool, SettleError> {
             .await?;
     }
     stored::insert_events(connection, provider, next.number, &events, &leaves).await?;
-    tree::insert(connection, provider, next.number, &tree).await?;
+    tree::insert(connection, Of::Batch(provider, next.number), &tree).await?;
     stored::insert_disclosures(connection, provider, next.number, There::None, &disclosures).await?;
     follow_moved(connection, provider, next.number, &events, &disclosures).await?;
     let erased: Vec<uuid::Uuid> =
@@ -364,14 +364,11 @@ async fn set_state(
 /// What was kept only until the batch is settled.
 async fn clear(connection: &mut PgConnection, next: &Next) -> Result<(), sqlx::Error> {
     forget(&mut *connection, &next.what()).await?;
-    sqlx::query(
-        "DELETE FROM mined_event AS m USING chain_log AS l
-         WHERE (m.block_hash, m.log_index) = (l.block_hash, l.log_index) AND l.block_number = $1 AND l.log_index = $2",
-    )
-    .bind(next.cause.block_number)
-    .bind(next.log_index)
-    .execute(connection)
-    .await?;
+    sqlx::query("DELETE FROM mined_event WHERE block_number = $1 AND log_index = $2")
+        .bind(next.cause.block_number)
+        .bind(next.log_index)
+        .execute(connection)
+        .await?;
     Ok(())
 }
 

@@ -4,6 +4,7 @@ use alloy::primitives::{B256, U256};
 use sqlx::{PgConnection, Row};
 use tidemark::{
     dataset::{MEMBERS_BYTES_MAX, MemberRow, decode_members, summarise},
+    merkle::Tree,
     service::causes,
 };
 
@@ -12,6 +13,7 @@ use super::{
     fetch::{Fetched, fetch, forget},
     lock_tables,
     stored::{self, ROWS_PER_STATEMENT, count, digits},
+    tree::{self, Of},
 };
 use crate::ledger::{self, Cause, Kind};
 
@@ -31,7 +33,8 @@ struct Promised {
     purposes: u32,
 }
 
-fn check(promised: &Promised, rows: &[MemberRow]) -> Result<(), String> {
+/// The tree over the rows, where they are what was promised.
+fn check(promised: &Promised, rows: &[MemberRow]) -> Result<Tree, String> {
     let summary = summarise(rows).map_err(|error| error.to_string())?;
     let differs = |what: &str, expected: String, actual: String| match expected == actual {
         true => Ok(()),
@@ -41,7 +44,8 @@ fn check(promised: &Promised, rows: &[MemberRow]) -> Result<(), String> {
     differs("root", promised.root.to_string(), summary.tree.root().to_string())?;
     differs("total weight", promised.total_weight.to_string(), summary.total_weight.to_string())?;
     differs("points weight", promised.points_weight.to_string(), summary.points_weight.to_string())?;
-    differs("purposes", format!("{:#b}", promised.purposes), format!("{:#b}", summary.purposes))
+    differs("purposes", format!("{:#b}", promised.purposes), format!("{:#b}", summary.purposes))?;
+    Ok(summary.tree)
 }
 
 /// A version that waits for its members manifest.
@@ -54,7 +58,7 @@ pub struct Next {
 
 impl Next {
     pub(super) fn what(&self) -> String {
-        format!("members/{}/{}", self.promised.ip_id, self.promised.version)
+        Of::Version(self.promised.ip_id, self.promised.version).to_string()
     }
 }
 
@@ -96,15 +100,15 @@ pub async fn settle(files: &Files, next: Next) -> Result<bool, SettleError> {
             let promised = promised.clone();
             tokio::task::spawn_blocking(move || {
                 let rows = decode_members(bytes).map_err(|error| causes(&error))?;
-                check(&promised, &rows)?;
-                Ok::<_, String>(rows)
+                let tree = check(&promised, &rows)?;
+                Ok::<_, String>((rows, tree))
             })
             .await?
         }
     };
-    let (state, reason, rows) = match verified {
-        Ok(rows) => ("valid", None, rows),
-        Err(reason) => ("invalid", Some(reason.replace('\0', "\u{fffd}")), Vec::new()),
+    let (state, reason, rows, tree) = match verified {
+        Ok((rows, tree)) => ("valid", None, rows, Some(tree)),
+        Err(reason) => ("invalid", Some(reason.replace('\0', "\u{fffd}")), Vec::new(), None),
     };
     let mut transaction = files.pool.begin().await?;
     lock_tables(&mut transaction).await?;
@@ -122,6 +126,18 @@ pub async fn settle(files: &Files, next: Next) -> Result<bool, SettleError> {
         return Ok(false);
     }
     insert_members(&mut transaction, &promised, &rows).await?;
+    if let Some(tree) = tree {
+        tree::insert(&mut transaction, Of::Version(promised.ip_id, promised.version), &tree).await?;
+    }
+    // from here on records that change keep it so
+    sqlx::query(
+        "UPDATE dataset_version AS v SET purposes_differ = d.members FROM purposes_differ AS d
+         WHERE (v.ip_id, v.version) = ($1::text::numeric, $2) AND (d.ip_id, d.version) = ($1::text::numeric, $2)",
+    )
+    .bind(promised.ip_id.to_string())
+    .bind(promised.version)
+    .execute(&mut *transaction)
+    .await?;
     forget(&mut *transaction, &what).await?;
     settle_sales(&mut transaction).await?;
     transaction.commit().await?;
@@ -258,7 +274,7 @@ mod tests {
             points_weight: 2,
             purposes: purpose::TRAIN,
         };
-        assert_eq!(check(&right, &rows), Ok(()));
+        assert_eq!(check(&right, &rows).map(|tree| tree.root()), Ok(right.root));
         let wider = purpose::TRAIN | purpose::EVALUATE;
         for (what, promised) in [
             ("member count", Promised { member_count: 3, ..right.clone() }),

@@ -30,10 +30,12 @@ impl Mined {
     pub async fn preview(&mut self, files: &Files) -> Result<(), SettleError> {
         let rows = sqlx::query(
             "SELECT l.block_number, l.block_hash, l.block_time, l.log_index, l.tx_hash, l.address, l.topics, l.data
-             FROM chain_log AS l, cursor AS c
-             WHERE l.block_number > c.applied_number AND l.address = $1 AND l.topics[1] = $2
+             FROM chain_log AS l
+             WHERE l.block_number > (SELECT applied_number FROM cursor)
+               AND l.block_number <= (SELECT mirrored_number FROM cursor)
+               AND l.address = $1 AND l.topics[1] = $2
                AND NOT EXISTS (SELECT 1 FROM mined_event AS m
-                   WHERE (m.block_hash, m.log_index) = (l.block_hash, l.log_index))
+                   WHERE (m.block_number, m.log_index) = (l.block_number, l.log_index))
              ORDER BY l.block_number, l.log_index LIMIT $3",
         )
         .bind(files.deployment.provenance_log.as_slice())
@@ -97,15 +99,19 @@ async fn insert(
 ) -> Result<(), SettleError> {
     for chunk in events.chunks(super::stored::ROWS_PER_STATEMENT) {
         let inserted = sqlx::query(
-            "INSERT INTO mined_event
-                 (block_hash, log_index, provider, number, index, data_id, sequence, event)
-             SELECT $1, $2, $3, $4, index, data_id, sequence, event
-             FROM unnest($5::bigint[], $6::uuid[], $7::bigint[], $8::jsonb[]) AS row (index, data_id, sequence, event)
-             WHERE EXISTS (SELECT 1 FROM chain_log WHERE block_hash = $1 AND log_index = $2)
+            // held, so that no other block's log takes its place before these rows are there
+            "WITH log AS (
+                 SELECT block_number, log_index FROM chain_log
+                 WHERE block_number = $1 AND log_index = $2 AND block_hash = $3 FOR KEY SHARE
+             )
+             INSERT INTO mined_event (block_number, log_index, provider, number, index, data_id, sequence, event)
+             SELECT log.block_number, log.log_index, $4, $5, index, data_id, sequence, event
+             FROM log, unnest($6::bigint[], $7::uuid[], $8::bigint[], $9::jsonb[]) AS row (index, data_id, sequence, event)
              ON CONFLICT DO NOTHING",
         )
-        .bind(&placed.block_hash)
+        .bind(placed.block_number)
         .bind(placed.log_index)
+        .bind(&placed.block_hash)
         .bind(provider.as_slice())
         .bind(number)
         .bind(chunk.iter().map(|event| i64::from(event.index)).collect::<Vec<_>>())

@@ -152,8 +152,10 @@ async fn mined(
     use alloy::sol_types::SolEvent;
     let rows = sqlx::query(
         "SELECT l.block_number, l.block_hash, l.block_time, l.log_index, l.tx_hash, l.address, l.topics, l.data
-         FROM chain_log AS l, cursor AS c
-         WHERE l.block_number > c.applied_number AND l.address = $1 AND l.topics[1] = $2
+         FROM chain_log AS l
+         WHERE l.block_number > (SELECT applied_number FROM cursor)
+           AND l.block_number <= (SELECT mirrored_number FROM cursor)
+           AND l.address = $1 AND l.topics[1] = $2
            AND ($3::bytea IS NULL OR (l.topics[2] = $3 AND l.topics[3] = $4))
          ORDER BY l.block_number DESC, l.log_index DESC LIMIT 100",
     )

@@ -175,8 +175,10 @@ struct Mined {
 async fn mined(connection: &mut PgConnection, deployment: &Deployment, license_id: U256) -> Result<Mined, ReadError> {
     let rows = sqlx::query(
         "SELECT l.block_number, l.block_hash, l.block_time, l.log_index, l.tx_hash, l.address, l.topics, l.data
-         FROM chain_log AS l, cursor AS c
-         WHERE l.block_number > c.applied_number AND (l.address = $1 OR l.address = $2)
+         FROM chain_log AS l
+         WHERE l.block_number > (SELECT applied_number FROM cursor)
+           AND l.block_number <= (SELECT mirrored_number FROM cursor)
+           AND (l.address = $1 OR l.address = $2)
          ORDER BY l.block_number, l.log_index LIMIT $3",
     )
     .bind(deployment.license_registry.as_slice())

@@ -1,9 +1,9 @@
 //! Datasets: versions, offers, licences sold, and a member's proof.
 
-use alloy::primitives::{Address, B256, U256};
+use alloy::primitives::{Address, U256};
 use serde::Serialize;
 use sqlx::{PgConnection, Row, postgres::PgRow};
-use tidemark::{consent::purpose, ids::DataId, merkle::Tree};
+use tidemark::{consent::purpose, ids::DataId};
 use utoipa::ToSchema;
 
 use super::{
@@ -13,7 +13,10 @@ use super::{
     page::{Page, Place, cut},
     proof_text, rfc3339,
 };
-use crate::manifest::stored;
+use crate::manifest::{
+    stored,
+    tree::{self, Of},
+};
 
 const ROWS_MAX: i64 = 1_000;
 
@@ -218,10 +221,7 @@ async fn versions(
              v.manifest_cid, v.attestor, v.withdrawn_data_id, v.block_time, v.block_number, v.tx_hash,
              ARRAY(SELECT l.license_id::text FROM license AS l WHERE (l.ip_id, l.version) = (v.ip_id, v.version)
                  ORDER BY l.license_id LIMIT 1000),
-             v.purposes,
-             (SELECT count(*) FROM dataset_member AS m JOIN dataset AS d USING (ip_id)
-                 JOIN record AS r ON (r.provider, r.data_id) = (d.provider, m.data_id)
-                 WHERE (m.ip_id, m.version) = (v.ip_id, v.version) AND r.purposes <> m.purposes)
+             v.purposes, v.purposes_differ
          FROM dataset_version AS v WHERE v.ip_id = $1::text::numeric ORDER BY v.version DESC LIMIT $2",
     )
     .bind(ip_id)
@@ -356,19 +356,10 @@ pub async fn member_proof(
     .fetch_optional(&mut *connection)
     .await?;
     let Some(row) = row else { return Ok(None) };
-    let leaves: Vec<Vec<u8>> = sqlx::query_scalar(
-        "SELECT leaf FROM dataset_member WHERE ip_id = $1::text::numeric AND version = $2 ORDER BY position",
-    )
-    .bind(ip_id.to_string())
-    .bind(i64::from(version))
-    .fetch_all(connection)
-    .await?;
-    let (root, position): (B256, usize) = (stored::hash(&row, 11)?, stored::count(&row, 0)?);
-    let proof = tokio::task::spawn_blocking(move || {
-        let leaves: Vec<B256> = leaves.iter().filter_map(|leaf| B256::try_from(leaf.as_slice()).ok()).collect();
-        Tree::new(&leaves).filter(|tree| tree.root() == root).and_then(|tree| tree.proof(position))
-    })
-    .await?;
+    let (root, leaf) = (stored::hash(&row, 11)?, stored::hash(&row, 10)?);
+    let of = Of::Version(ip_id, version.into());
+    let proofs = tree::proofs(connection, of, root, &[(stored::count(&row, 0)?, leaf)]).await?;
+    let proof = proofs.and_then(|proofs| proofs.into_iter().next());
     let proof = proof.ok_or_else(|| ReadError::Root(format!("version {version} of dataset {ip_id}")))?;
     let (contributor, consent_id) = (hash_text(&row, 1)?, hash_text(&row, 2)?);
     let (payee, weight) = (address_text(&row, 3)?, row.try_get::<String, _>(4)?);
@@ -393,7 +384,7 @@ pub async fn member_proof(
         key_cid: row.try_get(7)?,
         batch_number: row.try_get(8)?,
         event_index: number(&row, 9)?,
-        leaf: hash_text(&row, 10)?,
+        leaf: leaf.to_string(),
         proof: proof_text(&proof),
         root: root.to_string(),
     }))

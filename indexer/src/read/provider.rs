@@ -222,15 +222,14 @@ fn view(row: &PgRow) -> Result<ProviderView, sqlx::Error> {
 pub async fn providers(connection: &mut PgConnection) -> Result<ProviderList, ReadError> {
     let rows = sqlx::query(
         "SELECT p.address, p.name, p.attestor, p.points_treasury, p.token, p.block_number, p.block_time, p.tx_hash,
-             (SELECT count(*) FROM batch AS b WHERE b.provider = p.address),
-             (SELECT count(*) FROM batch AS b WHERE b.provider = p.address AND b.state = 'invalid'),
-             (SELECT count(*) FROM record AS r WHERE r.provider = p.address),
+             t.batches, t.invalid_batches, t.records,
              p.challenge_window,
              (SELECT count(*) FROM dispute AS d WHERE d.provider = p.address AND d.state = 'open'),
              coalesce(bond.deposited + bond.gained - bond.slashed - bond.withdrawn, 0)::text,
              coalesce(bond.deposited, 0)::text, coalesce(bond.gained, 0)::text, coalesce(bond.slashed, 0)::text,
              coalesce(bond.withdrawn, 0)::text, bond.withdrawal_amount::text, bond.withdrawable_at::text
-         FROM provider AS p LEFT JOIN bond ON bond.provider = p.address ORDER BY p.name LIMIT $1",
+         FROM provider AS p JOIN provider_total AS t ON t.provider = p.address LEFT JOIN bond ON bond.provider = p.address
+         ORDER BY p.name LIMIT $1",
     )
     .bind(ROWS_MAX)
     .fetch_all(connection)
@@ -243,15 +242,14 @@ pub async fn providers(connection: &mut PgConnection) -> Result<ProviderList, Re
 pub async fn provider(connection: &mut PgConnection, address: Address) -> Result<Option<ProviderView>, ReadError> {
     let row = sqlx::query(
         "SELECT p.address, p.name, p.attestor, p.points_treasury, p.token, p.block_number, p.block_time, p.tx_hash,
-             (SELECT count(*) FROM batch AS b WHERE b.provider = p.address),
-             (SELECT count(*) FROM batch AS b WHERE b.provider = p.address AND b.state = 'invalid'),
-             (SELECT count(*) FROM record AS r WHERE r.provider = p.address),
+             t.batches, t.invalid_batches, t.records,
              p.challenge_window,
              (SELECT count(*) FROM dispute AS d WHERE d.provider = p.address AND d.state = 'open'),
              coalesce(bond.deposited + bond.gained - bond.slashed - bond.withdrawn, 0)::text,
              coalesce(bond.deposited, 0)::text, coalesce(bond.gained, 0)::text, coalesce(bond.slashed, 0)::text,
              coalesce(bond.withdrawn, 0)::text, bond.withdrawal_amount::text, bond.withdrawable_at::text
-         FROM provider AS p LEFT JOIN bond ON bond.provider = p.address WHERE p.address = $1",
+         FROM provider AS p JOIN provider_total AS t ON t.provider = p.address LEFT JOIN bond ON bond.provider = p.address
+         WHERE p.address = $1",
     )
     .bind(address.as_slice())
     .fetch_optional(&mut *connection)
@@ -309,12 +307,10 @@ pub async fn settlement(connection: &mut PgConnection) -> Result<Vec<Settlement>
         "SELECT p.address, p.name, l.issued::text, l.redeemed::text, l.outstanding::text, l.difference::text,
              coalesce((SELECT sum(r.amount) FROM points_redeemed AS r
                  WHERE r.provider = p.address AND r.state = 'waiting'), 0)::text,
-             p.points_treasury, p.token, (anchored.points + sold.points)::text, (anchored.points - swept.points)::text,
-             (anchored.valid + sold.posted)::text
+             p.points_treasury, p.token, (t.points + sold.points)::text, (t.points - swept.points)::text,
+             (t.valid_points + sold.posted)::text
          FROM provider AS p JOIN ledger_proof AS l ON l.provider = p.address
-         CROSS JOIN LATERAL (SELECT coalesce(sum(b.points_total), 0) AS points,
-                 coalesce(sum(b.points_total) FILTER (WHERE b.state = 'valid'), 0) AS valid FROM batch AS b
-             WHERE b.provider = p.address) AS anchored
+         JOIN provider_total AS t ON t.provider = p.address
          CROSS JOIN LATERAL (SELECT coalesce(sum(s.amount), 0) AS points FROM points_swept AS s
              WHERE s.provider = p.address) AS swept
          CROSS JOIN LATERAL (SELECT coalesce(sum(s.points_share), 0) AS points,

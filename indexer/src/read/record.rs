@@ -9,7 +9,6 @@ use sqlx::{PgConnection, Row, postgres::PgRow, types::Json};
 use tidemark::{
     event::{Event, EventKind},
     ids::{ContentHash, DataId},
-    merkle::root_from_proof,
     payload::Payload,
 };
 use utoipa::ToSchema;
@@ -20,7 +19,7 @@ use super::{
 };
 use crate::manifest::{
     stored::{self, StoredEvent},
-    tree,
+    tree::{self, Of},
 };
 
 const EVENTS_MAX: i64 = 1_000;
@@ -391,7 +390,7 @@ async fn mined_events(
 ) -> Result<Vec<(Address, EventView)>, ReadError> {
     let rows = sqlx::query(
         "SELECT m.provider, m.number, m.event, l.tx_hash, l.block_number, l.block_hash, l.block_time
-         FROM mined_event AS m JOIN chain_log AS l USING (block_hash, log_index)
+         FROM mined_event AS m JOIN chain_log AS l USING (block_number, log_index)
          WHERE m.data_id = $1 AND ($2::bytea IS NULL OR m.provider = $2)
          ORDER BY l.block_number, l.log_index, m.sequence LIMIT $3",
     )
@@ -687,22 +686,9 @@ pub(super) async fn paths(
     root: B256,
     leaves: &[(u32, B256)],
 ) -> Result<Vec<Vec<B256>>, ReadError> {
-    let signed = i64::try_from(batch_number).unwrap_or(i64::MAX);
-    let wrong = || ReadError::Root(format!("batch {batch_number} of {provider}"));
-    let indices: Vec<u32> = leaves.iter().map(|(index, _)| *index).collect();
-    let paths = match tree::proofs(connection, provider, signed, &indices).await? {
-        Some(paths) => paths,
-        // it is made soon; until then as slowly as the batch is large
-        None => {
-            let tree = tree::from_leaves(connection, provider, signed, root).await?.ok_or_else(wrong)?;
-            indices.iter().map(|index| tree.proof(*index as usize).unwrap_or_default()).collect()
-        }
-    };
-    let leads_to_root = |((_, leaf), path): (&(u32, B256), &Vec<B256>)| root_from_proof(*leaf, path) == root;
-    if paths.len() != leaves.len() || !leaves.iter().zip(&paths).all(leads_to_root) {
-        return Err(wrong());
-    }
-    Ok(paths)
+    let of = Of::Batch(provider, i64::try_from(batch_number).unwrap_or(i64::MAX));
+    let paths = tree::proofs(connection, of, root, leaves).await?;
+    paths.ok_or_else(|| ReadError::Root(format!("batch {batch_number} of {provider}")))
 }
 
 /// A batch with its root.

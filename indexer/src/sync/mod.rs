@@ -313,7 +313,11 @@ impl Mirror {
         metrics::counter!("tidemark_indexer_reorgs_total").increment(1);
         let Some(mut transaction) = self.begin_at(&cursor, false).await? else { return self.cursor_now().await };
         let above = signed(number, "block")?;
-        sqlx::query("DELETE FROM chain_log WHERE block_number > $1").bind(above).execute(&mut *transaction).await?;
+        sqlx::query("DELETE FROM chain_log WHERE block_number > $1 AND block_number <= $2")
+            .bind(above)
+            .bind(signed(cursor.mirrored_number, "block")?)
+            .execute(&mut *transaction)
+            .await?;
         sqlx::query("DELETE FROM block WHERE number > $1").bind(above).execute(&mut *transaction).await?;
         set_mirrored(&mut transaction, number, hash, time).await?;
         transaction.commit().await?;
@@ -509,9 +513,11 @@ impl Mirror {
         let applied = applied.iter().filter_map(|bytes| Address::try_from(bytes.as_slice()).ok());
         applied.for_each(|treasury| watched.add_treasury(treasury));
         let rows = sqlx::query(
-            "SELECT topics, data FROM chain_log WHERE block_number > $1 AND address = $2 AND topics[1] = $3",
+            "SELECT topics, data FROM chain_log
+             WHERE block_number > $1 AND block_number <= $2 AND address = $3 AND topics[1] = $4",
         )
         .bind(signed(cursor.applied_number, "block")?)
+        .bind(signed(cursor.mirrored_number, "block")?)
         .bind(self.chain.deployment.provenance_log.as_slice())
         .bind(tidemark::contracts::ProvenanceLog::ProviderRegistered::SIGNATURE_HASH.as_slice())
         .fetch_all(&self.pool)
