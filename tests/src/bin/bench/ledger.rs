@@ -31,7 +31,7 @@ use tidemark_tests::{
     story::{doors::kept_metadata, market},
 };
 
-use super::{indexer::indexer_process, memory, processor_time, proofs};
+use super::{indexer::indexer_process, memory, millions, processor_time, reads};
 
 /// Records of one batch, each registered and accepted.
 pub const BATCH_RECORDS: u32 = 10_000;
@@ -49,7 +49,7 @@ pub struct Ledger {
     /// Records, each of two events, registered and accepted, with what they disclose, a multiple of 10,000.
     #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(10_000..=10_000_000))]
     pub records: u32,
-    /// Members of the dataset that is sold; 0 leaves the sale out.
+    /// Members of the dataset that is sold; 0 leaves the sale and the endpoints out.
     #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(..=1_000_000))]
     members: u32,
     /// Proofs that are asked for each second, and how long.
@@ -66,15 +66,15 @@ pub struct Ledger {
 /// What may be measured alone.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Part {
-    /// Proofs, out of millions of records if need be: batches are made while those before are taken in, and leave the content
-    /// store then.
-    Proofs,
+    /// What is read, proofs and every endpoint, out of millions of records if need be: batches are made while those before are
+    /// taken in, and leave the content store then.
+    Reads,
 }
 
 /// Prints the tables.
 pub async fn run(flags: &Ledger) -> Result<()> {
-    if let Some(Part::Proofs) = flags.only {
-        return Box::pin(proofs::run(flags)).await;
+    if let Some(Part::Reads) = flags.only {
+        return Box::pin(millions::run(flags)).await;
     }
     let progress = Progress::new();
     let forge = Forge::with(Options { progress: progress.clone(), ..Options::default() }, flags.records).await?;
@@ -121,13 +121,29 @@ pub async fn run(flags: &Ledger) -> Result<()> {
     for Copied { table, rows, took } in tables.iter().filter(|table| table.took * 200 > floor) {
         println!("| {table} | {:.2} | {:.1} |", *rows as f64 / records, took.as_secs_f64() * 1e6 / records);
     }
+    read(&forge, &indexer, &mut db, flags, &progress).await
+}
+
+/// A sale, proofs, and every read endpoint out of the tables as they are.
+pub async fn read(
+    forge: &Forge,
+    indexer: &Service,
+    db: &mut PgConnection,
+    flags: &Ledger,
+    progress: &Progress,
+) -> Result<()> {
     if flags.members > 0 {
         let step = progress.step("sale");
-        sale(&forge, &indexer, &mut db, flags.members).await?;
+        sale(forge, indexer, db, flags.members).await?;
         step.done("split");
     }
     if flags.seconds > 0 {
-        ask_for_proofs(&indexer, flags).await?;
+        ask_for_proofs(indexer, flags).await?;
+    }
+    if flags.members > 0 {
+        let apart = usize::try_from(flags.records)? / reads::REQUESTS;
+        let source_ids = (0..flags.records).step_by(apart).take(reads::REQUESTS).map(source_id).collect();
+        reads::ask_all(indexer, db, source_ids, progress).await?;
     }
     Ok(())
 }
@@ -368,7 +384,7 @@ async fn until(db: &mut PgConnection, sql: &'static str, indexer: &Service) -> R
 }
 
 /// Asks for proofs by the clock, of records far apart.
-pub async fn ask_for_proofs(indexer: &Service, flags: &Ledger) -> Result<()> {
+async fn ask_for_proofs(indexer: &Service, flags: &Ledger) -> Result<()> {
     let client = reqwest::Client::new();
     let (begun, time) = (Instant::now(), Duration::from_secs(flags.seconds.into()));
     let mut clock = tokio::time::interval(Duration::from_secs(1) / u32::from(flags.proofs));

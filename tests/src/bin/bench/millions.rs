@@ -1,4 +1,4 @@
-//! Proofs by data id out of millions of events, in bounded memory and with no file kept that is not needed any more.
+//! What is read out of millions of events, which are made in bounded memory and with no file kept that is not needed any more.
 //!
 //! ```text
 //!  contributions of a batch ─► content store, chain ─► indexer ─► valid: its files leave the content store
@@ -21,7 +21,7 @@ use tidemark_tests::{
     services::Service,
 };
 
-use super::ledger::{BATCH_RECORDS, Ledger, ask_for_proofs, contributions};
+use super::ledger::{BATCH_RECORDS, Ledger, contributions, read};
 
 /// Batches that are made and not taken in: what they take in the content store is all that is there.
 const AHEAD_MAX: usize = 6;
@@ -32,7 +32,7 @@ const POLL: Duration = Duration::from_millis(50);
 const FINAL_AFTER: u64 = 2;
 const GIB: f64 = 1_073_741_824.0;
 
-/// Takes the records in, says what they take on the disk, and asks for proofs.
+/// Takes the records in, says what they take on the disk, and reads them.
 pub async fn run(flags: &Ledger) -> Result<()> {
     let progress = Progress::new();
     let forge = Forge::with(Options { progress: progress.clone(), ..Options::default() }, flags.records).await?;
@@ -62,7 +62,7 @@ pub async fn run(flags: &Ledger) -> Result<()> {
     let records = batches * BATCH_RECORDS;
     println!("\n{records} records in {batches} batches, made and taken in side by side in {:.0} s", took.as_secs_f64());
     print_sizes(&mut db, records).await?;
-    ask_for_proofs(&indexer, flags).await
+    read(&forge, &indexer, &mut db, flags, &progress).await
 }
 
 /// How far the indexer is, and which files it may still ask for.
