@@ -214,6 +214,7 @@ async fn whatever_is_changed_in_the_ledger_is_found_and_named() -> anyhow::Resul
         run(&pool, BACK).await;
     }
     let of_totals = [
+        ("provider", "substr(sha256(provider), 1, 20)"),
         ("records", "records + 1"),
         ("accepted", "accepted - 1"),
         ("batches", "batches + 1"),
@@ -223,6 +224,7 @@ async fn whatever_is_changed_in_the_ledger_is_found_and_named() -> anyhow::Resul
         ("claimed", "claimed + 1"),
         ("contributors", "contributors + 1"),
     ];
+    tries_all_columns(&pool, "provider_total", &of_totals).await;
     for (column, value) in of_totals {
         run(&pool, &format!("UPDATE provider_total SET {column} = {value}")).await;
         let found = findings(&pool).await;

@@ -31,6 +31,8 @@ use tidemark_tests::{folder::RunFolder, postgres::Postgres, random::Random};
 const PROVIDER: Address = Address::repeat_byte(0xaa);
 /// Since when a sale is one transfer.
 const SALES_POST_ONCE: u32 = 13;
+/// The migration from which on totals are kept, and those behind it.
+const LONG_HISTORIES: u32 = 15;
 
 /// A version with its members and sales, the shares in the order of the chain.
 struct Version {
@@ -727,4 +729,54 @@ async fn the_schema_splits_sales_itself_and_refuses_whatever_would_change_a_part
         .await
         .unwrap();
     assert_eq!((row.get::<String, _>(0), row.get::<String, _>(1)), ("0".into(), "60".into()));
+}
+
+/// A database from before totals and trees of versions: what is in it is counted, its trees are made, and what is shown stays shown.
+#[tokio::test]
+async fn totals_trees_and_what_is_shown_of_mined_batches_are_carried_over() {
+    let folder = RunFolder::create().unwrap();
+    let postgres = Postgres::start(&folder).await.unwrap();
+    let market = market(&mut Random::from_environment(), 6, 8, &[2], 100_000);
+    let mut db = database(&postgres, "carried").await;
+    migrate(&mut db, |number| number < LONG_HISTORIES).await;
+    fill(&mut db, &market, "waiting").await;
+    post_all(&mut db, &market).await;
+    // every other record that is there says something else than its members' rows; one batch is mined, and its log is another one's block
+    let rows = [
+        "INSERT INTO record (provider, data_id, purposes, proven, content_hash, contributor, consent_id, payee, task_id, reward,
+             status, verdict, registered_at, sequence, number)
+         SELECT provider, data_id, 1 + index % 2, FALSE, content_hash, contributor, consent_id, payee, task_id, reward, 'accepted',
+             'accepted', 0, sequence, number FROM event",
+        "INSERT INTO reward_claim SELECT address, 0, 0, address, gen_random_uuid(), 7, 3, 30, sha256('x') FROM provider",
+        "INSERT INTO batch_tree SELECT provider, number, sha256('x'), '\\x00000000' FROM batch",
+        "INSERT INTO tree_wanted SELECT address, 9 FROM provider",
+        "INSERT INTO chain_log (block_hash, log_index, block_number, block_time, tx_hash, address, topics, data)
+         SELECT sha256(n::text::bytea), n, 70 - n, 0, sha256('x'), address, '{}', '' FROM provider, generate_series(1, 3) AS n",
+        "INSERT INTO mined_event (block_hash, log_index, provider, number, index, data_id, sequence, event)
+         SELECT sha256('2'), 2, address, 10, n, gen_random_uuid(), 0, '{}' FROM provider, generate_series(0, 4) AS n",
+    ];
+    for sql in rows {
+        run(&mut db, sql).await;
+    }
+    migrate(&mut db, |number| number >= LONG_HISTORIES).await;
+
+    assert_eq!(texts(&mut db, "SELECT DISTINCT block_number || '/' || log_index FROM mined_event").await, ["68/2"]);
+    run(&mut db, "DELETE FROM chain_log WHERE block_number = 68").await;
+    assert_eq!(texts(&mut db, "SELECT count(*)::text FROM mined_event").await, ["0"], "it goes with its log");
+    assert_eq!(texts(&mut db, "SELECT what FROM tree").await, [format!("batch/{PROVIDER:#x}/0")]);
+    let mut wanted = texts(&mut db, "SELECT what FROM tree_wanted").await;
+    let mut expected: Vec<String> =
+        market.iter().map(|version| format!("members/{}/{}", version.ip_id, version.version)).collect();
+    expected.push(format!("batch/{PROVIDER:#x}/9"));
+    wanted.sort_unstable();
+    expected.sort_unstable();
+    assert_eq!(wanted, expected);
+    let differ = "SELECT (sum(v.purposes_differ) > 0 AND sum(v.purposes_differ) = (SELECT count(*) FROM record AS r
+        JOIN dataset_member AS m USING (data_id) WHERE r.purposes <> m.purposes))::text FROM dataset_version AS v";
+    assert_eq!(texts(&mut db, differ).await, ["true"]);
+    let totals = "SELECT (records > 0 AND records = accepted AND batches = 1 AND claimed = 7 AND contributors > 0)::text FROM provider_total";
+    assert_eq!(texts(&mut db, totals).await, ["true"]);
+    let of_totals: Vec<Finding> =
+        findings(&postgres.url("carried")).await.into_iter().filter(|found| found.check == "total").collect();
+    assert_eq!(of_totals, []);
 }

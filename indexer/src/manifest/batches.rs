@@ -579,10 +579,14 @@ async fn judge(files: &Files, provider: Address, number: i64) -> Result<Judge, s
 /// Late disclosures that are due.
 pub async fn due_late(files: &Files) -> Result<Vec<Late>, SettleError> {
     let rows = sqlx::query(
-        "SELECT b.provider, b.number, b.disclosures_cid, f.attempts
-         FROM missing_file AS f
-         JOIN batch AS b ON f.what = 'disclosures/0x' || encode(b.provider, 'hex') || '/' || b.number
-         WHERE b.state = 'valid' AND f.next_attempt_at <= now() ORDER BY f.next_attempt_at LIMIT $1",
+        "WITH f AS MATERIALIZED (
+             SELECT decode(substr(split_part(what, '/', 2), 3), 'hex') AS provider, split_part(what, '/', 3)::bigint AS number,
+                 attempts, next_attempt_at
+             FROM missing_file WHERE starts_with(what, 'disclosures/') AND next_attempt_at <= now()
+         )
+         SELECT b.provider, b.number, b.disclosures_cid, f.attempts
+         FROM f JOIN batch AS b ON (b.provider, b.number) = (f.provider, f.number)
+         WHERE b.state = 'valid' ORDER BY f.next_attempt_at LIMIT $1",
     )
     .bind(LATE_PER_STEP)
     .fetch_all(&files.pool)

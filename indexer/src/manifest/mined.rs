@@ -28,6 +28,22 @@ pub struct Mined {
 impl Mined {
     /// Shows events of newly mined batches. What can't be fetched now waits for finality.
     pub async fn preview(&mut self, files: &Files) -> Result<(), SettleError> {
+        // of batches that were settled while their events were written
+        sqlx::query(
+            "WITH RECURSIVE shown AS (
+                 (SELECT block_number, log_index, provider, number FROM mined_event ORDER BY block_number, log_index LIMIT 1)
+                 UNION ALL
+                 SELECT next.* FROM shown CROSS JOIN LATERAL (
+                     SELECT block_number, log_index, provider, number FROM mined_event AS m
+                     WHERE (m.block_number, m.log_index) > (shown.block_number, shown.log_index)
+                     ORDER BY block_number, log_index LIMIT 1
+                 ) AS next
+             )
+             DELETE FROM mined_event AS m USING shown JOIN batch AS b USING (provider, number)
+             WHERE b.state <> 'waiting' AND (m.block_number, m.log_index) = (shown.block_number, shown.log_index)",
+        )
+        .execute(&files.pool)
+        .await?;
         let rows = sqlx::query(
             "SELECT l.block_number, l.block_hash, l.block_time, l.log_index, l.tx_hash, l.address, l.topics, l.data
              FROM chain_log AS l

@@ -184,9 +184,11 @@ pub struct Progress {
 
 /// How far the mirror is, and what was refused.
 pub async fn progress(connection: &mut PgConnection) -> Result<Progress, sqlx::Error> {
-    let row = sqlx::query("SELECT mirrored_number, (SELECT count(*) FROM batch WHERE state = 'invalid') FROM cursor")
-        .fetch_one(connection)
-        .await?;
+    let row = sqlx::query(
+        "SELECT mirrored_number, (SELECT coalesce(sum(invalid_batches), 0)::bigint FROM provider_total) FROM cursor",
+    )
+    .fetch_one(connection)
+    .await?;
     Ok(Progress { mirrored_block: number(&row, 0)?, invalid_batches: number(&row, 1)? })
 }
 

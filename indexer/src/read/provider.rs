@@ -138,13 +138,14 @@ pub struct Settlement {
     /// Payment-token units that should have been issued: points totals of valid batches, and points shares of sales whose
     /// members are known, by what the chain says of them.
     pub due: String,
-    /// Whether just that was issued, and no unit is lost between the accounts.
+    /// Whether just that was issued, and no unit is lost between the accounts, as far as the ledger's totals say: `ledger verify`
+    /// holds those against every account.
     pub proven: bool,
     /// Payment-token units that became money.
     pub redeemed: String,
     /// What contributors hold now.
     pub outstanding: String,
-    /// Issuer + contributors + redeemed: 0, or the ledger is broken.
+    /// Issuer + contributors + redeemed, by the ledger's totals: 0, or the ledger is broken.
     pub difference: String,
     /// Redeemed on chain and not posted, because the account has no such balance: 0, or the treasury was robbed.
     pub unposted: String,

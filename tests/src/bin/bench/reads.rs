@@ -100,6 +100,8 @@ fn complete(document: &Value, asked: &[Asked]) -> Result<()> {
     let gets = paths.iter().filter(|(_, path)| path.get("get").is_some());
     let missing: Vec<&str> = gets.map(|(path, _)| path.as_str()).filter(|path| !known.contains(path)).collect();
     ensure!(missing.is_empty(), "endpoints that are neither asked nor left out: {missing:?}");
+    let gone: Vec<&str> = LEFT_OUT.into_iter().filter(|path| !paths.contains_key(*path)).collect();
+    ensure!(gone.is_empty(), "left out, and not in the document: {gone:?}");
     Ok(())
 }
 
@@ -204,6 +206,9 @@ async fn questions(db: &mut PgConnection, source_ids: Vec<String>) -> Result<Vec
     ] {
         each(label, &nothing, &|_| path.into());
     }
+    each("/search?q (page)", &hashes, &|hash| format!("/search?q={hash}"));
+    each("/search?q of a name (page)", &nothing, &|_| "/search?q=nobody".into());
+    each("/receipt (page)", &nothing, &|_| "/receipt".into());
     each("/providers/{name} (page)", &provider, &|name| format!("/providers/{name}"));
     each("/data/{data_id} (page)", &ids, &|id| format!("/data/{id}"));
     each("/batches/{provider}/{number} (page)", &batches, &|number| format!("/batches/{PROVIDER_NAME}/{number}"));
