@@ -14,10 +14,6 @@ use tidemark_indexer::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// glibc's keeps what a history's answers took for as long as the process lives, and more the longer it is.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 /// The read side of Tidemark: anyone may run one, and gets the same rows.
 #[derive(Parser, Debug)]
 #[command(version, about)]

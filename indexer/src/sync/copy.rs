@@ -9,26 +9,30 @@ const HEADER: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
 const END: [u8; 2] = (-1_i16).to_be_bytes();
 const COLUMNS: [u8; 2] = 8_i16.to_be_bytes();
 const BYTEA: u32 = 17;
-/// About what a log with two topics takes.
-const ROW_BYTES: usize = 420;
+/// What is sent at once, and a log more: each connection keeps room for as much as it has ever sent at once.
+const CHUNK_BYTES: usize = 64 << 10;
 
 /// Writes logs; their blocks must not be there yet.
 pub async fn copy_logs(connection: &mut PgConnection, logs: &[PlacedLog]) -> Result<(), SyncError> {
     if logs.is_empty() {
         return Ok(());
     }
-    let mut rows = Vec::with_capacity(HEADER.len() + logs.len() * ROW_BYTES);
+    let mut rows = Vec::with_capacity(2 * CHUNK_BYTES);
     rows.extend_from_slice(HEADER);
-    for log in logs {
-        row(&mut rows, log)?;
-    }
-    rows.extend_from_slice(&END);
     let mut copy = connection
         .copy_in_raw(
             "COPY chain_log (block_hash, log_index, block_number, block_time, tx_hash, address, topics, data)
              FROM STDIN (FORMAT binary)",
         )
         .await?;
+    for log in logs {
+        row(&mut rows, log)?;
+        if rows.len() >= CHUNK_BYTES {
+            copy.send(rows.as_slice()).await?;
+            rows.clear();
+        }
+    }
+    rows.extend_from_slice(&END);
     copy.send(rows).await?;
     copy.finish().await?;
     metrics::counter!("tidemark_indexer_logs_mirrored_total").increment(logs.len() as u64);

@@ -1,7 +1,7 @@
 //! How many blocks to ask a node for at once: what it refuses is halved or cut to what it suggests, good answers make it grow.
 
-/// Logs of an answer that is large enough: a few megabytes.
-const LOGS_WANTED: u64 = 4_000;
+/// Logs of an answer that is large enough: a megabyte or two.
+const LOGS_WANTED: u64 = 2_000;
 const BLOCKS_FIRST: u64 = 16;
 const BLOCKS_MAX: u64 = 1_000;
 /// Good answers after which a length that was refused is tried again.
