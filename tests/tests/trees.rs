@@ -13,7 +13,7 @@ use tidemark::{
     merkle::root_from_proof,
 };
 use tidemark_indexer::{ledger::verify::verify, serve::connect};
-use tidemark_tests::forge::Forge;
+use tidemark_tests::{Options, forge::Forge};
 
 /// The proofs of a record as the indexer tells them, by leaf.
 async fn proofs(url: &str, event: &Event) -> (u16, Vec<(B256, Vec<B256>)>) {
@@ -96,6 +96,27 @@ async fn a_proof_is_read_out_of_the_kept_tree_and_never_given_when_it_is_wrong()
     .await?;
     kept(&mut db, 2).await;
     right(indexer.url()).await;
+    Ok(())
+}
+
+/// A minute may pass until Postgres looks at new tables itself, and what it plans until then is for small ones.
+#[tokio::test(flavor = "multi_thread")]
+async fn postgres_knows_of_many_new_records_at_once() -> anyhow::Result<()> {
+    const RECORDS: u32 = 1_000;
+    let forge = Forge::with(Options::default(), RECORDS).await?;
+    let events = (0..RECORDS).map(|number| forge.accepted(2 * number, &format!("record-{number}"), Address::ZERO));
+    forge.anchor(&forge.batch(0, events.collect::<anyhow::Result<Vec<_>>>()?.concat()).await?).await?;
+    forge.stack.chain.mine(3).await?;
+    let indexer = forge.stack.start_second_indexer("known").await?;
+    indexer.until("/v1/batches/numo/0", |_, batch| batch["state"] == "valid").await?;
+    let mut db = forge.stack.postgres.connect("known").await?;
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let known = "SELECT min(reltuples)::bigint FROM pg_class
+                 WHERE oid IN ('record'::regclass, 'event'::regclass, 'ledger_transfer'::regclass)";
+    while sqlx::query_scalar::<_, i64>(known).fetch_one(&mut db).await? < i64::from(RECORDS) {
+        assert!(Instant::now() < deadline, "it has looked at them");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
     Ok(())
 }
 
