@@ -5,9 +5,9 @@ use std::{str::FromStr, time::Duration};
 use alloy::primitives::{Address, B256, U256};
 use sqlx::{
     PgPool, Row,
-    postgres::{PgConnectOptions, PgPoolOptions, PgRow},
+    postgres::{PgConnectOptions, PgRow},
 };
-use tidemark::ids::DataId;
+use tidemark::{ids::DataId, service::pool_options};
 use uuid::Uuid;
 
 use crate::chain::Block;
@@ -101,7 +101,7 @@ impl Audit {
             .map_err(|_| AuditError::Url)?
             .application_name("tidemark-custodian")
             .options([("statement_timeout", "5000")]);
-        let pool = PgPoolOptions::new()
+        let pool = pool_options()
             .max_connections(CONNECTIONS_MAX)
             .acquire_timeout(ACQUIRE_TIME_MAX)
             .connect_with(options)

@@ -3,15 +3,11 @@
 use std::{sync::Arc, time::Duration};
 
 use anyhow::Context;
-use sqlx::{
-    PgPool,
-    migrate::Migrator,
-    postgres::{PgConnectOptions, PgPoolOptions},
-};
+use sqlx::{PgPool, migrate::Migrator, postgres::PgConnectOptions};
 use tidemark::{
     chain::Deployment,
     nodes,
-    service::{metrics, serve_until_stopped},
+    service::{metrics, pool_options, serve_until_stopped},
     store::Store,
 };
 use tokio::net::TcpListener;
@@ -50,7 +46,7 @@ pub(crate) async fn connect_with<const N: usize>(
     options: [(&str, &str); N],
 ) -> anyhow::Result<PgPool> {
     let connect: PgConnectOptions = url.parse().context("read --database-url")?;
-    PgPoolOptions::new()
+    pool_options()
         .max_connections(connections)
         .acquire_timeout(CONNECT_TIME_MAX)
         .connect_with(connect.options(options))

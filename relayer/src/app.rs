@@ -5,12 +5,12 @@ use std::{sync::Arc, time::Duration};
 use alloy::providers::DynProvider;
 use anyhow::{Context, ensure};
 use metrics_exporter_prometheus::PrometheusHandle;
-use sqlx::{PgPool, postgres::PgPoolOptions};
+use sqlx::PgPool;
 use tidemark::{
     chain::Deployment,
     nodes::{self, Nodes},
     sealing::PublicKey,
-    service::serve_until_stopped,
+    service::{pool_options, serve_until_stopped},
     store::Store,
 };
 use tokio::{sync::Semaphore, task::JoinSet};
@@ -74,7 +74,7 @@ pub const CONNECTIONS_MAX: u32 = 16;
 
 /// Opens a database and brings its tables up to date.
 pub async fn open_database(url: &str, migrator: &sqlx::migrate::Migrator) -> anyhow::Result<PgPool> {
-    let db = PgPoolOptions::new()
+    let db = pool_options()
         .max_connections(CONNECTIONS_MAX)
         .acquire_timeout(Duration::from_secs(10))
         .connect(url)

@@ -6,10 +6,14 @@ use std::time::{Duration, Instant};
 use alloy::{primitives::Address, signers::local::PrivateKeySigner};
 use reqwest::{Client, Method, StatusCode};
 use serde_json::{Value, json};
+use sqlx::Executor;
+use tidemark::service::pool_options;
 use tidemark_tests::{
     Options, Stack,
+    folder::RunFolder,
     forge::Forge,
     login::{DOMAIN, sign_in},
+    postgres::Postgres,
     services::Service,
 };
 use tokio::{
@@ -322,5 +326,39 @@ async fn slow_clients_are_cut_off_and_others_are_served() -> anyhow::Result<()> 
     tokio::time::timeout(Duration::from_secs(20), stalled.read_to_string(&mut answer)).await??;
     assert!(answer.starts_with("HTTP/1.1 400 ") && answer.contains("\"field\":\"body\""), "{answer}");
     assert!(begun.elapsed() > Duration::from_secs(5), "an honest client on a slow line has some seconds");
+    Ok(())
+}
+
+/// What a client that goes away in the middle of its request's BEGIN leaves behind is nobody else's transaction.
+#[tokio::test]
+async fn a_request_that_is_gone_leaves_no_transaction_to_the_next() -> anyhow::Result<()> {
+    let folder = RunFolder::create()?;
+    let postgres = Postgres::start(&folder).await?;
+    let url = postgres.create_database("gone").await?;
+    let pool = pool_options().max_connections(1).connect(&url).await?;
+    let mut witness = postgres.connect("gone").await?;
+    witness.execute("CREATE TABLE kept (n INT)").await?;
+    let mut kept = 0;
+    // as sqlx leaves it: open, open for reading alone, and aborted, without knowing
+    for left in ["BEGIN", "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", "BEGIN; SELECT 1 / 0"] {
+        let mut connection = pool.acquire().await?;
+        let _aborted = sqlx::raw_sql(left).execute(&mut *connection).await;
+        drop(connection);
+        kept += 1;
+        sqlx::query("INSERT INTO kept VALUES (1)").execute(&pool).await?;
+        let seen: i64 = sqlx::query_scalar("SELECT count(*) FROM kept").fetch_one(&mut witness).await?;
+        assert_eq!(seen, kept, "{left}: what the next one writes is kept");
+    }
+    // and as it comes about: a transaction's begin that is dropped at any point
+    let mut left = 0;
+    for turn in 0..200u64 {
+        let begins = pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY");
+        left += u32::from(tokio::time::timeout(Duration::from_micros(turn * 5), begins).await.is_err());
+        kept += 1;
+        sqlx::query("INSERT INTO kept VALUES (1)").execute(&pool).await?;
+    }
+    let seen: i64 = sqlx::query_scalar("SELECT count(*) FROM kept").fetch_one(&mut witness).await?;
+    assert_eq!(seen, kept);
+    assert!(left > 0, "none was gone in the middle of it");
     Ok(())
 }

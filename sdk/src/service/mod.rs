@@ -1,10 +1,13 @@
-//! What every HTTP service does the same way: problem documents, log, API page, start and stop. Feature `service`.
+//! What every HTTP service does the same way: problem documents, log, API page, connections to
+//! Postgres, start and stop. Feature `service`.
 
 mod metrics;
+mod pool;
 mod problem;
 mod run;
 
 pub use metrics::{SECONDS_BUCKETS, metrics};
+pub use pool::pool_options;
 pub use problem::{Problem, causes};
 pub use run::{serve_until_stopped, start_log};
 
