@@ -40,8 +40,8 @@ CREATE VIEW provider_sum AS
 
 INSERT INTO provider_total SELECT * FROM provider_sum;
 
-CREATE VIEW purposes_differ AS
-    SELECT m.ip_id, m.version, count(*) AS members
+CREATE VIEW version_sum AS
+    SELECT m.ip_id, m.version, count(*) AS purposes_differ
     FROM dataset_member AS m JOIN dataset AS d USING (ip_id) JOIN record AS r ON (r.provider, r.data_id) = (d.provider, m.data_id)
     WHERE r.purposes <> m.purposes GROUP BY m.ip_id, m.version;
 
@@ -174,9 +174,9 @@ CREATE OR REPLACE VIEW ledger_proof AS
         AND redeemed.key = '\x0000000000000000000000000000000000000000000000000000000000000000';
 
 -- Every answer reads this table: what takes long comes before it is locked.
-CREATE TEMPORARY TABLE differ AS SELECT ip_id::numeric, version, members FROM purposes_differ;
+CREATE TEMPORARY TABLE differ AS SELECT ip_id::numeric, version, purposes_differ FROM version_sum;
 ALTER TABLE dataset_version ADD COLUMN purposes_differ BIGINT NOT NULL DEFAULT 0;
-UPDATE dataset_version AS v SET purposes_differ = d.members FROM differ AS d WHERE (v.ip_id, v.version) = (d.ip_id, d.version);
+UPDATE dataset_version AS v SET purposes_differ = d.purposes_differ FROM differ AS d WHERE (v.ip_id, v.version) = (d.ip_id, d.version);
 DROP TABLE differ;
 
 -- who may read the ledger, as a replica's role may, reads its totals as well
@@ -189,6 +189,6 @@ BEGIN
         FROM pg_class AS c CROSS JOIN LATERAL aclexplode(c.relacl) AS acl
         WHERE c.oid = 'ledger_transfer'::regclass AND acl.privilege_type = 'SELECT' AND acl.grantee <> c.relowner
     LOOP
-        EXECUTE 'GRANT SELECT ON provider_total, provider_sum, purposes_differ TO ' || reader;
+        EXECUTE 'GRANT SELECT ON provider_total, provider_sum, version_sum TO ' || reader;
     END LOOP;
 END $$;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use alloy::primitives::{Address, B256};
 use serde_json::{Value, json};
-use sqlx::PgConnection;
+use sqlx::{Executor, PgConnection};
 use tidemark::{
     batch::summarise,
     event::{Event, EventKind},
@@ -107,6 +107,10 @@ async fn postgres_knows_of_many_new_records_at_once() -> anyhow::Result<()> {
     let events = (0..RECORDS).map(|number| forge.accepted(2 * number, &format!("record-{number}"), Address::ZERO));
     forge.anchor(&forge.batch(0, events.collect::<anyhow::Result<Vec<_>>>()?.concat()).await?).await?;
     forge.stack.chain.mine(3).await?;
+    // else it may look by itself just then
+    let mut server = forge.stack.postgres.connect("postgres").await?;
+    server.execute("ALTER SYSTEM SET autovacuum = off").await?;
+    server.execute("SELECT pg_reload_conf()").await?;
     let indexer = forge.stack.start_second_indexer("known").await?;
     indexer.until("/v1/batches/numo/0", |_, batch| batch["state"] == "valid").await?;
     let mut db = forge.stack.postgres.connect("known").await?;

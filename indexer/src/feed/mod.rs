@@ -323,6 +323,7 @@ async fn final_page(
         return Ok(Page { items: Vec::new(), place: after, is_last: true });
     }
     let rows = sqlx::query(
+        // the second condition follows from the first, which Postgres takes a third of all logs to meet
         "SELECT block_number, block_hash, block_time, log_index, tx_hash, address, topics, data FROM chain_log
          WHERE (block_number, log_index) > ($1, $2) AND block_number >= $1 AND block_number <= $3
          ORDER BY block_number, log_index LIMIT $4",

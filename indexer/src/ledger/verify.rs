@@ -278,16 +278,14 @@ const STATEMENTS: &[(&str, &str)] = &[
         "SELECT '0x' || encode(provider, 'hex'), 'expected ' || coalesce(s::text, 'none') || ' by its rows, got '
              || coalesce(t::text, 'none')
          FROM provider_total AS t FULL JOIN provider_sum AS s USING (provider)
-         WHERE (t.records, t.accepted, t.batches, t.invalid_batches, t.points, t.valid_points, t.claimed, t.contributors)
-             IS DISTINCT FROM (s.records, s.accepted, s.batches, s.invalid_batches, s.points, s.valid_points, s.claimed, s.contributors)
-         ORDER BY 1 LIMIT 101",
+         WHERE ROW(t.*) IS DISTINCT FROM ROW(s.*) ORDER BY 1 LIMIT 101",
     ),
     (
         "total",
-        "SELECT 'version ' || v.version || ' of dataset ' || v.ip_id, 'expected ' || coalesce(d.members, 0)
+        "SELECT 'version ' || v.version || ' of dataset ' || v.ip_id, 'expected ' || coalesce(s.purposes_differ, 0)
              || ' members whose row differs from their registration, got ' || v.purposes_differ
-         FROM dataset_version AS v LEFT JOIN purposes_differ AS d USING (ip_id, version)
-         WHERE v.purposes_differ <> coalesce(d.members, 0) ORDER BY 1 LIMIT 101",
+         FROM dataset_version AS v LEFT JOIN version_sum AS s USING (ip_id, version)
+         WHERE v.purposes_differ <> coalesce(s.purposes_differ, 0) ORDER BY 1 LIMIT 101",
     ),
     (
         "cause",

@@ -131,8 +131,8 @@ pub async fn settle(files: &Files, next: Next) -> Result<bool, SettleError> {
     }
     // from here on records that change keep it so
     sqlx::query(
-        "UPDATE dataset_version AS v SET purposes_differ = d.members FROM purposes_differ AS d
-         WHERE (v.ip_id, v.version) = ($1::text::numeric, $2) AND (d.ip_id, d.version) = ($1::text::numeric, $2)",
+        "UPDATE dataset_version AS v SET purposes_differ = s.purposes_differ FROM version_sum AS s
+         WHERE (v.ip_id, v.version) = ($1::text::numeric, $2) AND (s.ip_id, s.version) = ($1::text::numeric, $2)",
     )
     .bind(promised.ip_id.to_string())
     .bind(promised.version)

@@ -45,6 +45,7 @@ impl Mined {
         .execute(&files.pool)
         .await?;
         let rows = sqlx::query(
+            // between two numbers: of one bound, or of a join, Postgres takes a third of all logs to be meant
             "SELECT l.block_number, l.block_hash, l.block_time, l.log_index, l.tx_hash, l.address, l.topics, l.data
              FROM chain_log AS l
              WHERE l.block_number > (SELECT applied_number FROM cursor)

@@ -151,6 +151,7 @@ async fn mined(
 ) -> Result<Vec<BatchView>, ReadError> {
     use alloy::sol_types::SolEvent;
     let rows = sqlx::query(
+        // between two numbers: of one bound, or of a join, Postgres takes a third of all logs to be meant
         "SELECT l.block_number, l.block_hash, l.block_time, l.log_index, l.tx_hash, l.address, l.topics, l.data
          FROM chain_log AS l
          WHERE l.block_number > (SELECT applied_number FROM cursor)
